@@ -1,0 +1,130 @@
+//! What the admin listener answers.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State as Extract;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::State;
+use crate::clock;
+use crate::fleet::reload::Reloaded;
+use crate::telemetry::metrics::ServerSample;
+
+type Shared = Extract<Arc<State>>;
+
+/// How many servers there are and how many of them are up.
+#[derive(Clone, Copy, Serialize)]
+struct Servers {
+    healthy: usize,
+    total: usize,
+}
+
+#[derive(Serialize)]
+struct ConfigHealth {
+    hash: String,
+    in_force: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    version: &'static str,
+    uptime_seconds: u64,
+    servers: Servers,
+    config: ConfigHealth,
+}
+
+fn count(state: &State) -> Servers {
+    let snapshot = state.store.load();
+    let mut servers = Servers { healthy: 0, total: 0 };
+    for member in snapshot.upstreams.iter().flat_map(|upstream| &upstream.servers) {
+        servers.total += 1;
+        servers.healthy += usize::from(member.state.is_up());
+    }
+    servers
+}
+
+/// The whole picture: 503 when no server is up.
+pub async fn health(Extract(state): Shared) -> Response {
+    let servers = count(&state);
+    let status = match servers.healthy {
+        0 => "unhealthy",
+        healthy if healthy < servers.total => "degraded",
+        _ => "healthy",
+    };
+    let reload = state.reloader.status();
+    let body = Health {
+        status,
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_seconds: (clock::now() - state.started).as_secs(),
+        servers,
+        config: ConfigHealth { hash: state.store.load().hash.clone(), in_force: reload.in_force, error: reload.error },
+    };
+    let code = if servers.healthy == 0 { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    (code, Json(body)).into_response()
+}
+
+/// The process answers.
+pub async fn live() -> &'static str {
+    "ok\n"
+}
+
+/// Requests are welcome: some server is up, and the process is not stopping.
+pub async fn ready(Extract(state): Shared) -> Response {
+    let servers = count(&state);
+    let reason = if *state.stopping.borrow() {
+        Some("stopping")
+    } else if servers.healthy == 0 {
+        Some("no server is up")
+    } else {
+        None
+    };
+    let body = serde_json::json!({ "ready": reason.is_none(), "reason": reason, "servers": servers });
+    let code = if reason.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(body)).into_response()
+}
+
+/// What Prometheus reads.
+pub async fn metrics(Extract(state): Shared) -> Response {
+    let snapshot = state.store.pin();
+    let fleet = &state.metrics.fleet;
+    let now = clock::now();
+    fleet.clear();
+    for upstream in &snapshot.upstreams {
+        for member in &upstream.servers {
+            let inventory = member.state.inventory();
+            fleet.server(&ServerSample {
+                upstream: &upstream.name,
+                server: member.state.name(),
+                up: member.state.is_up(),
+                in_flight: member.state.in_flight(),
+                connections: member.state.connections(),
+                circuit: member.state.circuit_state(now).as_str(),
+                models: inventory.counts(),
+            });
+        }
+    }
+    let status = state.reloader.status();
+    fleet.process(state.store.body_budget.used(), &snapshot.hash, status.in_force, snapshot.loaded_at);
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], state.metrics.encode()).into_response()
+}
+
+/// Puts the file on disk in force; answers when that is done or refused.
+pub async fn reload(Extract(state): Shared) -> Response {
+    let reloader = Arc::clone(&state.reloader);
+    let result = tokio::task::spawn_blocking(move || reloader.reload("admin")).await;
+    let (code, word, error) = match result {
+        Ok(Ok(Reloaded::Applied)) => (StatusCode::OK, "applied", None),
+        Ok(Ok(Reloaded::Unchanged)) => (StatusCode::OK, "unchanged", None),
+        Ok(Err(refused)) => (StatusCode::UNPROCESSABLE_ENTITY, "refused", Some(refused.to_string())),
+        Err(failed) => (StatusCode::INTERNAL_SERVER_ERROR, "failed", Some(failed.to_string())),
+    };
+    let hash = state.store.load().hash.clone();
+    (code, Json(serde_json::json!({ "result": word, "hash": hash, "error": error }))).into_response()
+}

@@ -1,0 +1,135 @@
+//! The admin listener: health, metrics, and the reload command.
+//!
+//! It is apart from the listeners of clients, on loopback or a unix socket unless the configuration
+//! says otherwise. Reads are open; a change must be a POST, must not come from a web page of another
+//! site, and needs the token where there is one.
+
+mod access;
+mod handlers;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::routing::{get, post};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+
+use crate::fleet::reload::Reloader;
+use crate::fleet::store::Store;
+use crate::telemetry::metrics::Metrics;
+
+/// Where the admin listener is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for AdminAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "http://{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A bound admin listener.
+pub enum AdminListener {
+    /// On TCP.
+    Tcp(std::net::TcpListener, SocketAddr),
+    /// On a unix socket.
+    Unix(std::os::unix::net::UnixListener, PathBuf),
+}
+
+impl AdminListener {
+    /// Where it is, with its real port.
+    pub fn address(&self) -> AdminAddress {
+        match self {
+            Self::Tcp(_, address) => AdminAddress::Tcp(*address),
+            Self::Unix(_, path) => AdminAddress::Unix(path.clone()),
+        }
+    }
+}
+
+/// Binds `HOST:PORT` or `unix:/path`.
+///
+/// # Errors
+/// When it cannot be bound.
+pub fn bind(address: &str) -> io::Result<AdminListener> {
+    if let Some(path) = address.strip_prefix("unix:") {
+        return bind_unix(Path::new(path));
+    }
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    Ok(AdminListener::Tcp(listener, address))
+}
+
+fn bind_unix(path: &Path) -> io::Result<AdminListener> {
+    // A socket that nobody answers on is what a process that was killed left behind.
+    if std::os::unix::net::UnixStream::connect(path).is_err()
+        && std::fs::symlink_metadata(path)
+            .is_ok_and(|meta| std::os::unix::fs::FileTypeExt::is_socket(&meta.file_type()))
+    {
+        std::fs::remove_file(path)?;
+    }
+    let listener = std::os::unix::net::UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(AdminListener::Unix(listener, path.to_path_buf()))
+}
+
+/// What the handlers need.
+pub struct State {
+    /// What runs.
+    pub store: Arc<Store>,
+    /// The way to another configuration.
+    pub reloader: Arc<Reloader>,
+    /// Metrics of the process.
+    pub metrics: Arc<Metrics>,
+    /// What changes need, where it is set.
+    pub token: Option<String>,
+    /// Whether the process is stopping.
+    pub stopping: watch::Receiver<bool>,
+    /// When the process started.
+    pub started: Instant,
+}
+
+/// Serves until the runtime ends.
+pub async fn serve(listener: AdminListener, state: State) {
+    let state = Arc::new(state);
+    let own = listener.address();
+    let app = Router::new()
+        .route("/health", get(handlers::health))
+        .route("/health/live", get(handlers::live))
+        .route("/health/ready", get(handlers::ready))
+        .route("/metrics", get(handlers::metrics))
+        .route("/api/orchestrator/config/reload", post(handlers::reload))
+        .layer(axum::middleware::from_fn_with_state(
+            Arc::new(access::Guard { token: state.token.clone(), own }),
+            access::check,
+        ))
+        .with_state(state);
+    let served = match listener {
+        AdminListener::Tcp(listener, _) => match TcpListener::from_std(listener) {
+            Ok(listener) => axum::serve(listener, app).await,
+            Err(error) => Err(error),
+        },
+        AdminListener::Unix(listener, _) => match UnixListener::from_std(listener) {
+            Ok(listener) => axum::serve(listener, app).await,
+            Err(error) => Err(error),
+        },
+    };
+    if let Err(error) = served {
+        tracing::error!(%error, "the admin listener failed");
+    }
+}

@@ -1,0 +1,48 @@
+//! `arriero demo`: an embedded fleet of simulated Ollama servers with Arriero in front.
+
+use std::process::ExitCode;
+
+use crate::demo::Fleet;
+use crate::fleet::reload::Source;
+use crate::lifecycle;
+
+use super::run::{announce, for_servers};
+
+/// Where to serve the demo.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Address to listen on.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
+    listen: String,
+}
+
+/// Serves until a signal ends it.
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    let fleet = match runtime.block_on(Fleet::demo()) {
+        Ok(fleet) => fleet,
+        Err(error) => {
+            eprintln!("error: cannot start the simulated servers: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    for host in &fleet.hosts {
+        eprintln!("simulated Ollama server {} at {}", host.name(), host.url());
+    }
+    lifecycle::run(Source::Text(for_servers(&arguments.listen, &fleet.urls())), |running| {
+        announce(running);
+        if let Some(address) = running.addresses.first() {
+            eprintln!("\ntry:\n  curl http://{address}/api/tags");
+            eprintln!(
+                "  curl -N http://{address}/api/chat -d '{{\"model\":\"llama3.2:3b\",\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}]}}'"
+            );
+            eprintln!("  curl http://{address}/v1/models");
+        }
+    })
+}

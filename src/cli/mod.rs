@@ -1,0 +1,69 @@
+//! The command line: one file a verb.
+//!
+//! Exit codes: 0 good, 1 invalid configuration or failed start, 2 wrong usage, 3 stopped before all
+//! requests were finished, 4 the admin listener cannot be reached.
+
+mod admin_client;
+mod check;
+mod demo;
+mod health;
+mod init;
+mod reload;
+mod run;
+mod schema;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A declarative, hot-reloading reverse proxy for fleets of Ollama servers.
+#[derive(Parser)]
+#[command(name = "arriero", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Serve requests until a signal ends it.
+    Run(run::Arguments),
+    /// Serve an embedded fleet of simulated Ollama servers, to try things out.
+    Demo(demo::Arguments),
+    /// Check a configuration without running it.
+    #[command(visible_alias = "validate")]
+    Check(check::Arguments),
+    /// Write a small configuration to start from.
+    Init(init::Arguments),
+    /// Print the JSON schema of the configuration.
+    Schema,
+    /// Put the configuration on disk in force in the running Arriero.
+    Reload(AdminArguments),
+    /// Exit with 0 when the running Arriero is ready.
+    Health(AdminArguments),
+}
+
+/// How to find the running Arriero.
+#[derive(clap::Args)]
+struct AdminArguments {
+    /// Configuration file that names the admin listener.
+    #[arg(short, long, default_value = run::DEFAULT_FILE)]
+    config: PathBuf,
+    /// Address of the admin listener, `HOST:PORT` or `unix:/path`; read from the configuration by default.
+    #[arg(long)]
+    admin: Option<String>,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    match Arguments::parse().verb {
+        Verb::Run(arguments) => run::run(arguments),
+        Verb::Demo(arguments) => demo::run(&arguments),
+        Verb::Check(arguments) => check::run(&arguments),
+        Verb::Init(arguments) => init::run(&arguments),
+        Verb::Schema => schema::run(),
+        Verb::Reload(arguments) => reload::run(&arguments),
+        Verb::Health(arguments) => health::run(&arguments),
+    }
+}

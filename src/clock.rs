@@ -1,0 +1,20 @@
+//! The only place that reads the clock.
+//!
+//! Policies take `now` as an argument, so that tests can move time. Everything else asks here;
+//! `clippy.toml` refuses `Instant::now` and `SystemTime::now` elsewhere.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Monotonic time, for deadlines, circuits and durations.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+#[must_use]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Wall-clock time since 1970, for logs and metrics only.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+#[must_use]
+pub fn unix_time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}

@@ -1,0 +1,52 @@
+//! The files of `conf/` are what the types say. `ARRIERO_WRITE_GENERATED=1` writes them anew.
+
+use std::path::PathBuf;
+
+fn conf(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("conf").join(name)
+}
+
+fn same(name: &str, expected: &str) {
+    if std::env::var_os("ARRIERO_WRITE_GENERATED").is_some() {
+        std::fs::write(conf(name), expected).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+    let written = std::fs::read_to_string(conf(name)).unwrap_or_default();
+    assert!(written == expected, "conf/{name} is old: run the tests once with ARRIERO_WRITE_GENERATED=1");
+}
+
+#[test]
+fn schema_json_is_what_the_types_say() {
+    same("schema.json", &format!("{:#}\n", crate::config::schema()));
+}
+
+#[test]
+fn reference_yaml_is_what_the_types_say() {
+    same("reference.yaml", &crate::config::reference_yaml());
+}
+
+#[test]
+fn the_small_example_loads_without_warnings() {
+    let loaded = crate::config::load(&conf("arriero.yaml"), &|_| None);
+    let loaded = loaded.unwrap_or_else(|found| panic!("{}", found.render(false)));
+    assert_eq!(loaded.warnings, []);
+    assert_eq!(loaded.config.upstreams["fleet"].servers[0].url, "http://127.0.0.1:11434");
+}
+
+#[test]
+fn yaml_files_name_their_schema_in_the_first_line() {
+    for name in ["arriero.yaml", "reference.yaml"] {
+        let text = std::fs::read_to_string(conf(name)).unwrap_or_default();
+        assert!(text.starts_with("# yaml-language-server: $schema=./schema.json\n"), "{name}");
+    }
+}
+
+#[test]
+fn the_schema_is_closed_and_describes_every_key() {
+    let schema = crate::config::schema();
+    assert_eq!(schema["additionalProperties"], false);
+    assert_eq!(schema["title"], "Arriero configuration");
+    assert!(schema["$schema"].is_string());
+    assert_eq!(schema["$defs"]["Circuit"]["properties"]["open_for"]["default"], "30s");
+    let text = schema.to_string();
+    assert!(!text.contains("uint"), "widths of integers are no use to people");
+}

@@ -1,0 +1,348 @@
+//! What the user typed, one struct per YAML block, defaults included.
+//!
+//! These types are the single source of the keys, of their documentation (`conf/schema.json`,
+//! `conf/reference.yaml`) and of their defaults. They hold no resolved value: `fleet::compile`
+//! turns them into a snapshot. A key that is absent is `None` where another block may supply it
+//! (`defaults` for routes) and a plain value where it may not.
+
+use std::collections::BTreeMap;
+use std::time::Duration as StdDuration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::units::{ByteSize, Duration};
+
+mod upstream;
+mod words;
+
+pub use upstream::{
+    Active, Balance, BalancePolicy, Check, Circuit, Health, Inventory, Keepalive, Kind, ModelAffinity, Off,
+    ServerEntry, Upstream,
+};
+
+const fn secs(n: u64) -> Duration {
+    Duration(StdDuration::from_secs(n))
+}
+
+/// One Arriero configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Version of this format. Always 1.
+    pub version: u32,
+    /// Addresses that clients connect to. A change here needs a restart.
+    pub listeners: Vec<Listener>,
+    /// Which request goes where. The first route that matches wins.
+    pub routes: Vec<Route>,
+    /// Named groups of servers.
+    pub upstreams: BTreeMap<String, Upstream>,
+    /// Values for every route that does not set its own.
+    #[serde(default)]
+    pub defaults: Defaults,
+    /// Health, metrics and control, on a listener of their own.
+    #[serde(default)]
+    pub admin: Admin,
+    /// The process itself.
+    #[serde(default)]
+    pub server: Server,
+    /// Logs.
+    #[serde(default)]
+    pub telemetry: Telemetry,
+}
+
+/// An address that clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// `HOST:PORT`, for example `0.0.0.0:8080` or `[::]:8080`. Port 0 takes a free one.
+    pub address: String,
+    /// Also speak HTTP/2 without TLS to clients that start with its preface.
+    #[serde(default)]
+    pub h2c: bool,
+    /// How long this listener waits for its clients.
+    #[serde(default)]
+    pub timeouts: ListenerTimeouts,
+    /// How large a request head may be.
+    #[serde(default)]
+    pub limits: ListenerLimits,
+}
+
+/// How long a listener waits for its clients.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListenerTimeouts {
+    /// Longest time from the first byte of a request head to its last, and from connecting to the first byte.
+    pub request_header: Duration,
+    /// Longest silence between two reads of a request body.
+    pub request_body: Duration,
+    /// How long an idle connection is kept between requests.
+    pub keepalive: Duration,
+    /// How long one write to a client that does not read may take.
+    pub write: Duration,
+}
+
+impl Default for ListenerTimeouts {
+    fn default() -> Self {
+        Self { request_header: secs(10), request_body: secs(30), keepalive: secs(75), write: secs(60) }
+    }
+}
+
+/// How large a request head may be.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListenerLimits {
+    /// Bytes of the request line and all header fields together; more is answered 431.
+    pub header_bytes: ByteSize,
+    /// Number of header fields; more is answered 431.
+    pub header_fields: u32,
+    /// Bytes of the request target; more is answered 414.
+    pub target_bytes: ByteSize,
+}
+
+impl Default for ListenerLimits {
+    fn default() -> Self {
+        Self { header_bytes: ByteSize(32 << 10), header_fields: 100, target_bytes: ByteSize(8 << 10) }
+    }
+}
+
+/// A match, the policies that hold for it, and its upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Name in logs and metrics; unique.
+    pub name: String,
+    /// What a request must look like. An empty match takes every request.
+    #[serde(default, rename = "match")]
+    pub matches: Match,
+    /// Name of the upstream that answers.
+    pub upstream: String,
+    /// Time limits towards the upstream.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// Size limits.
+    #[serde(default)]
+    pub limits: Limits,
+    /// When a failed attempt is tried again. Only connect failures by default.
+    #[serde(default)]
+    pub retry: Retry,
+}
+
+/// Conditions on a request; all that are given must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Match {
+    /// Host names without port, any letter case; `*.example.com` matches one or more labels in front.
+    #[serde(skip_serializing_if = "OneOrMany::is_empty")]
+    pub host: OneOrMany<String>,
+    /// Paths. One that ends in `/` matches everything below it, any other exactly itself.
+    #[serde(skip_serializing_if = "OneOrMany::is_empty")]
+    pub path: OneOrMany<String>,
+    /// Methods, in capitals.
+    #[serde(skip_serializing_if = "OneOrMany::is_empty")]
+    pub method: OneOrMany<String>,
+    /// Names of models as Ollama knows them; `*` stands for any characters. `llava` means `llava:latest`.
+    #[serde(skip_serializing_if = "OneOrMany::is_empty")]
+    pub model: OneOrMany<String>,
+    /// Header fields and the value that each must have; `*` stands for any characters.
+    pub header: BTreeMap<String, String>,
+}
+
+/// A single value or a list of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum OneOrMany<T> {
+    /// One value.
+    One(T),
+    /// Several values.
+    Many(Vec<T>),
+}
+
+impl<T> Default for OneOrMany<T> {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
+impl<T> OneOrMany<T> {
+    /// The values, in the order in which they were written.
+    pub fn as_slice(&self) -> &[T] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+
+    /// Whether there is no value.
+    pub fn is_empty(&self) -> bool {
+        self.as_slice().is_empty()
+    }
+}
+
+/// Time limits towards an upstream. A limit that is absent comes from `defaults.timeouts`, then from Arriero.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// Opening the TCP connection (2s).
+    pub connect: Option<Duration>,
+    /// The TLS handshake (5s).
+    pub tls: Option<Duration>,
+    /// From the request sent to the first byte of the answer (600s: a cold vision model is silent for minutes).
+    pub first_byte: Option<Duration>,
+    /// Longest silence between two reads of the answer (300s).
+    pub read: Option<Duration>,
+    /// Longest time that one write of the request body may take (60s).
+    pub write: Option<Duration>,
+    /// The whole request, from its head to the last byte of the answer (no limit).
+    pub request: Option<Duration>,
+}
+
+/// Size limits of a route.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Largest request body (100MiB); a larger one is answered 413, also while it streams.
+    pub request_body: Option<ByteSize>,
+}
+
+/// When a failed attempt is tried again at another server.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// Attempts in all, the first included.
+    #[schemars(range(min = 1, max = 10))]
+    pub attempts: u32,
+    /// Failures that are tried again: `connect`, `reset`, `first_byte_timeout`, `5xx`, or a status such as `"503"`.
+    pub on: Vec<RetryOn>,
+    /// Also send a POST again after a server may have begun to work on it.
+    pub replay_post: bool,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: 3, on: vec![RetryOn::Connect], replay_post: false }
+    }
+}
+
+/// A failure that may be tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryOn {
+    /// No connection: nothing was sent.
+    Connect,
+    /// The connection broke before the first byte of an answer.
+    Reset,
+    /// No byte of an answer within `timeouts.first_byte`.
+    FirstByteTimeout,
+    /// Any status from 500 to 599.
+    ServerError,
+    /// This status, 400 to 599.
+    Status(u16),
+}
+
+/// Values for every route that does not set its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Defaults {
+    /// Time limits.
+    pub timeouts: Timeouts,
+    /// Size limits.
+    pub limits: Limits,
+}
+
+/// Health, metrics and control. A change of the address needs a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// `HOST:PORT`, or `unix:/path/to/socket`. Port 0 takes a free one.
+    pub address: String,
+    /// File with the token that changes need; required when the address is not loopback.
+    pub token_file: Option<String>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { address: "127.0.0.1:5100".to_owned(), token_file: None }
+    }
+}
+
+/// The process itself. A change of `threads` or `temp_dir` needs a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Worker threads; one per core by default.
+    #[schemars(range(min = 1, max = 256))]
+    pub threads: Option<u32>,
+    /// Bytes of request bodies that may be held at a time, in memory and on disk, in the whole process.
+    pub body_budget: ByteSize,
+    /// Bytes of one held body that stay in memory; the rest goes to an unlinked temporary file.
+    pub body_memory: ByteSize,
+    /// Folder for those files; the system's by default.
+    pub temp_dir: Option<String>,
+    /// How long requests in flight may take to finish after SIGTERM.
+    pub drain: Duration,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            threads: None,
+            body_budget: ByteSize(512 << 20),
+            body_memory: ByteSize(1 << 20),
+            temp_dir: None,
+            drain: secs(300),
+        }
+    }
+}
+
+/// Logs.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// One line for each request on standard output.
+    pub access_log: AccessLog,
+    /// Least severe message that is logged on standard error.
+    pub log_level: LogLevel,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { access_log: AccessLog::Json, log_level: LogLevel::Info }
+    }
+}
+
+/// Form of the access log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AccessLog {
+    /// One JSON object a line.
+    Json,
+    /// No access log.
+    Off,
+}
+
+/// Severity of a log message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// Something failed.
+    Error,
+    /// Something is odd.
+    Warn,
+    /// What happens.
+    Info,
+    /// Why it happens.
+    Debug,
+}
+
+impl LogLevel {
+    /// The word as it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The block `upstreams`: servers, how one is chosen, and how their health is known.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::secs;
+use crate::units::Duration;
+
+/// What the servers of an upstream are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Ollama servers: models are known from /api/tags and /api/ps.
+    Ollama,
+    /// Servers with OpenAI's API (llama.cpp, vLLM): models are known from /v1/models.
+    Openai,
+    /// Any HTTP servers.
+    Http,
+}
+
+/// A named group of servers.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// What its servers are.
+    pub kind: Kind,
+    /// Its members.
+    pub servers: Vec<ServerEntry>,
+    /// Speak HTTP/2 to the servers (without TLS: with prior knowledge).
+    #[serde(default)]
+    pub http2: bool,
+    /// How a server is chosen.
+    #[serde(default)]
+    pub balance: Balance,
+    /// When a failing server is left alone.
+    #[serde(default)]
+    pub circuit: Circuit,
+    /// Background checks.
+    #[serde(default)]
+    pub health: Health,
+    /// Idle connections to the servers.
+    #[serde(default)]
+    pub keepalive: Keepalive,
+    /// How the models of the servers are learned (kinds `ollama` and `openai`).
+    #[serde(default)]
+    pub inventory: Inventory,
+}
+
+/// One member of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServerEntry {
+    /// `http://HOST:PORT` or `https://HOST:PORT`, without a path.
+    pub url: String,
+    /// Name in logs and metrics; unique in its upstream; host and port by default.
+    pub name: Option<String>,
+    /// Share of the requests relative to the others.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub weight: u32,
+    /// Most requests at a time; a server that is full is passed over.
+    #[schemars(range(min = 1))]
+    pub max_in_flight: Option<u32>,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+/// How a server is chosen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Balance {
+    /// The rule among the candidates. `least_requests` for ollama and openai, `round_robin` for http.
+    pub policy: Option<BalancePolicy>,
+    /// What `consistent_hash` hashes: `client_ip`, `model`, or `header:NAME`.
+    pub hash_on: Option<String>,
+    /// Whether servers that have the model in memory come first.
+    pub model_affinity: ModelAffinity,
+}
+
+/// The rule that picks one of the candidates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BalancePolicy {
+    /// In turn, by weight.
+    RoundRobin,
+    /// The fewest requests in flight for its weight.
+    LeastRequests,
+    /// The same key goes to the same server as long as it is there.
+    ConsistentHash,
+}
+
+/// Whether servers that have the model in memory come first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelAffinity {
+    /// Servers with the model in memory first, then those that have it on disk.
+    #[default]
+    PreferLoaded,
+    /// Only servers with the model in memory; 503 when there is none.
+    RequireLoaded,
+    /// Memory or disk alike.
+    Off,
+}
+
+/// When a failing server is left alone.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Circuit {
+    /// Failures in a row that open the circuit.
+    #[schemars(range(min = 1))]
+    pub consecutive_failures: u32,
+    /// How long it stays open the first time; it doubles each time it opens again.
+    pub open_for: Duration,
+    /// The longest that it stays open.
+    pub max_open_for: Duration,
+}
+
+impl Default for Circuit {
+    fn default() -> Self {
+        Self { consecutive_failures: 5, open_for: secs(30), max_open_for: secs(300) }
+    }
+}
+
+/// Background checks of the servers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Health {
+    /// `off`, or how to check. On by default for ollama and openai, off for http.
+    pub active: Option<Active>,
+}
+
+/// `off`, or how a server is checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Active {
+    /// No checks: a server counts as healthy.
+    Off(Off),
+    /// Check with these numbers.
+    Check(Check),
+}
+
+/// The word `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Off {
+    /// `off`
+    Off,
+}
+
+/// How a server is checked: a GET that must be answered with a status from 200 to 399.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Check {
+    /// Path to get. `/api/version` for ollama, `/v1/models` for openai, `/` for http.
+    pub path: Option<String>,
+    /// Time between two checks.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// Good checks in a row that make a server healthy again.
+    #[schemars(range(min = 1))]
+    pub healthy: u32,
+    /// Bad checks in a row that make it unhealthy.
+    #[schemars(range(min = 1))]
+    pub unhealthy: u32,
+    /// After a server appears, how long bad checks are not counted unless a check was good before.
+    pub start_period: Duration,
+}
+
+impl Default for Check {
+    fn default() -> Self {
+        Self { path: None, interval: secs(5), timeout: secs(2), healthy: 2, unhealthy: 3, start_period: secs(0) }
+    }
+}
+
+/// Idle connections to the servers of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keepalive {
+    /// Connections kept for each server; more are closed after their request.
+    pub max_idle: u32,
+    /// How long an idle one is kept.
+    pub idle_timeout: Duration,
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self { max_idle: 128, idle_timeout: secs(30) }
+    }
+}
+
+/// How the models of the servers are learned.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Inventory {
+    /// Time between two looks at each server.
+    pub interval: Duration,
+}
+
+impl Default for Inventory {
+    fn default() -> Self {
+        Self { interval: secs(5) }
+    }
+}

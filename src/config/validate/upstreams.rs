@@ -1,0 +1,149 @@
+//! Rules about upstreams: servers, balance, circuit, health, connections.
+
+use std::collections::{HashMap, HashSet};
+
+use super::Rules;
+use super::routes::{is_token, plain_path};
+use crate::config::address::ServerUrl;
+use crate::config::codes;
+use crate::config::tree::Path;
+use crate::config::types::{Active, BalancePolicy, Circuit, Config, Health, Kind, ModelAffinity, Upstream};
+
+pub(super) fn check(config: &Config, rules: &mut Rules<'_, '_, '_>) {
+    let root = Path::Root.key("upstreams");
+    let used: HashSet<&str> = config.routes.iter().map(|route| route.upstream.as_str()).collect();
+    for (name, upstream) in &config.upstreams {
+        let path = root.key(name);
+        rules.name(&path, name, "an upstream", true);
+        if !used.contains(name.as_str()) {
+            let message = format!("no route uses the upstream `{name}`");
+            rules.key(codes::UNUSED_UPSTREAM, &path, message, "add a route to it, or remove it");
+        }
+        servers(&path.key("servers"), upstream, rules);
+        balance(&path.key("balance"), upstream, rules);
+        circuit(&path.key("circuit"), &upstream.circuit, rules);
+        health(&path.key("health").key("active"), &upstream.health, rules);
+        let keepalive = path.key("keepalive");
+        let hint = "write `max_idle: 0` to keep no connection";
+        rules.not_zero(&keepalive.key("idle_timeout"), upstream.keepalive.idle_timeout, hint);
+        let inventory = path.key("inventory");
+        if upstream.kind == Kind::Http && rules.given(&inventory) {
+            let hint = "remove it, or use `kind: ollama` or `kind: openai`";
+            rules.key(codes::NOT_HERE, &inventory, "servers of `kind: http` have no models to learn", hint);
+        }
+        let hint = "leave it out for the default";
+        rules.not_zero(&inventory.key("interval"), upstream.inventory.interval, hint);
+    }
+}
+
+fn servers(path: &Path<'_>, upstream: &Upstream, rules: &mut Rules<'_, '_, '_>) {
+    if upstream.servers.is_empty() {
+        let hint = "add one: `- url: http://127.0.0.1:11434`";
+        rules.key(codes::EMPTY_LIST, path, "an upstream needs at least one server", hint);
+    }
+    let mut names = HashSet::new();
+    let mut urls: HashMap<ServerUrl, usize> = HashMap::new();
+    for (index, server) in upstream.servers.iter().enumerate() {
+        let path = path.index(index);
+        if let Some(name) = &server.name {
+            let name_path = path.key("name");
+            rules.name(&name_path, name, "a server", false);
+            if !names.insert(name.as_str()) {
+                let shown = rules.shown(&name_path, name);
+                let message = format!("another server of this upstream already has the name {shown}");
+                rules.value(codes::NAME_TWICE, &name_path, message, "names are unique within an upstream");
+            }
+        }
+        let url_path = path.key("url");
+        match ServerUrl::parse(&server.url) {
+            Err(why) => {
+                // The text may hold a password: only a reference is shown.
+                rules.value(codes::URL, &url_path, format!("this is not the URL of a server: {why}"), URL_HINT);
+            }
+            Ok(url) => {
+                if let Some(first) = urls.insert(url, index) {
+                    let message = format!("`servers[{first}]` of this upstream already has this URL");
+                    let hint = "remove one of them, and give the other a larger `weight`";
+                    rules.value(codes::URL_TWICE, &url_path, message, hint);
+                }
+            }
+        }
+        rules.range(&path.key("weight"), server.weight, 1, 1000);
+        if let Some(most) = server.max_in_flight {
+            rules.range(&path.key("max_in_flight"), most, 1, u32::MAX);
+        }
+    }
+}
+
+const URL_HINT: &str = "write `http://HOST:PORT` or `https://HOST:PORT`";
+
+fn balance(path: &Path<'_>, upstream: &Upstream, rules: &mut Rules<'_, '_, '_>) {
+    let balance = &upstream.balance;
+    if let Some(hash_on) = &balance.hash_on {
+        let path = path.key("hash_on");
+        if balance.policy != Some(BalancePolicy::ConsistentHash) {
+            let hint = "add `policy: consistent_hash`, or remove it";
+            rules.key(codes::NOT_HERE, &path, "`hash_on` has no meaning without `policy: consistent_hash`", hint);
+        }
+        let header = hash_on.strip_prefix("header:");
+        let known = matches!(hash_on.as_str(), "client_ip" | "model") || header.is_some_and(is_token);
+        if !known {
+            let shown = rules.shown(&path, hash_on);
+            let hint = "write `client_ip`, `model` or `header:NAME`";
+            rules.value(codes::HASH_ON, &path, format!("{shown} cannot be hashed"), hint);
+        } else if hash_on == "model" && upstream.kind == Kind::Http {
+            let message = "requests to servers of `kind: http` have no model";
+            rules.value(codes::NOT_HERE, &path, message, "write `client_ip` or `header:NAME`");
+        }
+    }
+    let path = path.key("model_affinity");
+    match (upstream.kind, balance.model_affinity) {
+        (Kind::Http, affinity) if affinity != ModelAffinity::PreferLoaded => {
+            let message = "servers of `kind: http` have no models";
+            rules.key(codes::NOT_HERE, &path, message, "remove `model_affinity`");
+        }
+        (Kind::Openai, ModelAffinity::RequireLoaded) => {
+            let message = "`kind: openai` does not tell which models are in memory";
+            rules.value(codes::NOT_HERE, &path, message, "write `prefer_loaded` or `off`");
+        }
+        _ => {}
+    }
+}
+
+fn circuit(path: &Path<'_>, circuit: &Circuit, rules: &mut Rules<'_, '_, '_>) {
+    rules.range(&path.key("consecutive_failures"), circuit.consecutive_failures, 1, u32::MAX);
+    let open_path = path.key("open_for");
+    rules.not_zero(&open_path, circuit.open_for, "leave it out for the default");
+    if circuit.open_for > circuit.max_open_for {
+        let longest_path = path.key("max_open_for");
+        let message = "`open_for` is longer than `max_open_for`";
+        let at = if rules.given(&open_path) { open_path } else { longest_path };
+        let hint = format!("raise `max_open_for` ({} by default) or lower `open_for`", Circuit::default().max_open_for);
+        rules.value(codes::CONTRADICTION, &at, message, hint);
+    }
+}
+
+fn health(path: &Path<'_>, health: &Health, rules: &mut Rules<'_, '_, '_>) {
+    let Some(Active::Check(check)) = &health.active else {
+        return;
+    };
+    if let Some(text) = &check.path {
+        let path = path.key("path");
+        let target = text.split_once('?').map_or(text.as_str(), |(path, _)| path);
+        if let Err(why) = plain_path(target) {
+            let shown = rules.shown(&path, text);
+            rules.value(codes::PATH, &path, format!("{shown} is not a path to get"), why);
+        }
+    }
+    let hint = "leave it out for the default";
+    rules.not_zero(&path.key("interval"), check.interval, hint);
+    rules.not_zero(&path.key("timeout"), check.timeout, hint);
+    if check.timeout > check.interval {
+        let timeout_path = path.key("timeout");
+        let at = if rules.given(&timeout_path) { timeout_path } else { path.key("interval") };
+        let message = "a check may take longer than the time between two checks";
+        rules.value(codes::SLOW_CHECK, &at, message, "make `timeout` no longer than `interval`");
+    }
+    rules.range(&path.key("healthy"), check.healthy, 1, u32::MAX);
+    rules.range(&path.key("unhealthy"), check.unhealthy, 1, u32::MAX);
+}

@@ -1,0 +1,118 @@
+//! The choice of a server for one attempt: candidates, then the upstream's rule, then a slot.
+//!
+//! A candidate has the model, is up, is below its limit, was not tried by this request, and its
+//! circuit lets the request pass. When circuits alone leave nobody, they are ignored: a request that
+//! may fail is better than one that certainly does.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::inventory::ServerSet;
+use super::server::Slot;
+use super::snapshot::Upstream;
+use crate::config::types::BalancePolicy;
+use crate::policy::balance::affinity::Tier;
+use crate::policy::balance::least_requests;
+use crate::policy::circuit::Pass;
+use crate::policy::failure::Reason;
+
+/// What a request asks of an upstream.
+#[derive(Clone, Copy)]
+pub struct Ask<'a> {
+    /// The model by its canonical name; `None` when any server will do.
+    pub model: Option<&'a str>,
+    /// Hash of what `consistent_hash` hashes.
+    pub key: u64,
+    /// Servers that this request tried already.
+    pub tried: &'a [usize],
+    /// The present.
+    pub now: Instant,
+}
+
+/// The chosen server with what the request took from it.
+pub struct Chosen {
+    /// Its index in the upstream.
+    pub index: usize,
+    /// The slot; free again when dropped.
+    pub slot: Slot,
+    /// What its circuit wants to be told about; `None` when the circuit was ignored.
+    pub pass: Option<Pass>,
+}
+
+/// Chooses a server and takes a slot on it.
+///
+/// # Errors
+/// Why there is none.
+pub fn choose(upstream: &Upstream, ask: Ask<'_>) -> Result<Chosen, Reason> {
+    let Some(model) = ask.model.filter(|_| upstream.has_models()) else {
+        return pick(upstream, ask, None).ok_or_else(|| nobody(upstream, None));
+    };
+    let index = upstream.models.load();
+    let Some(holders) = index.holders(model) else {
+        if index.unknown.is_empty() {
+            return Err(Reason::ModelNotFound);
+        }
+        // A server that has not told its models may have this one; it will say so itself.
+        return pick(upstream, ask, Some(&index.unknown)).ok_or(Reason::NoServer);
+    };
+    let count =
+        |set: &ServerSet| usize::from((0..upstream.servers.len()).any(|i| usable(upstream, ask, Some(set), i, true)));
+    let set = match upstream.balance.affinity.tier(count(&holders.loaded), count(&holders.available)) {
+        Tier::Loaded => &holders.loaded,
+        Tier::Available | Tier::Nobody => &holders.available,
+        Tier::NotLoaded => return Err(Reason::NotLoaded),
+    };
+    pick(upstream, ask, Some(set)).ok_or_else(|| nobody(upstream, Some(set)))
+}
+
+fn usable(upstream: &Upstream, ask: Ask<'_>, set: Option<&ServerSet>, index: usize, heed_circuit: bool) -> bool {
+    let member = &upstream.servers[index];
+    set.is_none_or(|set| set.contains(index))
+        && member.state.is_up()
+        && member.state.in_flight() < member.max_in_flight
+        && !ask.tried.contains(&index)
+        && (!heed_circuit || member.state.would_admit(ask.now))
+}
+
+/// Picks by the upstream's rule until a slot is really taken: another request may be quicker.
+fn pick(upstream: &Upstream, ask: Ask<'_>, set: Option<&ServerSet>) -> Option<Chosen> {
+    let balance = &upstream.balance;
+    for heed_circuit in [true, false] {
+        for _ in 0..upstream.servers.len() {
+            let usable = |index: usize| usable(upstream, ask, set, index, heed_circuit);
+            let turn = balance.turn.fetch_add(1, Ordering::Relaxed);
+            let index = match balance.policy {
+                BalancePolicy::RoundRobin => balance.schedule.pick(turn, usable),
+                BalancePolicy::ConsistentHash => balance.ring.pick(ask.key, usable),
+                BalancePolicy::LeastRequests => least_requests::pick(
+                    upstream.servers.len(),
+                    |index| usable(index).then(|| upstream.servers[index].state.in_flight()),
+                    |index| upstream.servers[index].weight,
+                    turn,
+                ),
+            };
+            let Some(index) = index else { break };
+            let member = &upstream.servers[index];
+            let admission = member.state.admit(ask.now);
+            if heed_circuit && admission.pass().is_none() {
+                continue;
+            }
+            match member.state.take_slot(member.max_in_flight) {
+                Some(slot) => return Some(Chosen { index, slot, pass: admission.pass() }),
+                None => admission.pass().into_iter().for_each(|pass| member.state.release(pass)),
+            }
+        }
+    }
+    None
+}
+
+/// Why a set of servers has no candidate.
+fn nobody(upstream: &Upstream, set: Option<&ServerSet>) -> Reason {
+    let members = upstream.servers.iter().enumerate().filter(|(index, _)| set.is_none_or(|set| set.contains(*index)));
+    let mut up = members.filter(|(_, member)| member.state.is_up()).peekable();
+    if up.peek().is_some() && up.all(|(_, member)| member.state.in_flight() >= member.max_in_flight) {
+        Reason::ServerBusy
+    } else {
+        Reason::NoServer
+    }
+}

@@ -1,0 +1,174 @@
+//! The one way to a new configuration, whoever asks: the file watcher, SIGHUP, the admin listener.
+//!
+//! Read, parse, validate, compile, swap; any error leaves what runs as it is. A change that cannot be
+//! made while the process runs refuses the whole file and names the change: a file that is half in
+//! force would be a lie.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use super::compile::{CompileError, Surroundings, compile};
+use super::store::Store;
+use crate::clock;
+use crate::config::types::Config;
+use crate::config::{self, Diagnostics, Loaded};
+use crate::telemetry::logging::LogLevel;
+use crate::telemetry::metrics::Metrics;
+
+/// Where configurations come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A file.
+    File(PathBuf),
+    /// A text that this program made, from the command line or for the demo.
+    Text(String),
+}
+
+impl Source {
+    /// Reads and validates.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(&self) -> Result<Loaded, Diagnostics> {
+        let env = |name: &str| std::env::var(name).ok();
+        match self {
+            Self::File(path) => config::load(path, &env),
+            Self::Text(text) => config::parse("command line", text, &env),
+        }
+    }
+
+    /// The file, if it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Text(_) => None,
+        }
+    }
+}
+
+/// What became of a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reloaded {
+    /// The file is in force.
+    Applied,
+    /// It was in force already.
+    Unchanged,
+}
+
+/// Why a reload was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The file is not a configuration.
+    #[error("{}", .0.render(false))]
+    Invalid(Diagnostics),
+    /// It changes what only a restart can change.
+    #[error("needs a restart, so nothing was changed: {}", .0.join("; "))]
+    NeedsRestart(Vec<String>),
+    /// It cannot run.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+}
+
+/// How the last reload went, for whoever asks.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Status {
+    /// Whether the file on disk is in force.
+    pub in_force: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Makes reloads, one at a time.
+pub struct Reloader {
+    source: Source,
+    store: Arc<Store>,
+    metrics: Arc<Metrics>,
+    log_level: LogLevel,
+    /// The configuration in force.
+    current: Mutex<Config>,
+    status: Mutex<Status>,
+}
+
+impl Reloader {
+    /// Begins with the configuration that the store's first snapshot was compiled from.
+    pub fn new(source: Source, first: Config, store: Arc<Store>, metrics: Arc<Metrics>, log_level: LogLevel) -> Self {
+        let status = Status { in_force: true, error: None };
+        Self { source, store, metrics, log_level, current: Mutex::new(first), status: Mutex::new(status) }
+    }
+
+    /// Where configurations come from.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// How the last reload went.
+    pub fn status(&self) -> Status {
+        self.status.lock().clone()
+    }
+
+    /// Puts what the source has now in force; `trigger` says in the log who asked.
+    ///
+    /// # Errors
+    /// Why it was refused; what ran before still runs.
+    pub fn reload(&self, trigger: &str) -> Result<Reloaded, Refused> {
+        let mut current = self.current.lock();
+        let result = self.try_reload(&mut current);
+        let (word, status) = match &result {
+            Ok(Reloaded::Applied) => ("applied", Status { in_force: true, error: None }),
+            Ok(Reloaded::Unchanged) => ("unchanged", Status { in_force: true, error: None }),
+            Err(refused) => ("refused", Status { in_force: false, error: Some(refused.to_string()) }),
+        };
+        let before = std::mem::replace(&mut *self.status.lock(), status);
+        match &result {
+            Ok(Reloaded::Applied) => {
+                tracing::info!(trigger, hash = %self.store.load().hash, "configuration applied");
+            }
+            Ok(Reloaded::Unchanged) => tracing::debug!(trigger, "configuration unchanged"),
+            Err(refused) => {
+                let error = refused.to_string();
+                // The slow poll and editors ask often; one message for one mistake.
+                if before.error.as_deref() != Some(&error) {
+                    tracing::error!(trigger, "configuration refused, the one before stays in force\n{error}");
+                }
+            }
+        }
+        self.metrics.reloaded(word);
+        result
+    }
+
+    fn try_reload(&self, current: &mut Config) -> Result<Reloaded, Refused> {
+        let loaded = self.source.load().map_err(Refused::Invalid)?;
+        if loaded.hash == self.store.load().hash {
+            return Ok(Reloaded::Unchanged);
+        }
+        let reasons = config::restart_reasons(current, &loaded.config);
+        if !reasons.is_empty() {
+            return Err(Refused::NeedsRestart(reasons));
+        }
+        let around = Surroundings {
+            servers: self.store.servers(),
+            metrics: &self.metrics,
+            now: clock::now(),
+            unix_time: clock::unix_time().as_secs_f64(),
+        };
+        let snapshot = compile(&loaded.config, loaded.hash, &around)?;
+        for warning in &loaded.warnings {
+            tracing::warn!("{}", warning.message);
+        }
+        apply_process_settings(&loaded.config, &self.store, &self.log_level);
+        self.store.publish(snapshot);
+        *current = loaded.config;
+        Ok(Reloaded::Applied)
+    }
+}
+
+/// Settings of the process that may change while it runs.
+pub fn apply_process_settings(config: &Config, store: &Store, log_level: &LogLevel) {
+    let budget = usize::try_from(config.server.body_budget.0).unwrap_or(usize::MAX);
+    store.body_budget.set_limit(budget);
+    log_level.set(config.telemetry.log_level.as_str());
+}

@@ -1,0 +1,224 @@
+//! What Arriero knows about one server, beside any configuration.
+//!
+//! Everything is readable without waiting: counters and flags are atomics, lists are swapped whole.
+//! The two state machines (health, circuit) sit behind a lock of their own server, held for a few
+//! instructions; no lock is shared between servers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use parking_lot::Mutex;
+
+use super::inventory::Inventory;
+use crate::policy::circuit::{Admission, Circuit, CircuitPolicy, Outcome, Pass, State, Transition};
+use crate::policy::health::{Change, Health, HealthPolicy};
+use crate::telemetry::metrics::ServerMetrics;
+
+/// What makes a server the same one after a reload.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity {
+    /// Name of its upstream.
+    pub upstream: String,
+    /// Its name.
+    pub name: String,
+    /// Its URL.
+    pub url: String,
+}
+
+/// Where a server is.
+#[derive(Clone, Debug)]
+pub struct Location {
+    /// Whether it speaks TLS.
+    pub tls: bool,
+    /// Host name or IP address, IPv6 without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Host and port as the Host field has them.
+    pub authority: HeaderValue,
+}
+
+/// What changes by itself about one server.
+pub struct ServerState {
+    /// What makes it the same server after a reload.
+    pub identity: Identity,
+    /// Where it is.
+    pub location: Location,
+    /// Its metrics.
+    pub metrics: ServerMetrics,
+    in_flight: AtomicU32,
+    connections: AtomicU32,
+    /// Copies of what the two state machines say, so that a choice among many takes no lock.
+    up: AtomicBool,
+    circuit_closed: AtomicBool,
+    health: Mutex<Health>,
+    circuit: Mutex<Circuit>,
+    addresses: ArcSwap<Vec<SocketAddr>>,
+    next_address: AtomicU32,
+    inventory: ArcSwap<Inventory>,
+}
+
+impl ServerState {
+    /// A server that nothing is known about yet.
+    pub fn new(
+        identity: Identity,
+        location: Location,
+        metrics: ServerMetrics,
+        health: HealthPolicy,
+        circuit: CircuitPolicy,
+        born: Instant,
+    ) -> Self {
+        let literal = location.host.parse().ok().map(|ip| SocketAddr::new(ip, location.port));
+        Self {
+            identity,
+            location,
+            metrics,
+            in_flight: AtomicU32::new(0),
+            connections: AtomicU32::new(0),
+            up: AtomicBool::new(true),
+            circuit_closed: AtomicBool::new(true),
+            health: Mutex::new(Health::new(health, born)),
+            circuit: Mutex::new(Circuit::new(circuit)),
+            addresses: ArcSwap::from_pointee(literal.into_iter().collect()),
+            next_address: AtomicU32::new(0),
+            inventory: ArcSwap::from_pointee(Inventory::default()),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.identity.name
+    }
+
+    /// Takes the numbers of a new configuration; what was learned stays.
+    pub fn set_policies(&self, health: HealthPolicy, circuit: CircuitPolicy) {
+        self.health.lock().set_policy(health);
+        self.circuit.lock().set_policy(circuit);
+    }
+
+    /// Requests running on it.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Takes a slot if fewer than `limit` are taken.
+    pub fn take_slot(self: &Arc<Self>, limit: u32) -> Option<Slot> {
+        if self.in_flight.fetch_add(1, Ordering::Relaxed) < limit {
+            Some(Slot(Arc::clone(self)))
+        } else {
+            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+            None
+        }
+    }
+
+    /// Open connections to it.
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection that opened.
+    pub fn connected(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a connection that closed.
+    pub fn disconnected(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether its probes say that it is up, or nothing yet.
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// Notes the verdict of a probe.
+    pub fn probed(&self, good: bool, now: Instant) -> Option<Change> {
+        let mut health = self.health.lock();
+        let change = health.record(good, now);
+        self.up.store(health.is_up(), Ordering::Relaxed);
+        change
+    }
+
+    /// The state of its circuit.
+    pub fn circuit_state(&self, now: Instant) -> State {
+        self.circuit.lock().state(now)
+    }
+
+    /// Whether its circuit would let a request pass.
+    pub fn would_admit(&self, now: Instant) -> bool {
+        self.circuit_closed.load(Ordering::Relaxed) || self.circuit.lock().would_admit(now)
+    }
+
+    /// Asks its circuit to let a request pass.
+    pub fn admit(&self, now: Instant) -> Admission {
+        self.circuit.lock().admit(now)
+    }
+
+    /// Tells its circuit how a request ended.
+    pub fn record(&self, pass: Pass, outcome: Outcome, now: Instant, random: u64) -> Option<Transition> {
+        let mut circuit = self.circuit.lock();
+        let transition = circuit.record(pass, outcome, now, random);
+        self.circuit_closed.store(circuit.state(now) == State::Closed, Ordering::Relaxed);
+        transition
+    }
+
+    /// Tells its circuit that a request ended without a verdict.
+    pub fn release(&self, pass: Pass) {
+        self.circuit.lock().release(pass);
+    }
+
+    /// The addresses of its host; another one first each time.
+    pub fn address(&self) -> Option<SocketAddr> {
+        let addresses = self.addresses.load();
+        match addresses.as_slice() {
+            [] => None,
+            [only] => Some(*only),
+            several => {
+                let turn = self.next_address.fetch_add(1, Ordering::Relaxed) as usize;
+                several.get(turn % several.len()).copied()
+            }
+        }
+    }
+
+    /// Notes the addresses that its host name has now; returns whether they changed. An empty list
+    /// is ignored: the last good one stays.
+    pub fn resolved(&self, mut addresses: Vec<SocketAddr>) -> bool {
+        addresses.sort_unstable();
+        addresses.dedup();
+        if addresses.is_empty() || addresses == **self.addresses.load() {
+            return false;
+        }
+        self.addresses.store(Arc::new(addresses));
+        true
+    }
+
+    /// Its models.
+    pub fn inventory(&self) -> Arc<Inventory> {
+        self.inventory.load_full()
+    }
+
+    /// Notes its models.
+    pub fn learned(&self, inventory: Inventory) {
+        self.inventory.store(Arc::new(inventory));
+    }
+}
+
+/// A place among the requests that run on a server; free again when dropped, whatever happens.
+pub struct Slot(Arc<ServerState>);
+
+impl Slot {
+    /// The server that it is on.
+    pub fn server(&self) -> &Arc<ServerState> {
+        &self.0
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}

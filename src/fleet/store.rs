@@ -1,0 +1,77 @@
+//! The current snapshot, and the servers that outlive snapshots.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::body_budget::BodyBudget;
+use super::server::{Identity, ServerState};
+use super::snapshot::{Snapshot, Upstream};
+
+/// Holds what runs.
+pub struct Store {
+    current: ArcSwap<Snapshot>,
+    /// Tells the probes that another snapshot is in force.
+    changed: watch::Sender<u64>,
+    /// Bytes of bodies that may be held.
+    pub body_budget: Arc<BodyBudget>,
+    publishing: Mutex<()>,
+}
+
+impl Store {
+    /// Begins with a first snapshot.
+    pub fn new(first: Snapshot, body_budget: Arc<BodyBudget>) -> Self {
+        Self {
+            current: ArcSwap::from_pointee(first),
+            changed: watch::Sender::new(0),
+            body_budget,
+            publishing: Mutex::new(()),
+        }
+    }
+
+    /// The snapshot in force, for a short look.
+    pub fn load(&self) -> Guard<Arc<Snapshot>> {
+        self.current.load()
+    }
+
+    /// The snapshot in force, to keep.
+    pub fn pin(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Puts a new snapshot in force: one swap, seen by every request that begins from now on.
+    pub fn publish(&self, next: Snapshot) {
+        let publishing = self.publishing.lock();
+        for upstream in &next.upstreams {
+            for member in &upstream.servers {
+                member.state.set_policies(upstream.health.clone(), upstream.circuit.clone());
+            }
+        }
+        self.current.store(Arc::new(next));
+        self.changed.send_modify(|generation| *generation += 1);
+        drop(publishing);
+    }
+
+    /// Wakes whenever another snapshot is in force.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// The servers of the snapshot in force by identity, to be kept by the next one.
+    pub fn servers(&self) -> HashMap<Identity, Arc<ServerState>> {
+        self.load()
+            .upstreams
+            .iter()
+            .flat_map(|upstream| &upstream.servers)
+            .map(|member| (member.state.identity.clone(), Arc::clone(&member.state)))
+            .collect()
+    }
+
+    /// The upstream in force that a server belongs to.
+    pub fn upstream(&self, name: &str) -> Option<Arc<Upstream>> {
+        self.load().upstreams.iter().find(|upstream| upstream.name == name).cloned()
+    }
+}

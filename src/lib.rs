@@ -1,0 +1,28 @@
+//! Arriero: a declarative, hot-reloading reverse proxy for fleets of Ollama servers.
+//!
+//! Layers, lowest first; a module imports only from lower ones (`tests/architecture.rs` checks it):
+//!
+//! 0. [`clock`], [`units`]
+//! 1. [`policy`], [`routing`], [`ollama`], [`telemetry`]
+//! 2. [`config`]
+//! 3. [`fleet`]
+//! 4. [`probe`], [`proxy`], [`admin`], [`demo`] (never each other)
+//! 5. [`lifecycle`]
+//! 6. [`cli`]
+
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod demo;
+pub mod fleet;
+pub mod lifecycle;
+pub mod ollama;
+pub mod policy;
+pub mod probe;
+pub mod proxy;
+pub mod routing;
+pub mod telemetry;
+pub mod units;

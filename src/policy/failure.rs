@@ -1,0 +1,201 @@
+//! Reasons: the one closed list of words that say why a request ended as it did.
+//!
+//! # Problem
+//!
+//! Whoever looks at a failed request has a log line, a metric or an answer in front of them, seldom all
+//! three. The three must say the same word, and each word must be found in the documentation.
+//!
+//! # Invariants
+//!
+//! - Each request ends with exactly one reason; a request that went well ends with [`Reason::Ok`].
+//! - The words are `snake_case`, distinct, and never change their meaning once released.
+//! - A reason with which Arriero answers in the server's place has the status of that answer. If the answer
+//!   has already begun, the status cannot change any more and only log and metric tell.
+
+use super::circuit::Outcome;
+
+macro_rules! reasons {
+    ($($variant:ident, $word:literal, $status:expr, $description:literal;)*) => {
+        /// Why a request ended as it did.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason {
+            $(#[doc = $description] $variant,)*
+        }
+
+        impl Reason {
+            /// Every reason, in the order of the documentation.
+            pub const ALL: [Self; [$($word),*].len()] = [$(Self::$variant),*];
+
+            /// The word in log, metric and header.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)*
+                }
+            }
+
+            /// The status with which Arriero answers for this reason; none where the server's answer was passed on
+            /// or had already begun.
+            #[must_use]
+            pub const fn status(self) -> Option<u16> {
+                match self {
+                    $(Self::$variant => $status,)*
+                }
+            }
+
+            /// One sentence for the documentation.
+            #[must_use]
+            pub const fn describe(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $description,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    // The request went well.
+    Ok, "ok", None, "The server answered and the whole answer reached the client.";
+
+    // The client.
+    ClientClosed, "client_closed", Some(499), "The client left before the answer was complete; 499 stands only in log and metric.";
+    ClientStalled, "client_stalled", None, "The client stopped reading the answer for longer than the listener's `timeouts.write`.";
+    BadRequest, "bad_request", Some(400), "The request was malformed or ambiguous.";
+    HeaderTimeout, "header_timeout", Some(408), "The request head was not complete within the listener's `timeouts.request_header`.";
+    HeaderTooLarge, "header_too_large", Some(431), "The request head was larger than the listener's `limits.header_bytes` or had more than `limits.header_fields` fields.";
+    TargetTooLong, "target_too_long", Some(414), "The request target was longer than the listener's `limits.target_bytes`.";
+    BodyTooLarge, "body_too_large", Some(413), "The request body was larger than the route's `limits.request_body`.";
+    BodyTimeout, "body_timeout", Some(408), "The request body paused for longer than the listener's `timeouts.request_body`.";
+    BodyBudget, "body_budget", Some(503), "The bodies held by this process filled `server.body_budget`.";
+    UnsupportedEncoding, "unsupported_encoding", Some(415), "The request body was compressed, so its model could not be read.";
+
+    // What was asked for.
+    NoRoute, "no_route", Some(404), "No route matched the request.";
+    EndpointDenied, "endpoint_denied", Some(403), "The path is not among those that are passed on.";
+    MethodNotAllowed, "method_not_allowed", Some(405), "The path is passed on, but not with this method.";
+    Unauthorized, "unauthorized", Some(401), "The request had no valid key.";
+    Forbidden, "forbidden", Some(403), "The key does not allow this request.";
+    RateLimited, "rate_limited", Some(429), "A rate limit was exceeded.";
+    ModelRequired, "model_required", Some(400), "The request named no model where one is needed.";
+    ModelDenied, "model_denied", Some(403), "The model may not be used through this route.";
+    ModelNotFound, "model_not_found", Some(404), "No server of the upstream has the model.";
+
+    // Nobody to send it to.
+    NoServer, "no_server", Some(503), "Each server that could answer was down, open-circuited, banned or draining.";
+    ServerBusy, "server_busy", Some(503), "Each server that could answer had `max_in_flight` requests.";
+    NotLoaded, "not_loaded", Some(503), "No usable server had the model in memory, and `model_affinity` is `require_loaded`.";
+    QueueFull, "queue_full", Some(503), "The queue for a slot was full.";
+    QueueTimeout, "queue_timeout", Some(503), "No slot became free within the queue's `timeout`.";
+    Draining, "draining", Some(503), "Arriero was shutting down.";
+
+    // The server.
+    ConnectFailed, "connect_failed", Some(502), "The server could not be connected to.";
+    ConnectTimeout, "connect_timeout", Some(504), "The server could not be connected to within `timeouts.connect`.";
+    TlsFailed, "tls_failed", Some(502), "The TLS handshake with the server failed or took longer than `timeouts.tls`.";
+    UpstreamReset, "upstream_reset", Some(502), "The connection to the server broke before its answer began.";
+    FirstByteTimeout, "first_byte_timeout", Some(504), "The server's answer did not begin within `timeouts.first_byte`.";
+    ReadTimeout, "read_timeout", Some(504), "The server's answer paused for longer than `timeouts.read`.";
+    WriteTimeout, "write_timeout", Some(504), "The server did not take the request body within `timeouts.write`.";
+    RequestTimeout, "request_timeout", Some(504), "The request was not finished within `timeouts.request`.";
+    UpstreamError, "upstream_error", None, "The server answered with a status from 500 to 599, which was passed on.";
+    UpstreamTruncated, "upstream_truncated", Some(502), "The server's answer broke off before its end.";
+    UpstreamProtocol, "upstream_protocol", Some(502), "The server's answer was not valid HTTP.";
+    StreamError, "stream_error", None, "The server reported an error inside a stream that it had begun with a good status.";
+
+    // Ourselves.
+    Internal, "internal", Some(500), "Arriero failed; this is a bug.";
+}
+
+impl Reason {
+    /// What the end of a request says about its server, for the server's circuit. `server_status` is the status
+    /// that the server answered with, if it did.
+    ///
+    /// `None` says nothing: the client left, or the server refused to take on more (429, 503), which is how a
+    /// well server behaves. The error of a stream is most often the request's own fault and says nothing either.
+    #[must_use]
+    pub const fn verdict(self, server_status: Option<u16>) -> Option<Outcome> {
+        match self {
+            Self::Ok | Self::UpstreamError => match server_status {
+                Some(429 | 503) | None => None,
+                Some(500..=599) => Some(Outcome::Failure),
+                Some(_) => Some(Outcome::Success),
+            },
+            Self::ConnectFailed
+            | Self::ConnectTimeout
+            | Self::TlsFailed
+            | Self::UpstreamReset
+            | Self::FirstByteTimeout
+            | Self::ReadTimeout
+            | Self::UpstreamTruncated
+            | Self::UpstreamProtocol => Some(Outcome::Failure),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_words_are_distinct_and_in_snake_case() {
+        let words: BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+        assert_eq!(words.len(), Reason::ALL.len());
+        for word in words {
+            assert!(word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{word}");
+        }
+    }
+
+    #[test]
+    fn each_word_is_the_name_of_its_variant() {
+        for reason in Reason::ALL {
+            let name: String = format!("{reason:?}")
+                .char_indices()
+                .flat_map(|(index, letter)| {
+                    let underscore = (index > 0 && letter.is_ascii_uppercase()).then_some('_');
+                    underscore.into_iter().chain([letter.to_ascii_lowercase()])
+                })
+                .collect();
+            assert_eq!(reason.as_str(), name);
+        }
+    }
+
+    #[test]
+    fn each_is_described_by_one_sentence() {
+        for reason in Reason::ALL {
+            let text = reason.describe();
+            assert!(text.ends_with('.') && text.starts_with(|letter: char| letter.is_ascii_uppercase()), "{text}");
+            assert!(!text.contains(". "), "{text}");
+        }
+    }
+
+    #[test]
+    fn own_answers_are_errors() {
+        for reason in Reason::ALL {
+            assert!(reason.status().is_none_or(|status| (400..=504).contains(&status)), "{reason}");
+        }
+        assert_eq!(Reason::Ok.status(), None);
+    }
+
+    #[test]
+    fn a_server_is_blamed_for_its_own_failures_only() {
+        assert_eq!(Reason::ConnectFailed.verdict(None), Some(Outcome::Failure));
+        assert_eq!(Reason::UpstreamError.verdict(Some(500)), Some(Outcome::Failure));
+        assert_eq!(Reason::UpstreamError.verdict(Some(503)), None);
+        assert_eq!(Reason::Ok.verdict(Some(200)), Some(Outcome::Success));
+        assert_eq!(Reason::Ok.verdict(Some(404)), Some(Outcome::Success));
+        assert_eq!(Reason::Ok.verdict(Some(429)), None);
+        for reason in [Reason::ClientClosed, Reason::ClientStalled, Reason::BodyTimeout, Reason::Draining] {
+            assert_eq!(reason.verdict(Some(200)), None);
+        }
+    }
+}

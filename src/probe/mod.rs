@@ -1,0 +1,223 @@
+//! Background looks at the servers: are they there, which models have they, which addresses.
+//!
+//! One task a server, started and stopped as snapshots come and go. A probe writes what it saw into
+//! the server's state and nothing else; requests read that state and never wait for a probe.
+//!
+//! Liveness is a plain GET (`/api/version` for Ollama): Ollama's `/api/ps` hangs while a model loads,
+//! so a server is never called dead because of it.
+
+mod client;
+mod inventory;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::clock;
+use crate::config::types::Kind;
+use crate::fleet::server::{Identity, ServerState};
+use crate::fleet::snapshot::{Check, Snapshot};
+use crate::fleet::store::Store;
+use crate::telemetry::metrics::Metrics;
+
+/// Time between two look-ups of a host name.
+const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a look-up may take.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// What a server's probe depends on; a change starts it anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Plan {
+    kind: Kind,
+    http2: bool,
+    check: Option<Check>,
+    inventory_interval: Duration,
+}
+
+/// A server with its plan.
+struct Target {
+    state: Arc<ServerState>,
+    plan: Plan,
+    store: Arc<Store>,
+    metrics: Arc<Metrics>,
+}
+
+/// A running probe and what it was started for.
+struct Probe {
+    state: Arc<ServerState>,
+    plan: Plan,
+    task: AbortHandle,
+}
+
+impl Probe {
+    fn start(target: Target) -> Self {
+        let (state, plan) = (Arc::clone(&target.state), target.plan.clone());
+        Self { state, plan, task: tokio::spawn(target.run()).abort_handle() }
+    }
+
+    fn still_fits(&self, target: &Target) -> bool {
+        Arc::ptr_eq(&self.state, &target.state) && self.plan == target.plan && !self.task.is_finished()
+    }
+}
+
+/// Looks at every server once, side by side, so that the first request finds the models known.
+/// Takes `limit` at most; what has not answered by then is looked at later.
+pub async fn first_look(store: &Arc<Store>, metrics: &Arc<Metrics>, limit: Duration) {
+    let mut looks = JoinSet::new();
+    for target in targets(&store.load(), store, metrics) {
+        looks.spawn(async move {
+            target.resolve().await;
+            if target.plan.kind != Kind::Http {
+                target.look().await;
+            }
+        });
+    }
+    // Looks that are late are given up here and made again by the probes.
+    drop(tokio::time::timeout(limit, async { while looks.join_next().await.is_some() {} }).await);
+}
+
+/// Keeps one probe running for each server of the snapshot in force, until the process ends.
+pub async fn run(store: Arc<Store>, metrics: Arc<Metrics>) {
+    let mut changes = store.subscribe();
+    let mut running: HashMap<Identity, Probe> = HashMap::new();
+    loop {
+        let wanted = targets(&store.load(), &store, &metrics);
+        let mut next = HashMap::with_capacity(wanted.len());
+        for target in wanted {
+            let identity = target.state.identity.clone();
+            match running.remove(&identity) {
+                Some(probe) if probe.still_fits(&target) => next.insert(identity, probe),
+                other => {
+                    other.into_iter().for_each(|probe| probe.task.abort());
+                    next.insert(identity, Probe::start(target))
+                }
+            };
+        }
+        running.into_values().for_each(|probe| probe.task.abort());
+        running = next;
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn targets(snapshot: &Snapshot, store: &Arc<Store>, metrics: &Arc<Metrics>) -> Vec<Target> {
+    snapshot
+        .upstreams
+        .iter()
+        .flat_map(|upstream| {
+            upstream.servers.iter().map(|member| Target {
+                state: Arc::clone(&member.state),
+                plan: Plan {
+                    kind: upstream.kind,
+                    http2: upstream.http2,
+                    check: upstream.check.clone(),
+                    inventory_interval: upstream.inventory_interval,
+                },
+                store: Arc::clone(store),
+                metrics: Arc::clone(metrics),
+            })
+        })
+        .collect()
+}
+
+impl Target {
+    async fn run(self) {
+        let resolving = async {
+            loop {
+                self.resolve().await;
+                tokio::time::sleep(spread(RESOLVE_INTERVAL)).await;
+            }
+        };
+        let checking = async {
+            let Some(check) = &self.plan.check else { return std::future::pending().await };
+            loop {
+                self.check(check).await;
+                tokio::time::sleep(spread(check.interval)).await;
+            }
+        };
+        let learning = async {
+            if self.plan.kind == Kind::Http {
+                return std::future::pending().await;
+            }
+            loop {
+                self.look().await;
+                tokio::time::sleep(spread(self.plan.inventory_interval)).await;
+            }
+        };
+        tokio::join!(resolving, checking, learning);
+    }
+
+    /// Looks up the addresses of the server's host; the last good ones stay when that fails.
+    async fn resolve(&self) {
+        let location = &self.state.location;
+        if location.host.parse::<std::net::IpAddr>().is_ok() {
+            return;
+        }
+        let look_up = tokio::net::lookup_host((location.host.as_str(), location.port));
+        let found = match tokio::time::timeout(RESOLVE_TIMEOUT, look_up).await {
+            Ok(Ok(addresses)) => Ok(addresses.collect::<Vec<SocketAddr>>()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no answer within {RESOLVE_TIMEOUT:?}")),
+        };
+        match found {
+            Ok(addresses) => {
+                self.metrics.probed("dns", "ok");
+                if self.state.resolved(addresses) {
+                    tracing::info!(server = self.state.name(), host = location.host, "addresses changed");
+                }
+            }
+            Err(error) => {
+                self.metrics.probed("dns", "failed");
+                tracing::debug!(server = self.state.name(), host = location.host, error, "host name not resolved");
+            }
+        }
+    }
+
+    async fn check(&self, check: &Check) {
+        let answer = client::get(&self.state, self.plan.http2, &check.path, check.timeout).await;
+        let good = matches!(&answer, Ok(answer) if (200..400).contains(&answer.status));
+        self.metrics.probed("liveness", if good { "ok" } else { "failed" });
+        if let Some(change) = self.state.probed(good, clock::now()) {
+            let why = match answer {
+                Ok(answer) => format!("status {}", answer.status),
+                Err(error) => error.to_string(),
+            };
+            tracing::info!(
+                server = self.state.name(),
+                upstream = self.state.identity.upstream,
+                from = change.from.as_str(),
+                to = change.to.as_str(),
+                why,
+                "health changed"
+            );
+            self.index();
+        }
+    }
+
+    async fn look(&self) {
+        let outcome = inventory::look(&self.state, self.plan.kind, self.plan.http2).await;
+        self.metrics.probed("inventory", outcome.as_str());
+        if outcome == inventory::Outcome::Changed {
+            self.index();
+        }
+    }
+
+    /// Makes the index of the server's upstream anew.
+    fn index(&self) {
+        if let Some(upstream) = self.store.upstream(&self.state.identity.upstream) {
+            upstream.index_models();
+        }
+    }
+}
+
+/// The interval, up to a tenth longer, so that probes of many servers do not march in step.
+fn spread(interval: Duration) -> Duration {
+    let mut bytes = [0; 2];
+    // Without randomness they march in step, which is no harm.
+    let share = getrandom::fill(&mut bytes).map_or(0, |()| u16::from_le_bytes(bytes));
+    interval + interval.mul_f64(f64::from(share) / f64::from(u16::MAX) / 10.0)
+}

@@ -1,0 +1,213 @@
+//! A request body that is kept so that it can be sent later, or again.
+//!
+//! The first part stays in memory, the rest goes to a temporary file without a name, so nothing is
+//! left behind whatever happens. Both count against the process's body budget.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::fleet::body_budget::{BodyBudget, Held};
+
+/// Bytes that go to the file, and come from it, at a time.
+const FILE_PIECE: usize = 256 << 10;
+
+/// Why a body cannot be held.
+#[derive(Debug, thiserror::Error)]
+pub enum HoldError {
+    /// The budget of the process is used up.
+    #[error("the bodies held by this process fill `server.body_budget`")]
+    Budget,
+    /// The temporary file failed.
+    #[error("temporary file: {0}")]
+    File(#[from] io::Error),
+}
+
+/// How bodies are held.
+#[derive(Clone, Debug)]
+pub struct HoldRules {
+    /// The budget of the process.
+    pub budget: Arc<BodyBudget>,
+    /// Bytes of one body that stay in memory.
+    pub memory: usize,
+    /// Folder for temporary files.
+    pub folder: PathBuf,
+}
+
+/// A held body.
+#[derive(Debug)]
+pub struct HeldBody {
+    rules: HoldRules,
+    /// What stays in memory.
+    pieces: Vec<Bytes>,
+    in_memory: usize,
+    file: Option<Arc<File>>,
+    in_file: u64,
+    /// On its way to the file.
+    pending: BytesMut,
+    held: Held,
+}
+
+/// A place in a held body.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cursor {
+    piece: usize,
+    offset: u64,
+}
+
+impl HeldBody {
+    /// An empty body.
+    pub fn new(rules: HoldRules) -> Self {
+        let held = Held::new(Arc::clone(&rules.budget));
+        Self { rules, pieces: Vec::new(), in_memory: 0, file: None, in_file: 0, pending: BytesMut::new(), held }
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// When the budget or the disk is full.
+    pub async fn push(&mut self, bytes: Bytes) -> Result<(), HoldError> {
+        if !self.held.grow(bytes.len()) {
+            return Err(HoldError::Budget);
+        }
+        if self.file.is_none() && self.in_memory + bytes.len() <= self.rules.memory {
+            self.in_memory += bytes.len();
+            self.keep(bytes);
+            return Ok(());
+        }
+        self.pending.extend_from_slice(&bytes);
+        if self.pending.len() >= FILE_PIECE {
+            self.write_pending().await?;
+        }
+        Ok(())
+    }
+
+    /// Small pieces are gathered: a body that comes byte by byte must not cost a hundred times its size.
+    fn keep(&mut self, bytes: Bytes) {
+        const SMALL: usize = 4096;
+        match self.pieces.last_mut() {
+            Some(last) if last.len() + bytes.len() <= SMALL => {
+                let mut gathered = BytesMut::from(std::mem::take(last));
+                gathered.reserve(SMALL - gathered.len());
+                gathered.extend_from_slice(&bytes);
+                *last = gathered.freeze();
+            }
+            _ => self.pieces.push(bytes),
+        }
+    }
+
+    /// Brings everything to its place; after this the body can be read.
+    ///
+    /// # Errors
+    /// When the disk is full.
+    pub async fn complete(&mut self) -> Result<(), HoldError> {
+        if self.pending.is_empty() { Ok(()) } else { self.write_pending().await }
+    }
+
+    async fn write_pending(&mut self) -> Result<(), HoldError> {
+        let file = match &self.file {
+            Some(file) => Arc::clone(file),
+            None => {
+                let folder = self.rules.folder.clone();
+                let file = blocking(move || tempfile::tempfile_in(folder)).await?;
+                Arc::clone(self.file.insert(Arc::new(file)))
+            }
+        };
+        let bytes = std::mem::take(&mut self.pending);
+        let length = bytes.len() as u64;
+        let at = self.in_file;
+        blocking(move || file.write_all_at(&bytes, at)).await?;
+        self.in_file += length;
+        Ok(())
+    }
+
+    /// The bytes at a place, and the place after them; `None` at the end.
+    ///
+    /// # Errors
+    /// When the temporary file cannot be read.
+    pub async fn read(&self, cursor: Cursor) -> Result<Option<(Bytes, Cursor)>, HoldError> {
+        if let Some(piece) = self.pieces.get(cursor.piece) {
+            return Ok(Some((piece.clone(), Cursor { piece: cursor.piece + 1, offset: 0 })));
+        }
+        let left = self.in_file - cursor.offset;
+        let Some(file) = self.file.as_ref().filter(|_| left > 0) else { return Ok(None) };
+        let file = Arc::clone(file);
+        let length = usize::try_from(left).unwrap_or(usize::MAX).min(FILE_PIECE);
+        let bytes = blocking(move || {
+            let mut bytes = vec![0; length];
+            file.read_exact_at(&mut bytes, cursor.offset).map(|()| bytes)
+        })
+        .await?;
+        Ok(Some((bytes.into(), Cursor { piece: cursor.piece, offset: cursor.offset + length as u64 })))
+    }
+
+    /// Whether a place is the end.
+    pub fn is_end(&self, cursor: Cursor) -> bool {
+        cursor.piece >= self.pieces.len() && cursor.offset >= self.in_file
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty() && self.in_file == 0
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, HoldError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(HoldError::File(io::Error::other("the worker thread failed"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(memory: usize, budget: usize) -> HoldRules {
+        let total = Arc::new(BodyBudget::default());
+        total.set_limit(budget);
+        HoldRules { budget: total, memory, folder: std::env::temp_dir() }
+    }
+
+    async fn read_all(body: &HeldBody) -> Vec<u8> {
+        let mut cursor = Cursor::default();
+        let mut all = Vec::new();
+        while let Some((bytes, next)) = body.read(cursor).await.unwrap() {
+            all.extend_from_slice(&bytes);
+            cursor = next;
+        }
+        assert!(body.is_end(cursor));
+        all
+    }
+
+    #[tokio::test]
+    async fn what_was_pushed_is_read_as_often_as_wanted() {
+        for memory in [0, 10, 5000, 1 << 20] {
+            let rules = rules(memory, 4 << 20);
+            let mut body = HeldBody::new(rules.clone());
+            let mut expected = Vec::new();
+            for number in 0..3000_u32 {
+                let bytes = vec![number as u8; (number % 700) as usize];
+                expected.extend_from_slice(&bytes);
+                body.push(bytes.into()).await.unwrap();
+            }
+            body.complete().await.unwrap();
+            assert_eq!(read_all(&body).await, expected, "{memory} bytes in memory");
+            assert_eq!(read_all(&body).await, expected);
+            assert_eq!(rules.budget.used(), expected.len());
+            drop(body);
+            assert_eq!(rules.budget.used(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_budget_ends_it() {
+        let mut body = HeldBody::new(rules(10, 100));
+        body.push(Bytes::from_static(&[0; 90])).await.unwrap();
+        assert!(matches!(body.push(Bytes::from_static(&[0; 11])).await, Err(HoldError::Budget)));
+    }
+}

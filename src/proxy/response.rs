@@ -1,0 +1,73 @@
+//! The server's answer on its way to the client: watched, never changed.
+
+use bytes::Bytes;
+use http::header;
+use pingora_error::{Error, ErrorType, Result};
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::attempt;
+use super::context::RequestContext;
+use super::request::REQUEST_ID;
+use crate::clock;
+use crate::ollama::usage::{UsageKind, UsageScan};
+
+/// The head of an answer arrived.
+pub fn begins(session: &mut Session, response: &mut ResponseHeader, ctx: &mut RequestContext) -> Result<()> {
+    if response.status.is_informational() {
+        if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
+            // From here on the connection belongs to another protocol, which keeps its own time.
+            ctx.deadline.no_phase();
+            note_status(response, ctx);
+        }
+        return Ok(());
+    }
+    let status = response.status.as_u16();
+    if status >= 400 && attempt::would_retry_status(session, ctx, status) {
+        note_status(response, ctx);
+        return Error::e_explain(ErrorType::HTTPStatus(status), "tried again")
+            .map_err(|error: Box<Error>| error.into_up());
+    }
+    note_status(response, ctx);
+    let now = clock::now();
+    if let Some(attempt) = ctx.attempt.as_mut() {
+        let first_byte = now - attempt.started;
+        attempt.first_byte = Some(first_byte);
+        attempt.slot.server().metrics.first_byte.observe(first_byte.as_secs_f64());
+    }
+    if let Some(route) = &ctx.route {
+        ctx.deadline.phase(now + route.timeouts.read);
+        if ctx.model.is_some() && route.upstream.has_models() {
+            let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+            let encoded = response.headers.contains_key(header::CONTENT_ENCODING);
+            ctx.usage = content_type.filter(|_| !encoded).and_then(UsageKind::of_content_type).map(UsageScan::new);
+        }
+    }
+    if let Some(id) = &ctx.request_id {
+        response.insert_header(REQUEST_ID, id.clone())?;
+    }
+    Ok(())
+}
+
+fn note_status(response: &ResponseHeader, ctx: &mut RequestContext) {
+    if let Some(attempt) = ctx.attempt.as_mut() {
+        attempt.status = Some(response.status.as_u16());
+    }
+}
+
+/// A piece of the answer's body goes to the client.
+pub fn body_passes(body: Option<&Bytes>, end_of_stream: bool, ctx: &mut RequestContext) {
+    if let Some(bytes) = body {
+        ctx.body_out += bytes.len() as u64;
+        if let Some(usage) = ctx.usage.as_mut() {
+            usage.push(bytes);
+        }
+    }
+    if end_of_stream {
+        ctx.deadline.no_phase();
+    } else if let Some(route) = &ctx.route
+        && ctx.attempt.as_ref().is_some_and(|attempt| attempt.status != Some(101))
+    {
+        ctx.deadline.phase(clock::now() + route.timeouts.read);
+    }
+}

@@ -1,0 +1,183 @@
+//! One JSON line for each request, written by a thread of its own.
+//!
+//! A request hands over its facts and goes on; when the writer cannot keep up (a full disk, a pipe
+//! that nobody reads) lines are dropped and counted. Never bodies, never credentials, no query.
+
+use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::metrics::Metrics;
+
+/// Lines that may wait.
+const BACKLOG: usize = 8192;
+/// Longest text that is written of a field that a client chose, in bytes.
+const MAX_FIELD: usize = 256;
+
+/// The facts of one request.
+#[derive(Debug, Default, Serialize)]
+pub struct Entry {
+    /// When it began, seconds since 1970; written as RFC 3339.
+    #[serde(serialize_with = "rfc3339")]
+    pub ts: f64,
+    /// Its id, also sent to the server and back to the client.
+    pub request_id: String,
+    /// Address of the client.
+    pub client_ip: String,
+    /// Method.
+    pub method: String,
+    /// Host that was asked for.
+    pub host: String,
+    /// Path without the query.
+    pub path: String,
+    /// `HTTP/1.1` or `HTTP/2`.
+    pub protocol: &'static str,
+    /// Status sent to the client; 499 when it left before.
+    pub status: u16,
+    /// Why it ended as it did.
+    pub reason: &'static str,
+    /// Whole duration.
+    pub duration_ms: f64,
+    /// From the start to the first byte of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttfb_ms: Option<f64>,
+    /// Bytes of the request body.
+    pub bytes_in: u64,
+    /// Bytes of the response body.
+    pub bytes_out: u64,
+    /// Route.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub route: String,
+    /// Upstream.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub upstream: String,
+    /// Server of the last attempt.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub server: String,
+    /// Model.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub model: String,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Tokens of the prompt, as the server counted them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_tokens: Option<u64>,
+    /// Tokens of the answer, as the server counted them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_tokens: Option<u64>,
+    /// What the client calls itself.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub user_agent: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn rfc3339<S: serde::Serializer>(seconds: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    #[expect(clippy::cast_possible_truncation, reason = "whole milliseconds of this century")]
+    let nanos = (seconds * 1000.0).round() as i128 * 1_000_000;
+    let text = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok().and_then(|at| at.format(&Rfc3339).ok());
+    serializer.serialize_str(text.as_deref().unwrap_or("1970-01-01T00:00:00Z"))
+}
+
+/// Text that a client chose, cut to a length that a log can bear; bytes that are not text are replaced.
+pub fn field(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_FIELD)]);
+    text.into_owned()
+}
+
+/// Where requests hand over their facts.
+#[derive(Clone)]
+pub struct AccessLog {
+    lines: SyncSender<Box<Entry>>,
+    metrics: Arc<Metrics>,
+}
+
+impl AccessLog {
+    /// Starts the writer.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(output: impl Write + Send + 'static, metrics: Arc<Metrics>) -> io::Result<Self> {
+        let (lines, receiver) = sync_channel(BACKLOG);
+        let counted = Arc::clone(&metrics);
+        std::thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || write_lines(&receiver, BufWriter::with_capacity(64 << 10, output), &counted))?;
+        Ok(Self { lines, metrics })
+    }
+
+    /// Hands over one line; never waits.
+    pub fn write(&self, entry: Box<Entry>) {
+        if self.lines.try_send(entry).is_err() {
+            self.metrics.log_dropped.inc();
+        }
+    }
+}
+
+fn write_lines(receiver: &Receiver<Box<Entry>>, mut output: impl Write, metrics: &Metrics) {
+    while let Ok(first) = receiver.recv() {
+        let mut next = Some(first);
+        while let Some(entry) = next {
+            let line = serde_json::to_vec(&entry).map_err(io::Error::from);
+            let written = line.and_then(|mut line| {
+                line.push(b'\n');
+                output.write_all(&line)
+            });
+            if written.is_err() {
+                metrics.log_dropped.inc();
+            }
+            next = receiver.try_recv().ok();
+        }
+        if output.flush().is_err() {
+            metrics.log_dropped.inc();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_json_object_whatever_the_client_sent() {
+        let entry = Entry { ts: 1.5, path: field(b"/a\r\nb\x1b[0m\xff\xe2\x80\xa8"), status: 200, ..Entry::default() };
+        let line = serde_json::to_string(&entry).unwrap();
+        assert!(!line.contains('\n') && !line.contains('\x1b'), "{line}");
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["ts"], "1970-01-01T00:00:01.5Z");
+        assert_eq!(value["status"], 200);
+    }
+
+    #[test]
+    fn long_fields_are_cut() {
+        assert_eq!(field(&[b'a'; 1000]).len(), MAX_FIELD);
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted() {
+        struct Full(std::sync::mpsc::Sender<()>);
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        impl Drop for Full {
+            fn drop(&mut self) {
+                let _ = self.0.send(());
+            }
+        }
+        let metrics = Arc::new(Metrics::default());
+        let (done, closed) = std::sync::mpsc::channel();
+        let log = AccessLog::start(Full(done), Arc::clone(&metrics)).unwrap();
+        log.write(Box::default());
+        drop(log);
+        closed.recv().unwrap();
+        assert!(metrics.log_dropped.get() >= 1);
+    }
+}

@@ -1,0 +1,346 @@
+//! The metrics of the process and the handles by which a request counts.
+//!
+//! A [`RouteMetrics`] or [`ServerMetrics`] is made once for a route or server of a snapshot; counting
+//! is then an atomic add. Labels come from the configuration and from closed lists only, so clients
+//! cannot make series.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Metric, Registry};
+
+use super::names;
+use crate::policy::failure::Reason;
+
+/// Status codes with a series of their own; others count under the first code of their class.
+const CODES: [u16; 32] = [
+    100, 101, 200, 201, 202, 204, 206, 300, 301, 302, 304, 307, 308, 400, 401, 403, 404, 405, 408, 409, 411, 413, 415,
+    416, 417, 422, 429, 499, 500, 502, 503, 504,
+];
+
+/// Labels are given as name and value pairs; the set of names is fixed for each family.
+type Labels = Vec<(&'static str, String)>;
+type Counters = Family<Labels, Counter>;
+type Gauges = Family<Labels, Gauge>;
+
+/// Seconds; from a cached answer to a cold giant model.
+#[derive(Clone)]
+struct Seconds;
+
+impl MetricConstructor<Histogram> for Seconds {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new([0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0])
+    }
+}
+
+type Histograms = Family<Labels, Histogram, Seconds>;
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    requests: Counters,
+    ended: Vec<Counter>,
+    duration: Histograms,
+    in_flight: Gauges,
+    request_bytes: Counters,
+    response_bytes: Counters,
+    attempts: Counters,
+    first_byte: Histograms,
+    retries: Counters,
+    tokens: Counters,
+    probes: Counters,
+    refused: Vec<Counter>,
+    /// Open client connections.
+    pub connections: Gauge,
+    /// Client connections accepted.
+    pub accepted: Counter,
+    /// Access log lines lost.
+    pub log_dropped: Counter,
+    reloads: Counters,
+    /// Set from the state of the fleet whenever metrics are read.
+    pub fleet: FleetGauges,
+}
+
+/// Gauges that mirror state kept elsewhere; the reader sets them before it encodes.
+pub struct FleetGauges {
+    server_up: Gauges,
+    server_in_flight: Gauges,
+    server_connections: Gauges,
+    server_circuit: Gauges,
+    server_models: Gauges,
+    held: Gauge,
+    reload_ok: Gauge,
+    reload_time: Gauge<f64, AtomicU64>,
+    hash: Gauges,
+}
+
+/// A server as the metrics show it.
+pub struct ServerSample<'a> {
+    /// Name of its upstream.
+    pub upstream: &'a str,
+    /// Its name.
+    pub server: &'a str,
+    /// Whether it counts as healthy.
+    pub up: bool,
+    /// Requests running on it.
+    pub in_flight: u32,
+    /// Open connections to it.
+    pub connections: u32,
+    /// State of its circuit.
+    pub circuit: &'static str,
+    /// Models on disk and in memory.
+    pub models: Option<(usize, usize)>,
+}
+
+impl FleetGauges {
+    /// Forgets all servers, before the present ones are told.
+    pub fn clear(&self) {
+        for family in [
+            &self.server_up,
+            &self.server_in_flight,
+            &self.server_connections,
+            &self.server_circuit,
+            &self.server_models,
+            &self.hash,
+        ] {
+            family.clear();
+        }
+    }
+
+    /// Tells one server.
+    pub fn server(&self, sample: &ServerSample<'_>) {
+        let labels = || labels([("upstream", sample.upstream), ("server", sample.server)]);
+        self.server_up.get_or_create(&labels()).set(i64::from(sample.up));
+        self.server_in_flight.get_or_create(&labels()).set(i64::from(sample.in_flight));
+        self.server_connections.get_or_create(&labels()).set(i64::from(sample.connections));
+        for state in ["closed", "open", "half_open"] {
+            let mut labels = labels();
+            labels.push(("state", state.to_owned()));
+            self.server_circuit.get_or_create(&labels).set(i64::from(sample.circuit == state));
+        }
+        for (place, count) in sample.models.iter().flat_map(|(disk, memory)| [("disk", *disk), ("memory", *memory)]) {
+            let mut labels = labels();
+            labels.push(("in", place.to_owned()));
+            self.server_models.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Tells the process's own state; `loaded` is seconds since 1970.
+    pub fn process(&self, held: usize, hash: &str, reload_ok: bool, loaded: f64) {
+        self.held.set(i64::try_from(held).unwrap_or(i64::MAX));
+        self.hash.get_or_create(&labels([("hash", hash)])).set(1);
+        self.reload_ok.set(i64::from(reload_ok));
+        self.reload_time.set(loaded);
+    }
+}
+
+fn labels<const N: usize>(pairs: [(&'static str, &str); N]) -> Labels {
+    pairs.into_iter().map(|(name, value)| (name, value.to_owned())).collect()
+}
+
+fn register<M: Metric + Clone>(registry: &mut Registry, (name, help): names::Metric, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+fn by_reason(registry: &mut Registry, metric: names::Metric) -> Vec<Counter> {
+    let family: Family<ReasonLabel, Counter> = register(registry, metric, Family::default());
+    Reason::ALL.iter().map(|reason| family.get_or_create(&ReasonLabel { reason: reason.as_str() }).clone()).collect()
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::default();
+        let r = &mut registry;
+        let histograms = || Family::new_with_constructor(Seconds);
+        let build: Gauges = register(r, names::BUILD, Family::default());
+        build.get_or_create(&labels([("version", env!("CARGO_PKG_VERSION"))])).set(1);
+        Self {
+            requests: register(r, names::REQUESTS, Family::default()),
+            ended: by_reason(r, names::ENDED),
+            duration: register(r, names::DURATION, histograms()),
+            in_flight: register(r, names::IN_FLIGHT, Family::default()),
+            request_bytes: register(r, names::REQUEST_BYTES, Family::default()),
+            response_bytes: register(r, names::RESPONSE_BYTES, Family::default()),
+            attempts: register(r, names::ATTEMPTS, Family::default()),
+            first_byte: register(r, names::FIRST_BYTE, histograms()),
+            retries: register(r, names::RETRIES, Family::default()),
+            tokens: register(r, names::TOKENS, Family::default()),
+            probes: register(r, names::PROBES, Family::default()),
+            refused: by_reason(r, names::REFUSED),
+            connections: register(r, names::CONNECTIONS, Gauge::default()),
+            accepted: register(r, names::ACCEPTED, Counter::default()),
+            log_dropped: register(r, names::LOG_DROPPED, Counter::default()),
+            reloads: register(r, names::RELOADS, Family::default()),
+            fleet: FleetGauges {
+                server_up: register(r, names::SERVER_UP, Family::default()),
+                server_in_flight: register(r, names::SERVER_IN_FLIGHT, Family::default()),
+                server_connections: register(r, names::SERVER_CONNECTIONS, Family::default()),
+                server_circuit: register(r, names::SERVER_CIRCUIT, Family::default()),
+                server_models: register(r, names::SERVER_MODELS, Family::default()),
+                held: register(r, names::HELD, Gauge::default()),
+                reload_ok: register(r, names::RELOAD_OK, Gauge::default()),
+                reload_time: register(r, names::RELOAD_TIME, Gauge::default()),
+                hash: register(r, names::CONFIG_HASH, Family::default()),
+            },
+            registry,
+        }
+    }
+}
+
+impl Metrics {
+    /// Handles for a route; the same series as before when a route of that name was there.
+    pub fn route(self: &Arc<Self>, route: &str, upstream: &str) -> RouteMetrics {
+        let route_label = || labels([("route", route)]);
+        RouteMetrics {
+            codes: std::array::from_fn(|_| OnceLock::new()),
+            duration: self.duration.get_or_create(&route_label()).clone(),
+            in_flight: self.in_flight.get_or_create(&route_label()).clone(),
+            request_bytes: self.request_bytes.get_or_create(&route_label()).clone(),
+            response_bytes: self.response_bytes.get_or_create(&route_label()).clone(),
+            prompt_tokens: self.token_counter(upstream, "prompt"),
+            output_tokens: self.token_counter(upstream, "output"),
+            labels: labels([("route", route), ("upstream", upstream)]),
+            metrics: Arc::clone(self),
+        }
+    }
+
+    fn token_counter(&self, upstream: &str, kind: &str) -> Counter {
+        self.tokens.get_or_create(&labels([("upstream", upstream), ("kind", kind)])).clone()
+    }
+
+    /// Handles for a server.
+    pub fn server(self: &Arc<Self>, upstream: &str, server: &str) -> ServerMetrics {
+        let own = labels([("upstream", upstream), ("server", server)]);
+        ServerMetrics {
+            first_byte: self.first_byte.get_or_create(&own).clone(),
+            outcomes: Reason::ALL.iter().map(|_| OnceLock::new()).collect(),
+            labels: own,
+            metrics: Arc::clone(self),
+        }
+    }
+
+    /// Counts the end of a request.
+    pub fn ended(&self, reason: Reason) {
+        self.ended[reason as usize].inc();
+    }
+
+    /// Counts a head that was refused.
+    pub fn refused(&self, reason: Reason) {
+        self.refused[reason as usize].inc();
+    }
+
+    /// Counts an attempt after the first.
+    pub fn retried(&self, upstream: &str, reason: Reason) {
+        self.retries.get_or_create(&labels([("upstream", upstream), ("reason", reason.as_str())])).inc();
+    }
+
+    /// Counts a background check.
+    pub fn probed(&self, kind: &'static str, result: &'static str) {
+        self.probes.get_or_create(&labels([("kind", kind), ("result", result)])).inc();
+    }
+
+    /// Counts a reload.
+    pub fn reloaded(&self, result: &'static str) {
+        self.reloads.get_or_create(&labels([("result", result)])).inc();
+    }
+
+    /// The text that Prometheus reads (OpenMetrics 1.0).
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+/// Handles of one route.
+pub struct RouteMetrics {
+    codes: [OnceLock<Counter>; CODES.len()],
+    /// Duration of its requests.
+    pub duration: Histogram,
+    /// Its requests being served.
+    pub in_flight: Gauge,
+    /// Bytes of request bodies.
+    pub request_bytes: Counter,
+    /// Bytes of response bodies.
+    pub response_bytes: Counter,
+    /// Tokens of prompts.
+    pub prompt_tokens: Counter,
+    /// Tokens of answers.
+    pub output_tokens: Counter,
+    labels: Labels,
+    metrics: Arc<Metrics>,
+}
+
+impl RouteMetrics {
+    /// Counts a request that ended with this status.
+    pub fn status(&self, code: u16) {
+        let index =
+            CODES.binary_search(&code).or_else(|_| CODES.binary_search(&(code / 100 * 100))).unwrap_or(CODES.len() - 4);
+        self.codes[index]
+            .get_or_init(|| {
+                let mut labels = self.labels.clone();
+                labels.push(("code", CODES[index].to_string()));
+                self.metrics.requests.get_or_create(&labels).clone()
+            })
+            .inc();
+    }
+}
+
+/// Handles of one server.
+pub struct ServerMetrics {
+    /// Time to the first byte of its answers.
+    pub first_byte: Histogram,
+    outcomes: Vec<OnceLock<Counter>>,
+    labels: Labels,
+    metrics: Arc<Metrics>,
+}
+
+impl ServerMetrics {
+    /// Counts an attempt that ended for this reason.
+    pub fn attempt(&self, reason: Reason) {
+        self.outcomes[reason as usize]
+            .get_or_init(|| {
+                let mut labels = self.labels.clone();
+                labels.push(("outcome", reason.as_str().to_owned()));
+                self.metrics.attempts.get_or_create(&labels).clone()
+            })
+            .inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_sorted_so_that_they_can_be_searched() {
+        assert!(CODES.is_sorted());
+    }
+
+    #[test]
+    fn counting_shows_in_the_text() {
+        let metrics = Arc::new(Metrics::default());
+        let route = metrics.route("chat", "fleet");
+        route.status(200);
+        route.status(418);
+        metrics.ended(Reason::ALL[0]);
+        let text = metrics.encode();
+        assert!(text.contains("arriero_requests_total{route=\"chat\",upstream=\"fleet\",code=\"200\"} 1"), "{text}");
+        assert!(text.contains("code=\"400\"} 1"), "{text}");
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

@@ -1,0 +1,10 @@
+//! What an operator sees: metrics, the access log, messages.
+//!
+//! Nothing here decides anything. Metric handles are resolved when a configuration is compiled, so a
+//! request only adds to atomics; log lines are formatted and written by threads of their own, and
+//! are dropped and counted rather than waited for.
+
+pub mod access_log;
+pub mod logging;
+pub mod metrics;
+pub mod names;

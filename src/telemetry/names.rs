@@ -1,0 +1,65 @@
+//! Every metric's name and help, in one place. Base units; counters get `_total` from the encoder.
+
+/// Name and help of a metric.
+pub type Metric = (&'static str, &'static str);
+
+/// Requests that ended.
+pub const REQUESTS: Metric = ("arriero_requests", "Requests that ended, by route, upstream and status code");
+/// Requests by the word that says why they ended.
+pub const ENDED: Metric = ("arriero_requests_ended", "Requests by the reason why they ended as they did");
+/// Duration of requests.
+pub const DURATION: Metric =
+    ("arriero_request_duration_seconds", "From the request head to the last byte of the answer");
+/// Requests being served.
+pub const IN_FLIGHT: Metric = ("arriero_requests_in_flight", "Requests being served, by route");
+/// Bytes of request bodies.
+pub const REQUEST_BYTES: Metric = ("arriero_request_bytes", "Bytes of request bodies received");
+/// Bytes of response bodies.
+pub const RESPONSE_BYTES: Metric = ("arriero_response_bytes", "Bytes of response bodies sent");
+/// Attempts at servers.
+pub const ATTEMPTS: Metric = ("arriero_attempts", "Attempts at a server, by outcome");
+/// First byte times.
+pub const FIRST_BYTE: Metric =
+    ("arriero_time_to_first_byte_seconds", "From the start of an attempt to the first byte of its answer");
+/// Retries.
+pub const RETRIES: Metric = ("arriero_retries", "Attempts after the first, by the reason of the one before");
+/// Tokens.
+pub const TOKENS: Metric = ("arriero_tokens", "Tokens that servers reported, by upstream and kind (prompt or output)");
+/// Server health.
+pub const SERVER_UP: Metric =
+    ("arriero_server_up", "1 when the server is healthy or not yet known, 0 when its probes fail");
+/// Requests on a server.
+pub const SERVER_IN_FLIGHT: Metric = ("arriero_server_in_flight", "Requests running on the server");
+/// Connections to a server.
+pub const SERVER_CONNECTIONS: Metric = ("arriero_server_connections", "Open connections to the server");
+/// Circuit of a server.
+pub const SERVER_CIRCUIT: Metric =
+    ("arriero_server_circuit_state", "1 for the state that the server's circuit is in, 0 for the others");
+/// Models of a server.
+pub const SERVER_MODELS: Metric = ("arriero_server_models", "Models of the server, by where they are (disk or memory)");
+/// Probes.
+pub const PROBES: Metric = ("arriero_probes", "Background checks of servers, by kind and result");
+/// Client connections.
+pub const CONNECTIONS: Metric = ("arriero_connections", "Open client connections");
+/// Accepted connections.
+pub const ACCEPTED: Metric = ("arriero_connections_accepted", "Client connections accepted");
+/// Refused heads.
+pub const REFUSED: Metric = ("arriero_heads_refused", "Request heads refused before routing, by reason");
+/// Held bodies.
+pub const HELD: Metric = ("arriero_held_body_bytes", "Bytes of request bodies held in memory and on disk");
+/// Reloads.
+pub const RELOADS: Metric =
+    ("arriero_config_reloads", "Configuration reloads, by result (applied, unchanged, refused)");
+/// Last reload.
+pub const RELOAD_OK: Metric =
+    ("arriero_config_last_reload_successful", "1 when the file on disk is in force, 0 when it was refused");
+/// Time of the configuration in force.
+pub const RELOAD_TIME: Metric =
+    ("arriero_config_last_reload_success_timestamp_seconds", "When the configuration in force was loaded");
+/// Hash of the configuration in force.
+pub const CONFIG_HASH: Metric = ("arriero_config_hash_info", "Hash of the configuration in force");
+/// Version.
+pub const BUILD: Metric = ("arriero_build_info", "Version of this program");
+/// Lost log lines.
+pub const LOG_DROPPED: Metric =
+    ("arriero_access_log_dropped", "Access log lines dropped because the writer could not keep up");
