@@ -42,6 +42,10 @@ fn tidy(value: &mut Value) {
             if object.get("default").is_some_and(|default| default.is_null() || *default == json!({})) {
                 object.remove("default");
             }
+            // A reference fits every choice, so exactly one cannot be asked for.
+            if let Some(choices) = object.remove("oneOf") {
+                object.insert("anyOf".to_owned(), choices);
+            }
             allow_reference(object);
         }
         _ => {}

@@ -145,6 +145,7 @@ pub struct Match {
     #[serde(skip_serializing_if = "OneOrMany::is_empty")]
     pub model: OneOrMany<String>,
     /// Header fields and the value that each must have; `*` stands for any characters.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub header: BTreeMap<String, String>,
 }
 

@@ -53,6 +53,7 @@ enum Next {
 impl Acceptor {
     /// Serves one connection to its end.
     pub async fn serve(self: Arc<Self>, tcp: TcpStream, client: std::net::SocketAddr) {
+        let _open = self.count();
         let connection = Arc::new(Connection::new(client, self.listener));
         let Ok(mut stream) = ClientStream::new(tcp, connection).map(Box::new) else { return };
         let mut first = true;
@@ -88,6 +89,19 @@ impl Acceptor {
             }
             first = false;
         }
+    }
+
+    /// Counts the connection until the returned guard is dropped.
+    fn count(&self) -> impl Drop + use<> {
+        struct Open(Arc<Metrics>);
+        impl Drop for Open {
+            fn drop(&mut self) {
+                self.0.connections.dec();
+            }
+        }
+        self.metrics.accepted.inc();
+        self.metrics.connections.inc();
+        Open(Arc::clone(&self.metrics))
     }
 
     /// Waits for the next head.

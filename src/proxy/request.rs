@@ -110,6 +110,9 @@ fn begin(session: &mut Session, ctx: &mut RequestContext) {
         }
         if let Some(listener) = ctx.snapshot.listeners.get(connection.listener) {
             session.set_write_timeout(Some(listener.write_timeout));
+            if listener.keepalive.is_zero() {
+                session.set_keepalive(None);
+            }
         }
     }
     ctx.deadline.begin(None);

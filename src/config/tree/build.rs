@@ -227,8 +227,13 @@ impl<'a, 'r, 's> Builder<'a, 'r, 's> {
                     let hint = Some(format!("the first is in line {line}: remove one of them"));
                     self.report.push(codes::DUPLICATE_KEY, Some(key_span), &Steps::default(), message, hint);
                 } else {
+                    let mut value = node;
+                    if matches!(&value.value, Value::Scalar(scalar) if scalar.plain) && span_is_empty(value.span) {
+                        // Nothing stands after the key: what is wrong with it is shown at the key.
+                        value.span = key_span;
+                    }
                     frame.seen.insert(key.clone(), key_span.start);
-                    entries.push(Entry { key, key_span, value: node });
+                    entries.push(Entry { key, key_span, value });
                 }
             }
             (Value::Map(_), None) => match node.value {
@@ -239,6 +244,10 @@ impl<'a, 'r, 's> Builder<'a, 'r, 's> {
         }
         Ok(())
     }
+}
+
+fn span_is_empty(span: Span) -> bool {
+    span.start >= span.end
 }
 
 fn refuse_tag(tagged: bool, at: &EventSpan, span: Span) -> Result<(), Stop> {

@@ -67,8 +67,12 @@ fn admin(config: &Config, listeners: &HashMap<HostPort, usize>, rules: &mut Rule
             if address.port > 0
                 && let Some(index) = listeners.get(&address)
             {
-                let message = format!("`listeners[{index}]` already has the address {shown}");
-                rules.value(codes::ADDRESS_TWICE, &path, message, "give the admin listener a port of its own");
+                let list = Path::Root.key("listeners");
+                let listener = list.index(*index);
+                let listener_path = listener.key("address");
+                let at = if rules.given(&path) { path } else { listener_path };
+                let message = format!("`listeners[{index}]` and the admin listener have the same address {shown}");
+                rules.value(codes::ADDRESS_TWICE, &at, message, "set `admin.address` to a port of its own");
             }
             if !address.is_loopback() && config.admin.token_file.is_none() {
                 let message = format!("the admin address {shown} can be reached from outside and has no token");
