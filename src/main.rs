@@ -2,6 +2,13 @@
 
 use std::process::ExitCode;
 
+use mimalloc::MiMalloc;
+
+/// A request makes some hundred small allocations; this allocator costs a fifth less of the whole
+/// request than the system's (figures in `docs/architecture.md`).
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
 fn main() -> ExitCode {
     arriero::cli::main()
 }

@@ -35,14 +35,5 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     for host in &fleet.hosts {
         eprintln!("simulated Ollama server {} at {}", host.name(), host.url());
     }
-    lifecycle::run(Source::Text(for_servers(&arguments.listen, &fleet.urls())), |running| {
-        announce(running);
-        if let Some(address) = running.addresses.first() {
-            eprintln!("\ntry:\n  curl http://{address}/api/tags");
-            eprintln!(
-                "  curl -N http://{address}/api/chat -d '{{\"model\":\"llama3.2:3b\",\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}]}}'"
-            );
-            eprintln!("  curl http://{address}/v1/models");
-        }
-    })
+    lifecycle::run(Source::Text(for_servers(&arguments.listen, &fleet.urls())), announce)
 }

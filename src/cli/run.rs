@@ -90,6 +90,15 @@ pub fn announce(running: &Running) {
         eprintln!("listening on http://{address}");
     }
     eprintln!("admin at {}", running.admin);
+    let (Source::Text(_), Some(address)) = (running.reloader.source(), running.addresses.first()) else { return };
+    // Nobody wrote a configuration, so somebody is trying things out.
+    let snapshot = running.store.load();
+    let models = snapshot.upstreams.first().map(|upstream| upstream.models.load());
+    let model = models.as_ref().and_then(|index| index.first()).unwrap_or("llama3.2:3b");
+    let message = r#""messages":[{"role":"user","content":"hello"}]"#;
+    eprintln!("\ntry:\n  curl http://{address}/api/tags");
+    eprintln!("  curl -N http://{address}/api/chat -d '{{\"model\":\"{model}\",{message}}}'");
+    eprintln!("  curl http://{address}/v1/models");
 }
 
 #[cfg(test)]

@@ -137,14 +137,9 @@ impl ModelIndex {
         self.models.get(model)
     }
 
-    /// How many models there are.
-    pub fn len(&self) -> usize {
-        self.models.len()
-    }
-
-    /// Whether no model is known.
-    pub fn is_empty(&self) -> bool {
-        self.models.is_empty()
+    /// Some model of the fleet, always the same one for the same models.
+    pub fn first(&self) -> Option<&str> {
+        self.models.keys().map(ModelName::as_str).min()
     }
 }
 

@@ -33,7 +33,7 @@ use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::chunked::ChunkFraming;
+use super::chunked::{ChunkFraming, MalformedChunk};
 use super::deadline::{Deadline, LazyTimer};
 use super::head::Framing;
 use crate::clock;
@@ -128,9 +128,18 @@ impl ClientStream {
         })
     }
 
-    /// Prepares for the body of the next request; `rest` is what followed its head.
-    pub fn begin_request(&mut self, framing: Framing, rest: BytesMut, body_timeout: Duration) {
-        self.held = rest;
+    /// Prepares for the next request. `rest` is what followed its head: what of it belongs to the body
+    /// is returned with the head for Pingora, what does not waits for its turn.
+    ///
+    /// # Errors
+    /// When the body breaks the chunk grammar already.
+    pub fn begin_request(
+        &mut self,
+        mut head: BytesMut,
+        framing: Framing,
+        mut rest: BytesMut,
+        body_timeout: Duration,
+    ) -> Result<BytesMut, MalformedChunk> {
         self.body_timeout = body_timeout;
         self.waiting_since = None;
         self.input = match framing {
@@ -139,6 +148,32 @@ impl ClientStream {
             Framing::Chunked => Input::Chunked(ChunkFraming::default()),
             Framing::Upgrade => Input::Raw,
         };
+        let body = self.take_in(&rest)?;
+        self.held = rest.split_off(body);
+        // They were one buffer: joining them again copies nothing.
+        head.unsplit(rest);
+        Ok(head)
+    }
+
+    /// Counts bytes against the body; how many of them belong to it.
+    fn take_in(&mut self, bytes: &[u8]) -> Result<usize, MalformedChunk> {
+        let (taken, done) = match &mut self.input {
+            Input::Complete => (0, false),
+            Input::Raw => (bytes.len(), false),
+            Input::Length(left) => {
+                let taken = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= taken as u64;
+                (taken, *left == 0)
+            }
+            Input::Chunked(framing) => {
+                let taken = framing.advance(bytes)?;
+                (taken, framing.is_done())
+            }
+        };
+        if done {
+            self.input = Input::Complete;
+        }
+        Ok(taken)
     }
 
     /// Hands the connection to HTTP/2; `bytes` is what was read so far.
@@ -231,23 +266,8 @@ impl ClientStream {
         let before = buffer.filled().len();
         ready!(self.poll_bytes(cx, buffer))?;
         let fresh = &buffer.filled()[before..];
-        let (taken, done) = match &mut self.input {
-            Input::Length(left) => {
-                let taken = fresh.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                *left -= taken as u64;
-                (taken, *left == 0)
-            }
-            Input::Chunked(framing) => {
-                let taken = framing
-                    .advance(fresh)
-                    .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "malformed chunked body"))?;
-                (taken, framing.is_done())
-            }
-            Input::Complete | Input::Raw => (fresh.len(), false),
-        };
-        if done {
-            self.input = Input::Complete;
-        }
+        let taken =
+            self.take_in(fresh).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "malformed chunked body"))?;
         if taken < fresh.len() {
             // The start of the next request came with the end of this body.
             let mut held = BytesMut::from(&fresh[taken..]);

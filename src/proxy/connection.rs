@@ -78,7 +78,12 @@ impl Acceptor {
                     return;
                 }
                 Next::Request { head, rest, framing } => {
-                    stream.begin_request(framing, rest, settings.body_timeout);
+                    let Ok(head) = stream.begin_request(head, framing, rest, settings.body_timeout) else {
+                        let violation = Violation { status: 400, what: "malformed chunked body" };
+                        self.metrics.refused(reason_of(&violation));
+                        stream.refuse(&refusal(&violation)).await;
+                        return;
+                    };
                     let mut session = ServerSession::new_http1(stream as Stream);
                     session.set_pipelined_prefix(head);
                     let Some(reused) = self.proxy.process_new_http(session, &self.shutdown).await else { return };

@@ -1,19 +1,18 @@
 //! Answers of our own: lists that the whole fleet gives together, and errors in the client's dialect.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderValue, Method, header};
 use pingora_error::{Error, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::{FailToProxy, Session};
 
 use super::classify;
 use super::context::{Reply, RequestContext};
-use super::request::REQUEST_ID;
 use crate::ollama::dialect::error_body;
 use crate::policy::failure::Reason;
 
 /// Says on an answer of ours why it is ours.
-pub const X_REASON: HeaderName = HeaderName::from_static("x-arriero-reason");
+const REASON: &str = "X-Arriero-Reason";
 
 /// An error with a sentence for the client.
 pub fn problem(ctx: &RequestContext, reason: Reason, message: &str) -> Reply {
@@ -31,9 +30,10 @@ pub fn with_body(ctx: &RequestContext, reason: Reason, status: u16, body: String
     Reply { status, reason, content_type, body: body.into(), fields }
 }
 
-/// A good answer in JSON.
-pub fn json(_ctx: &RequestContext, body: Bytes) -> Reply {
-    Reply { status: 200, reason: Reason::Ok, content_type: "application/json; charset=utf-8", body, fields: Vec::new() }
+/// A good answer in JSON, with the Content-Type that Ollama gives it (its `/v1` writers leave out the charset).
+pub fn json(ctx: &RequestContext, body: Bytes) -> Reply {
+    let content_type = ctx.dialect.error_content_type();
+    Reply { status: 200, reason: Reason::Ok, content_type, body, fields: Vec::new() }
 }
 
 /// What Ollama's router answers to a path that it does not know.
@@ -54,7 +54,7 @@ pub fn wrong_method(_ctx: &RequestContext, allow: &'static str) -> Reply {
 }
 
 /// Sends an answer of ours.
-pub async fn send(session: &mut Session, ctx: &RequestContext, reply: Reply) -> Result<()> {
+pub async fn send(session: &mut Session, ctx: &mut RequestContext, reply: Reply) -> Result<()> {
     let mut response = ResponseHeader::build(reply.status, Some(8))?;
     response.insert_header(header::CONTENT_TYPE, reply.content_type)?;
     response.insert_header(header::CONTENT_LENGTH, reply.body.len())?;
@@ -62,15 +62,16 @@ pub async fn send(session: &mut Session, ctx: &RequestContext, reply: Reply) -> 
         response.insert_header(name, value)?;
     }
     if reply.reason != Reason::Ok {
-        response.insert_header(X_REASON, reply.reason.as_str())?;
+        response.insert_header(REASON, reply.reason.as_str())?;
     }
     if let Some(id) = &ctx.request_id {
-        response.insert_header(REQUEST_ID, id.clone())?;
+        response.insert_header("X-Request-Id", id.clone())?;
     }
     let head_only = session.req_header().method == Method::HEAD;
     let downstream = session.as_downstream_mut();
     downstream.write_response_header(Box::new(response)).await.map_err(|error| error.into_down())?;
     let body = if head_only { Bytes::new() } else { reply.body };
+    ctx.body_out = body.len() as u64;
     downstream.write_response_body(body, true).await.map_err(|error| error.into_down())
 }
 

@@ -12,6 +12,7 @@ use pingora_proxy::Session;
 use super::body_scan::{self, BodyNeed};
 use super::client_stream::Connection;
 use super::context::{Reply, RequestContext};
+use super::headers;
 use super::replay;
 use super::reply;
 use super::service::Service;
@@ -91,6 +92,7 @@ async fn prepare(service: &Service, session: &mut Session, ctx: &mut RequestCont
         let need = BodyNeed { source: ModelSource::None, whole: true, limit: route.body_limit };
         body_scan::find_model(service, session, ctx, need).await?;
     }
+    headers::complete(session, ctx).map_err(Stop::Broken)?;
     if session.req_header().version == Version::HTTP_2 && ctx.home.is_none() {
         let limits = body_scan::http2_limits(session, ctx);
         ctx.home = Some(replay::install(session, None, limits));

@@ -8,7 +8,6 @@ use pingora_proxy::Session;
 
 use super::attempt;
 use super::context::RequestContext;
-use super::request::REQUEST_ID;
 use crate::clock;
 use crate::ollama::usage::{UsageKind, UsageScan};
 
@@ -44,7 +43,7 @@ pub fn begins(session: &mut Session, response: &mut ResponseHeader, ctx: &mut Re
         }
     }
     if let Some(id) = &ctx.request_id {
-        response.insert_header(REQUEST_ID, id.clone())?;
+        response.insert_header("X-Request-Id", id.clone())?;
     }
     Ok(())
 }

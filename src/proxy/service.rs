@@ -69,12 +69,12 @@ impl ProxyHttp for Service {
 
     async fn upstream_request_filter(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         upstream_request: &mut RequestHeader,
         ctx: &mut RequestContext,
     ) -> Result<()> {
         attempt::sending(ctx);
-        headers::for_server(session, upstream_request, ctx)
+        headers::for_server(upstream_request, ctx)
     }
 
     async fn request_body_filter(

@@ -57,10 +57,10 @@ class Report:
         self.passed = 0
         self.failed = 0
 
-    def add(self, name, error=None):
+    def add(self, name, error=None, seconds=0.0):
         if error is None:
             self.passed += 1
-            print(f"ok    {name}", flush=True)
+            print(f"ok    {name}" + (f"  ({seconds:.0f} s)" if seconds >= 2 else ""), flush=True)
         else:
             self.failed += 1
             print(f"FAIL  {name}\n      {error.strip().replace(chr(10), chr(10) + '      ')}", flush=True)
@@ -68,12 +68,13 @@ class Report:
     def run(self, name, function, world):
         if self.only and self.only not in name:
             return
+        began = time.monotonic()
         try:
             function(world)
         except Exception as error:  # noqa: BLE001: every failure of a check is a result
             self.add(name, describe(error))
         else:
-            self.add(name)
+            self.add(name, seconds=time.monotonic() - began)
 
     def close(self):
         print(f"e2e: {self.passed} passed, {self.failed} failed", flush=True)

@@ -95,8 +95,8 @@ class Ollama:
         modelfile = os.path.join(self.home, "Modelfile")
         with open(modelfile, "w") as file:
             # Random weights seldom say that they are done: without a limit `ollama run` would go on for minutes.
-            # One parameter only, since Ollama tells several in any order.
-            file.write(f'FROM {gguf}\nTEMPLATE """{TEMPLATE}"""\nPARAMETER num_predict 24\n')
+            # One thread, since several spin while they wait for each other: on busy cores a token would take long.
+            file.write(f'FROM {gguf}\nTEMPLATE """{TEMPLATE}"""\nPARAMETER num_predict 24\nPARAMETER num_thread 1\n')
         result = self.cli("create", model, "-f", modelfile)
         if result.returncode != 0:
             raise RuntimeError(f"ollama create {model}: {result.stderr}\n{self.process.log()[-2000:]}")

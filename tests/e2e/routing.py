@@ -130,7 +130,7 @@ def leave_waiting(world):
 
 @check("hot reload: an edit is live and a stream that runs goes on")
 def hot_reload(world):
-    body = {"model": "tiny:2", "prompt": "Hi", "stream": True, "options": {"num_predict": 300}}
+    body = {"model": "tiny:2", "prompt": "Hi", "stream": True, "options": {"num_predict": 120}}
     connection = http.client.HTTPConnection(urlsplit(world.fleet.url).netloc, timeout=60)
     connection.request("POST", "/api/generate", json.dumps(body).encode(), {"Content-Type": "application/json"})
     response = connection.getresponse()

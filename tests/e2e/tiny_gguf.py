@@ -2,7 +2,7 @@
 """Make a tiny llama model with random weights and the tokenizer of a real one.
 
 It loads in a real Ollama in a moment and streams real (nonsense) words quickly. The chat template is left out: Ollama
-would take stop words from it and then tell a model's parameters in another order each time.
+would take stop words from it, at which short answers of random words would end.
 
 usage: tiny_gguf.py SOURCE.gguf OUT.gguf [embedding=64] [layers=2] [seed=1]
 """

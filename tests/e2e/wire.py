@@ -38,6 +38,11 @@ def send(base, method, path, body=None, headers=None):
         connection.close()
 
 
+def pieces(body):
+    """The lines within the strings of a JSON text, in one order."""
+    return sorted(re.split(rb'\\n|"', body))
+
+
 def compare(direct, front, method, path, body=None, headers=None, status=200):
     """Sends the same request to a server and through Arriero; the answers must be equal to the byte."""
     if status == 200 and body is not None:
@@ -47,5 +52,8 @@ def compare(direct, front, method, path, body=None, headers=None, status=200):
     got = send(front, method, path, body, headers)
     expect_equal(got.status, wanted.status, "status")
     expect_equal(got.content_type, wanted.content_type, "Content-Type")
-    expect_equal(got.masked(), wanted.masked(), "body")
+    if path == "/api/show":  # Ollama tells a model's parameters in another order each time
+        expect_equal(pieces(got.masked()), pieces(wanted.masked()), "body")
+    else:
+        expect_equal(got.masked(), wanted.masked(), "body")
     expect_equal(got.chunked, wanted.chunked, "use of chunked transfer coding")

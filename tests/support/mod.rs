@@ -1,6 +1,10 @@
 //! What integration tests share: a proxy in this process, a raw HTTP/1 client, and waiting by condition.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod fleet;
+pub mod process;
+pub mod wire;
+
 use std::future::Future;
 use std::io::Write;
 use std::net::SocketAddr;
