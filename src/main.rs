@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use mimalloc::MiMalloc;
 
 /// A request makes some hundred small allocations; this allocator costs a fifth less of the whole
-/// request than the system's (figures in `docs/architecture.md`).
+/// request than the system's. Without huge pages, which would make each stream's 64 KiB buffers resident
+/// in full (figures in `docs/architecture.md`).
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use arriero::clock;
-use arriero::demo::{DemoModel, Fault, FaultRule, Fleet, Host, HostConfig, Outcome, RawUpstream, Script, Step};
+use arriero::demo::{DemoModel, Fault, FaultRule, Fleet, Host, HostConfig, Ledger, Outcome, RawUpstream, Script, Step};
 use serde_json::Value;
 use support::fleet::{circuit_is, ended, fleet, generate, knows, of_server, send};
 use support::wire::{Answer, H1, post, proxy};
@@ -18,10 +18,16 @@ async fn with_circuit(fleet: &Fleet, circuit: &str) -> Proxy {
     proxy(upstream_yaml("ollama", &fleet.urls(), "", &format!("{TURNS}circuit: {{ {circuit} }}"))).await
 }
 
-async fn with_health(fleet: &Fleet, check: &str) -> Proxy {
-    let active = format!("health: {{ active: {check} }}");
-    let more = "balance: { policy: round_robin, model_affinity: off }\ninventory: { interval: 30ms }\n";
-    proxy(upstream_yaml("ollama", &fleet.urls(), "", &format!("{more}{active}"))).await
+/// `inventory` is how often models are looked at, which asks for `/api/version` as well.
+async fn with_health(fleet: &Fleet, check: &str, inventory: &str) -> Proxy {
+    let policy = "balance: { policy: round_robin, model_affinity: off }";
+    let more = format!("{policy}\ninventory: {{ interval: {inventory} }}\nhealth: {{ active: {check} }}");
+    proxy(upstream_yaml("ollama", &fleet.urls(), "", &more)).await
+}
+
+/// How many checks had this result, `ok` or `failed`.
+async fn checked(proxy: &Proxy, result: &str) -> f64 {
+    proxy.metric(&format!("arriero_probes_total{{kind=\"liveness\",result=\"{result}\"}}")).await
 }
 
 async fn ask(proxy: &Proxy) -> Answer {
@@ -147,7 +153,8 @@ async fn a_trial_whose_client_leaves_makes_room_for_the_next() {
     host.token_gate().close();
     let mut client = H1::connect(proxy.address()).await;
     client.send(post("/api/generate", generate("m"))).await;
-    host.ledger().wait_until(PATIENCE, |ledger| ledger.in_flight() == 1).await.expect("the trial is there");
+    let runs = |ledger: &Ledger| ledger.inference().last().is_some_and(|entry| entry.slot_at.is_some());
+    host.ledger().wait_until(PATIENCE, runs).await.expect("the trial is there");
     drop(client);
     eventually("the client is gone", || async { ended(&proxy, "client_closed").await == 1.0 }).await;
     host.token_gate().open();
@@ -201,17 +208,15 @@ async fn what_is_not_the_servers_fault_never_counts() {
     }
     // Clients that leave: while nothing has come, and in the middle of a stream.
     for (number, stall) in [(1, Fault::Hang), (2, Fault::StallAfterTokens(2))] {
-        host.faults().next(1, stall.clone());
+        let rule = host.faults().next(1, stall.clone());
         let mut client = H1::connect(proxy.address()).await;
         client.send(post("/api/generate", r#"{"model":"m","prompt":"x"}"#)).await;
         if number == 2 {
             client.reader.head().await;
         }
-        host.ledger().wait_until(PATIENCE, |ledger| ledger.in_flight() > 0).await.expect("it is there");
+        eventually("it is there", || async { host.faults().remaining(rule) == Some(0) }).await;
         drop(client);
-        let gone = |ledger: &arriero::demo::Ledger| {
-            ledger.find(|entry| entry.outcome() == Some(Outcome::ClientGone)).len() == number
-        };
+        let gone = |ledger: &Ledger| ledger.find(|entry| entry.outcome() == Some(Outcome::ClientGone)).len() == number;
         host.ledger().wait_until(PATIENCE, gone).await.expect("the server hears of it");
         let want = f64::from(u32::try_from(number).expect("few"));
         eventually("it is counted", || async { ended(&proxy, "client_closed").await == want }).await;
@@ -246,7 +251,7 @@ async fn when_all_circuits_are_open_requests_are_still_tried() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_whose_checks_fail_is_left_alone_and_comes_back() {
     let fleet = fleet(2, &["m"]).await;
-    let proxy = with_health(&fleet, "{ interval: 30ms, timeout: 2s, healthy: 3, unhealthy: 4 }").await;
+    let proxy = with_health(&fleet, "{ interval: 30ms, timeout: 2s, healthy: 3, unhealthy: 4 }", "300s").await;
     let (sick_one, good) = (&fleet.hosts[0], &fleet.hosts[1]);
     checks(sick_one, "/api/version", 2).await;
     assert!(is_up(&proxy, sick_one).await);
@@ -272,7 +277,7 @@ async fn a_host_whose_checks_fail_is_left_alone_and_comes_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn fewer_bad_checks_than_unhealthy_do_no_harm() {
     let fleet = fleet(1, &["m"]).await;
-    let proxy = with_health(&fleet, "{ interval: 20ms, timeout: 2s, healthy: 1, unhealthy: 3 }").await;
+    let proxy = with_health(&fleet, "{ interval: 20ms, timeout: 2s, healthy: 1, unhealthy: 3 }", "300s").await;
     for _ in 0..3 {
         fleet.hosts[0].faults().add(sick("/api/version").times(2));
         for _ in 0..4 {
@@ -286,14 +291,14 @@ async fn fewer_bad_checks_than_unhealthy_do_no_harm() {
 async fn without_active_checks_a_host_stays_in() {
     let fleet = fleet(2, &["m"]).await;
     fleet.hosts[0].faults().add(sick("/api/version"));
-    let proxy = with_health(&fleet, "off").await;
+    let proxy = with_health(&fleet, "off", "30ms").await;
     checks(&fleet.hosts[0], "/api/tags", 5).await;
     assert!(is_up(&proxy, &fleet.hosts[0]).await);
     for _ in 0..8 {
         assert_eq!(ask(&proxy).await.head.status, 200);
     }
     assert_eq!((count(&fleet.hosts[0]), count(&fleet.hosts[1])), (4, 4));
-    assert_eq!(fleet.hosts[0].ledger().by_path("/api/version").len(), 0, "it was checked all the same");
+    assert_eq!((checked(&proxy, "ok").await, checked(&proxy, "failed").await), (0.0, 0.0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -301,12 +306,12 @@ async fn in_its_start_period_a_host_may_fail_its_checks_until_one_is_good() {
     let fleet = fleet(1, &["m"]).await;
     let host = &fleet.hosts[0];
     let rule = host.faults().add(sick("/api/version"));
-    let proxy = with_health(&fleet, "{ interval: 20ms, timeout: 2s, unhealthy: 1, start_period: 300s }").await;
-    checks(host, "/api/version", 5).await;
+    let proxy = with_health(&fleet, "{ interval: 20ms, timeout: 2s, unhealthy: 1, start_period: 300s }", "300s").await;
+    eventually("some checks fail", || async { checked(&proxy, "failed").await >= 5.0 }).await;
     assert!(is_up(&proxy, host).await);
     assert_eq!(ask(&proxy).await.head.status, 200);
     host.faults().remove(rule);
-    checks(host, "/api/version", 2).await;
+    eventually("one is good", || async { checked(&proxy, "ok").await >= 1.0 }).await;
     host.faults().add(sick("/api/version"));
     eventually("a bad check counts after a good one", || async { !is_up(&proxy, host).await }).await;
 }
@@ -316,11 +321,11 @@ async fn a_host_that_loads_a_model_is_not_dead_and_stalls_no_list() {
     let config = HostConfig::new("loading").small_model("m").small_model("other");
     let fleet = Fleet::start(vec![config, HostConfig::new("calm").small_model("calm")]).await.expect("a fleet");
     let host = &fleet.hosts[0];
-    let proxy = with_health(&fleet, "{ interval: 30ms, timeout: 200ms, unhealthy: 2 }").await;
+    let proxy = with_health(&fleet, "{ interval: 30ms, timeout: 200ms, unhealthy: 2 }", "30ms").await;
     host.load_gate().close();
     let mut client = H1::connect(proxy.address()).await;
     client.send(post("/api/generate", generate("m"))).await;
-    let hangs = |ledger: &arriero::demo::Ledger| {
+    let hangs = |ledger: &Ledger| {
         ledger.by_path("/api/ps").iter().any(|entry| entry.finished.is_none() || entry.status.is_none())
     };
     host.ledger().wait_until(PATIENCE, hangs).await.expect("its /api/ps hangs");
@@ -369,7 +374,7 @@ async fn a_server_may_be_given_by_name_and_one_without_an_address_is_passed_over
     let port = fleet.hosts[0].address().port();
     let (named, nowhere) = (format!("http://localhost:{port}"), "http://nowhere.invalid:11434".to_owned());
     for kind in ["ollama", "http"] {
-        let by_name = proxy(upstream_yaml(kind, &[named.clone()], "", "")).await;
+        let by_name = proxy(upstream_yaml(kind, std::slice::from_ref(&named), "", "")).await;
         assert_eq!(ask(&by_name).await.head.status, 200, "{kind}");
         let turns = "balance: { policy: round_robin }\nhealth: { active: off }";
         let mixed = proxy(upstream_yaml(kind, &[nowhere.clone(), named.clone()], "", turns)).await;

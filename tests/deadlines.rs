@@ -217,7 +217,7 @@ async fn unanswering() -> Option<(socket2::Socket, Vec<TcpStream>)> {
 async fn a_server_that_does_not_answer_a_connect_is_given_up_and_the_next_one_tried() {
     let Some((socket, _full)) = unanswering().await else { return };
     let silent = format!("http://{}", socket.local_addr().expect("an address").as_socket().expect("of TCP"));
-    let proxy = proxy(http_yaml(&[silent.clone()], "timeouts: { connect: 300ms }", "")).await;
+    let proxy = proxy(http_yaml(std::slice::from_ref(&silent), "timeouts: { connect: 300ms }", "")).await;
     failed(&ask(proxy.address(), get("/")).await, 504, "connect_timeout");
     let host = Host::start(HostConfig::new("web")).await.expect("a host");
     let both = http_yaml(&[silent, host.url()], "timeouts: { connect: 300ms }", "");
@@ -265,34 +265,60 @@ async fn a_client_that_does_not_read_its_answer_is_given_up() {
 
 #[tokio::test]
 async fn a_server_that_does_not_take_the_body_is_given_up() {
-    let (host, proxy) = scene(false, "", "timeouts: { write: 300ms }").await;
-    host.faults().add(FaultRule::everywhere(Fault::StopReading).on_path("/api/generate"));
-    let mut client = H1::connect(proxy.address()).await;
-    client.send("POST /api/generate HTTP/1.1\r\nHost: a.test\r\nContent-Length: 99000000\r\n\r\n").await;
-    client.send(r#"{"model":"llava:13b","prompt":""#).await;
-    let piece = vec![b'x'; 1 << 16];
-    let feed = async { while client.writer.write_all(&piece).await.is_ok() {} };
-    let answer = tokio::select! {
-        answer = client.reader.answer() => answer,
-        () = async { feed.await; std::future::pending().await } => unreachable!("it never ends"),
-    };
-    failed(&answer, 504, "write_timeout");
-    counted(&proxy, "write_timeout", 1.0).await;
+    for http2 in [false, true] {
+        let (host, proxy) = scene(http2, "", "timeouts: { write: 300ms }").await;
+        host.faults().add(FaultRule::everywhere(Fault::StopReading).on_path("/api/generate"));
+        let mut client = H1::connect(proxy.address()).await;
+        client.send("POST /api/generate HTTP/1.1\r\nHost: a.test\r\nContent-Length: 99000000\r\n\r\n").await;
+        client.send(r#"{"model":"llava:13b","prompt":""#).await;
+        let piece = vec![b'x'; 1 << 16];
+        let feed = async {
+            while client.writer.write_all(&piece).await.is_ok() {}
+            std::future::pending::<()>().await;
+        };
+        let answer = tokio::select! {
+            answer = timeout(PATIENCE, client.reader.answer()) => answer,
+            () = feed => unreachable!("it never ends"),
+        };
+        failed(&answer.unwrap_or_else(|_| panic!("no answer; http2: {http2}")), 504, "write_timeout");
+        counted(&proxy, "write_timeout", 1.0).await;
+    }
 }
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_after_keepalive() {
-    let (_host, proxy) = scene(false, "h2c: true, timeouts: { keepalive: 300ms }", "").await;
+    for h2c in [false, true] {
+        let listener = format!("h2c: {h2c}, timeouts: {{ keepalive: 300ms, request_header: 60s }}");
+        let (_host, proxy) = scene(false, &listener, "").await;
+        let mut client = H1::connect(proxy.address()).await;
+        for _ in 0..2 {
+            assert_eq!(client.ask(get("/api/version")).await.head.status, 200);
+        }
+        let rest = timeout(PATIENCE, client.reader.rest()).await.expect("it is closed");
+        assert!(rest.is_empty(), "without a word: {}", String::from_utf8_lossy(&rest));
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_kept_for_longer_than_a_head_may_take() {
+    let (_host, proxy) = scene(false, "timeouts: { keepalive: 60s, request_header: 300ms }", "").await;
     let mut client = H1::connect(proxy.address()).await;
     for _ in 0..2 {
         assert_eq!(client.ask(get("/api/version")).await.head.status, 200);
+        // The client has nothing to ask for a while.
+        tokio::time::sleep(Duration::from_millis(1200)).await;
     }
-    let rest = timeout(PATIENCE, client.reader.rest()).await.expect("it is closed");
-    assert!(rest.is_empty(), "without a word: {}", String::from_utf8_lossy(&rest));
+    assert_eq!(client.ask(get("/api/version")).await.head.status, 200);
+}
+
+#[tokio::test]
+async fn an_idle_http2_connection_is_closed_after_keepalive() {
+    let listener = "h2c: true, timeouts: { keepalive: 300ms, request_header: 60s }";
+    let (_host, proxy) = scene(false, listener, "").await;
     let mut client = H2::connect(proxy.address()).await;
     let answer = client.ask(H2::request("GET", "/api/version", Upload::empty()), "".into()).await;
     assert_eq!(answer.head.status, 200);
-    eventually("the idle HTTP/2 connection is closed", async || client.sender.is_closed()).await;
+    eventually("the idle connection is closed", async || client.sender.is_closed()).await;
 }
 
 #[tokio::test]

@@ -170,7 +170,8 @@ async fn with_replay_post_a_server_that_hangs_is_left_for_the_next_one() {
     fleet.hosts[0].faults().always(Fault::Hang);
     for body in [generate("m").into_bytes(), sized("m", 300_000, false), sized("m", 5 * MB, true)] {
         for _ in 0..2 {
-            let answer = ask(&proxy, &body).await;
+            let answer = tokio::time::timeout(PATIENCE, ask(&proxy, &body)).await;
+            let answer = answer.unwrap_or_else(|_| panic!("no time limit ended it: {} bytes", body.len()));
             assert_eq!((answer.head.status, answer.whole), (200, true), "{}", answer.text());
         }
         let arrived = fleet.hosts[1].ledger().inference();
@@ -283,7 +284,11 @@ async fn a_host_that_closed_its_idle_connections_does_not_fail_the_next_post() {
                 host.restart().await.expect("the port is ours");
             }
             // RST.
-            1 => host.reset_connections(),
+            1 => {
+                host.reset_connections();
+                let closed = async { host.open_connections().wait_for(|open| *open == 0).await.is_ok() };
+                assert!(tokio::time::timeout(PATIENCE, closed).await.expect("they close"));
+            }
             // FIN.
             _ => {
                 host.stop().await;

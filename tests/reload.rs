@@ -16,12 +16,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arriero::demo::{RawUpstream, Script};
 use rustix::process::Signal;
 use serde_json::Value;
 use support::fleet::{Small, send};
 use support::process::{Program, arriero, complete, finish};
 use support::wire::{Answer, H1, ask, get, proxy};
-use support::{Proxy, eventually, http_yaml, replace};
+use support::{PATIENCE, Proxy, eventually, http_yaml, ollama_yaml, replace};
 use tokio::task::JoinSet;
 
 /// A whole file that sends every request to this server.
@@ -102,6 +103,24 @@ impl Load {
     }
 }
 
+/// The number of a text of [`is_found_by`].
+fn version_of(text: &str) -> usize {
+    let number = text.lines().next().and_then(|line| line.strip_prefix("# version "));
+    number.and_then(|number| number.parse().ok()).expect("a version")
+}
+
+/// A text whose program logs what it applies.
+fn logged(text: &str) -> String {
+    text.replace("log_level: warn", "log_level: info")
+}
+
+/// What made it apply a file, each time that it did.
+fn triggers(program: &Program) -> Vec<String> {
+    let text = program.err.text();
+    let lines = text.lines().filter_map(|line| line.split_once("configuration applied trigger=\""));
+    lines.filter_map(|(_, rest)| rest.split('"').next()).map(str::to_owned).collect()
+}
+
 /// Changes the file four times in the same way. Each change must come into force, and all of them but one by
 /// this trigger: the slow poll may chance to be first.
 async fn is_found_by(
@@ -111,30 +130,18 @@ async fn is_found_by(
     then: impl Fn(&Program),
 ) {
     let servers = [Small::named("a").await, Small::named("b").await];
-    let text = |number: usize| {
-        let telemetry = "telemetry: { access_log: off, log_level: info }";
-        format!(
-            "# version {number}\n{}",
-            to(&servers[number % 2]).replace("telemetry: { access_log: off, log_level: warn }", telemetry)
-        )
-    };
+    let text = |number: usize| format!("# version {number}\n{}", logged(&to(&servers[number % 2])));
     let folder = tempfile::tempdir().expect("a folder");
     let file = lay_out(folder.path(), &text(0));
     let program = Program::run(&file).await;
     assert_eq!(who(program.address()).await, "a");
-    let triggers = || {
-        let text = program.err.text();
-        let applied =
-            text.lines().filter_map(|line| line.split_once("configuration applied trigger=\"")?.1.split('"').next());
-        applied.map(str::to_owned).collect::<Vec<_>>()
-    };
     for number in 1..=4 {
         change(&file, &text(number - 1), &text(number));
         then(&program);
         goes_to(program.address(), ["a", "b"][number % 2]).await;
-        eventually("the log says so", || async { triggers().len() == number }).await;
+        eventually("the log says so", || async { triggers(&program).len() == number }).await;
     }
-    let found = triggers();
+    let found = triggers(&program);
     assert!(found.iter().filter(|word| *word == trigger).count() >= 3, "{found:?}");
 }
 
@@ -211,9 +218,7 @@ async fn a_file_that_is_deleted_and_made_anew_as_git_does_is_in_force_soon() {
 #[tokio::test]
 async fn a_configmap_whose_data_link_is_swapped_is_in_force_soon() {
     let generation = |folder: &Path, text: &str| {
-        let number =
-            text.lines().next().and_then(|line| line.strip_prefix("# version ")).expect("a version").to_owned();
-        let name = format!("..2024_{number}");
+        let name = format!("..2024_{}", version_of(text));
         fs::create_dir(folder.join(&name)).expect("made");
         fs::write(folder.join(&name).join("arriero.yaml"), text).expect("written");
         name
@@ -235,6 +240,23 @@ async fn a_configmap_whose_data_link_is_swapped_is_in_force_soon() {
         |_| (),
     )
     .await;
+}
+
+#[tokio::test]
+async fn an_edit_behind_a_link_that_was_turned_to_another_folder_is_in_force_soon() {
+    let target = |folder: &Path, text: &str| {
+        let home = folder.join(format!("v{}", version_of(text)));
+        fs::create_dir(&home).expect("made");
+        fs::write(home.join("real.yaml"), text).expect("written");
+        symlink(home.join("real.yaml"), folder.join("next")).expect("linked");
+        fs::rename(folder.join("next"), folder.join("arriero.yaml")).expect("turned");
+        folder.join("arriero.yaml")
+    };
+    let change = |file: &Path, _: &str, text: &str| match version_of(text) % 2 {
+        0 => fs::write(file, text).expect("written"),
+        _ => drop(target(file.parent().expect("a folder"), text)),
+    };
+    is_found_by("file changed", target, change, |_| ()).await;
 }
 
 #[tokio::test]
@@ -261,6 +283,21 @@ async fn a_change_that_no_event_tells_of_is_found_by_the_slow_poll() {
     goes_to(program.address(), "b").await;
 }
 
+#[tokio::test]
+async fn an_edit_while_the_program_starts_is_in_force_without_waiting_for_the_slow_poll() {
+    let (silent, b) = (RawUpstream::start(Script::default()).await.expect("a server"), Small::named("b").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = plainly(folder.path(), &logged(&complete(&ollama_yaml(&[silent.url()], ""))));
+    let program = Program::spawn(arriero(&["run"], folder.path()));
+    // The file has been read: its server is being asked for its models.
+    silent.wait_until(PATIENCE, |connections| !connections.is_empty()).await.expect("a connection");
+    fs::write(&file, logged(&to(&b))).expect("written");
+    eventually("it serves", || async { program.err.has("admin at ") && program.err.text().ends_with('\n') }).await;
+    eventually("the edit is applied", || async { triggers(&program).len() == 1 }).await;
+    assert_eq!(who(program.address()).await, "b");
+    assert_ne!(triggers(&program), ["poll"]);
+}
+
 /// Writes a file in three pieces. What is there after the first is a valid file that sends all to `half`.
 async fn half_a_file_is_never_in_force(pause: Duration) {
     let (a, b, half) = (Small::named("a").await, Small::named("b").await, Small::named("half").await);
@@ -274,6 +311,9 @@ async fn half_a_file_is_never_in_force(pause: Duration) {
         "er }\n  - name: rest\n    upstream: b\n".to_owned(),
     ];
     assert!(arriero::config::parse("half", &pieces[0], &|_| None).is_ok(), "half of the file is valid by itself");
+    // The watcher sees the first piece only if it watches already.
+    proxy.rewrite(&format!("# again\n{}", http_yaml(&[a.url()], "", "")));
+    eventually("the file is watched", || async { reloads(&proxy, "applied").await == 1.0 }).await;
     let load = Load::start(proxy.address(), 2, &["a", "b"]);
     let mut file = fs::File::create(&proxy.file).expect("emptied");
     for piece in &pieces {
@@ -283,9 +323,9 @@ async fn half_a_file_is_never_in_force(pause: Duration) {
     }
     drop(file);
     goes_to(proxy.address(), "b").await;
+    assert!(half.got().is_empty(), "half of the file was in force");
     load.more(20).await;
     load.stop().await;
-    assert!(half.got().is_empty(), "half of the file was in force");
     assert_eq!(config_health(admin_of(&proxy)).await["in_force"], true);
 }
 

@@ -10,7 +10,7 @@ use arriero::demo::{Fault, FaultRule, Host, HostConfig};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use support::wire::{Answer, Chunk, H1, H2, LIMIT, Reader, Upload, get, post, proxy, read, settled};
-use support::{PATIENCE, Proxy, eventually, http_yaml, ollama_yaml};
+use support::{PATIENCE, Proxy, http_yaml, ollama_yaml};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -187,7 +187,7 @@ const LENGTH: &str = "HTTP/1.1 200 OK\r\nContent-Length: 100663296\r\n\r\n";
 async fn a_client_that_does_not_read_holds_the_server_back() {
     for head in [CHUNKED, LENGTH] {
         let server = Firehose::start(head).await;
-        let proxy = proxy(http_yaml(&[server.url.clone()], "", "")).await;
+        let proxy = proxy(http_yaml(std::slice::from_ref(&server.url), "", "")).await;
         let mut client = H1::narrow(proxy.address()).await;
         client.send(get("/")).await;
         let blocked = server.blocked().await;
@@ -200,7 +200,7 @@ async fn a_client_that_does_not_read_holds_the_server_back() {
 #[tokio::test]
 async fn an_http2_client_that_does_not_read_holds_the_server_back() {
     let server = Firehose::start(CHUNKED).await;
-    let proxy = proxy(http_yaml(&[server.url.clone()], "", "") + H2C).await;
+    let proxy = proxy(http_yaml(std::slice::from_ref(&server.url), "", "") + H2C).await;
     let mut client = H2::with_window(proxy.address(), 1 << 16).await;
     let answer = client.send(H2::request("GET", "/", Upload::empty())).await;
     let blocked = server.blocked().await;
@@ -229,9 +229,6 @@ async fn a_server_that_stops_reading_holds_the_client_back() {
         blocked = settled("what the client could send", || sent.load(Ordering::Relaxed)) => blocked,
     };
     assert!(blocked < BOUND, "{blocked} bytes are on their way to a server that reads nothing");
-    drop(client);
-    let in_flight = format!("arriero_server_in_flight{{upstream=\"fleet\",server=\"{}\"}}", host.address());
-    eventually("nothing is in flight", async || proxy.metric(&in_flight).await == 0.0).await;
 }
 
 /// What must be equal: status, Content-Type, framing, and the body but for times and numbers of requests.

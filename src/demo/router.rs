@@ -72,7 +72,8 @@ async fn handle(host: &Arc<Shared>, control: &Arc<Control>, record: &Record, hea
     }
     let outlined = !path.starts_with("/api/blobs/");
     let Some(body) = intake::read(body, record, host.ledger.is_recording(), outlined).await else {
-        // The client broke off; its connection ends by itself.
+        // The client broke off. Hyper would wait for an answer before it lets go of the connection.
+        control.hang_up();
         return never().await;
     };
     let decoded = Fields::decode(&body.outline);

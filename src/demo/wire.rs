@@ -79,6 +79,11 @@ impl Control {
         self.ending.load(Ordering::Acquire) != 0
     }
 
+    /// Lets go of the connection, without a verdict on how it ended.
+    pub(super) fn hang_up(&self) {
+        self.ended.notify_one();
+    }
+
     /// Returns when the connection is to be dropped.
     pub(super) async fn ended(&self) {
         self.ended.notified().await;

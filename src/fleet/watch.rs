@@ -16,16 +16,18 @@ use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
 use super::reload::Reloader;
+use crate::clock;
 
 /// After the last sign that the file is complete, how long to wait for more of them.
 const SETTLE: Duration = Duration::from_millis(50);
-/// After the last write to a file that stays open.
-const QUIET: Duration = Duration::from_millis(1500);
+/// How long a file that is replaced again and again keeps the last of it waiting.
+const STORM: Duration = Duration::from_millis(500);
+/// After the last write to a file that stays open: somebody may be writing it piece by piece.
+const QUIET: Duration = Duration::from_secs(5);
+/// However long somebody goes on writing, the file is looked at after this time.
+const LONGEST: Duration = Duration::from_secs(60);
 /// How often the file is looked at without any event.
 const POLL: Duration = Duration::from_secs(5);
-
-/// However long somebody goes on writing, the file is looked at after this time.
-const LONGEST: Duration = Duration::from_secs(10);
 
 /// What an event tells about the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +42,10 @@ enum Sign {
 pub async fn watch(reloader: Arc<Reloader>) {
     let Some(path) = reloader.source().path().map(Path::to_path_buf) else { return };
     let (events, mut signs) = mpsc::unbounded_channel();
-    // Kept alive for as long as this runs.
-    let _watcher = start(&path, events);
+    let mut places = Places::of(&path);
+    let mut watcher = start(&places, events.clone());
+    // What changed since the file was read first was not seen by anybody.
+    reload(&reloader, "start");
     loop {
         let trigger = match tokio::time::timeout(POLL, signs.recv()).await {
             Ok(None) | Err(_) => "poll",
@@ -50,17 +54,29 @@ pub async fn watch(reloader: Arc<Reloader>) {
                 "file changed"
             }
         };
-        // The outcome is logged, counted and kept by the reloader.
-        drop(reloader.reload(trigger));
+        let now = Places::of(&path);
+        if now != places {
+            // A link on the way to the file was turned, so it is in another folder now.
+            drop(watcher);
+            watcher = start(&now, events.clone());
+            places = now;
+        }
+        reload(&reloader, trigger);
     }
+}
+
+fn reload(reloader: &Reloader, trigger: &str) {
+    // The outcome is logged, counted and kept by the reloader.
+    drop(reloader.reload(trigger));
 }
 
 /// Waits until the file has been left alone.
 async fn settle(first: Sign, signs: &mut mpsc::UnboundedReceiver<Sign>) {
     let quiet = async {
-        let mut sign = first;
+        let (mut sign, begun) = (first, clock::now());
         loop {
             let patience = match sign {
+                Sign::Complete if clock::now() - begun > STORM => return,
                 Sign::Complete => SETTLE,
                 Sign::Writing => QUIET,
             };
@@ -74,13 +90,36 @@ async fn settle(first: Sign, signs: &mut mpsc::UnboundedReceiver<Sign>) {
     drop(tokio::time::timeout(LONGEST, quiet).await);
 }
 
-fn start(path: &Path, signs: mpsc::UnboundedSender<Sign>) -> Option<RecommendedWatcher> {
-    let folders = folders_to_watch(path);
-    let names: Vec<OsString> = [Some(path.to_path_buf()), path.canonicalize().ok()]
-        .iter()
-        .flatten()
-        .filter_map(|path| path.file_name().map(OsStr::to_owned))
-        .collect();
+/// Where the file is, through all links.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Places {
+    /// The folder of the file, and that of the file which it links to.
+    folders: Vec<PathBuf>,
+    /// The names that it has there.
+    names: Vec<OsString>,
+}
+
+impl Places {
+    fn of(path: &Path) -> Self {
+        let parent = |path: &Path| match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+            _ => PathBuf::from("."),
+        };
+        let mut folders = vec![parent(path)];
+        let mut names: Vec<OsString> = path.file_name().map(OsStr::to_owned).into_iter().collect();
+        if let Ok(target) = path.canonicalize() {
+            let folder = parent(&target);
+            if folders[0].canonicalize().ok().as_ref() != Some(&folder) {
+                folders.push(folder);
+            }
+            names.extend(target.file_name().map(OsStr::to_owned));
+        }
+        Self { folders, names }
+    }
+}
+
+fn start(places: &Places, signs: mpsc::UnboundedSender<Sign>) -> Option<RecommendedWatcher> {
+    let names = places.names.clone();
     let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
         if let Some(sign) = event.ok().filter(|event| concerns(event, &names)).and_then(|event| sign_of(event.kind)) {
             // The receiver is gone only when the process ends.
@@ -94,28 +133,12 @@ fn start(path: &Path, signs: mpsc::UnboundedSender<Sign>) -> Option<RecommendedW
             return None;
         }
     };
-    for folder in folders {
-        if let Err(error) = watcher.watch(&folder, RecursiveMode::NonRecursive) {
+    for folder in &places.folders {
+        if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
             tracing::warn!(folder = %folder.display(), %error, "cannot watch this folder; it is polled every {POLL:?}");
         }
     }
     Some(watcher)
-}
-
-/// The folder of the file, and that of the file which it links to.
-fn folders_to_watch(path: &Path) -> Vec<PathBuf> {
-    let parent = |path: &Path| match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
-        _ => PathBuf::from("."),
-    };
-    let mut folders = vec![parent(path)];
-    if let Ok(target) = path.canonicalize() {
-        let folder = parent(&target);
-        if folders[0].canonicalize().ok().as_ref() != Some(&folder) {
-            folders.push(folder);
-        }
-    }
-    folders
 }
 
 /// Whether an event may be about the file: it names it, or one of the links (`..data`) by which

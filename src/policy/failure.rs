@@ -74,20 +74,13 @@ reasons! {
     NoRoute, "no_route", Some(404), "No route matched the request.";
     EndpointDenied, "endpoint_denied", Some(403), "The path is not among those that are passed on.";
     MethodNotAllowed, "method_not_allowed", Some(405), "The path is passed on, but not with this method.";
-    Unauthorized, "unauthorized", Some(401), "The request had no valid key.";
-    Forbidden, "forbidden", Some(403), "The key does not allow this request.";
-    RateLimited, "rate_limited", Some(429), "A rate limit was exceeded.";
     ModelRequired, "model_required", Some(400), "The request named no model where one is needed.";
-    ModelDenied, "model_denied", Some(403), "The model may not be used through this route.";
     ModelNotFound, "model_not_found", Some(404), "No server of the upstream has the model.";
 
     // Nobody to send it to.
     NoServer, "no_server", Some(503), "Each server that could answer was down, open-circuited, banned or draining.";
     ServerBusy, "server_busy", Some(503), "Each server that could answer had `max_in_flight` requests.";
     NotLoaded, "not_loaded", Some(503), "No usable server had the model in memory, and `model_affinity` is `require_loaded`.";
-    QueueFull, "queue_full", Some(503), "The queue for a slot was full.";
-    QueueTimeout, "queue_timeout", Some(503), "No slot became free within the queue's `timeout`.";
-    Draining, "draining", Some(503), "Arriero was shutting down.";
 
     // The server.
     ConnectFailed, "connect_failed", Some(502), "The server could not be connected to.";
@@ -194,7 +187,7 @@ mod tests {
         assert_eq!(Reason::Ok.verdict(Some(200)), Some(Outcome::Success));
         assert_eq!(Reason::Ok.verdict(Some(404)), Some(Outcome::Success));
         assert_eq!(Reason::Ok.verdict(Some(429)), None);
-        for reason in [Reason::ClientClosed, Reason::ClientStalled, Reason::BodyTimeout, Reason::Draining] {
+        for reason in [Reason::ClientClosed, Reason::ClientStalled, Reason::BodyTimeout, Reason::ServerBusy] {
             assert_eq!(reason.verdict(Some(200)), None);
         }
     }

@@ -87,8 +87,9 @@ fn peer(route: &Route, server: &Arc<ServerState>, address: std::net::SocketAddr)
     let options = &mut peer.options;
     options.connection_timeout = Some(timeouts.connect);
     options.total_connection_timeout = location.tls.then(|| timeouts.connect + timeouts.tls);
-    // Reads are limited by the request's own deadline, which knows what it waits for.
-    options.read_timeout = None;
+    // Reads are limited by the request's own deadline, which knows what it waits for; this is for when
+    // nobody reads from the client because the server takes no more of its body.
+    options.read_timeout = Some(timeouts.first_byte.max(timeouts.read));
     options.write_timeout = Some(timeouts.write);
     let surplus = server.connections() > route.upstream.max_idle;
     options.idle_timeout = Some(if surplus { Duration::ZERO } else { route.upstream.idle_timeout });

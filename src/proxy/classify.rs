@@ -49,6 +49,7 @@ pub fn of_client(error: &Error, ctx: &RequestContext) -> Reason {
     match error.etype() {
         ErrorType::WriteTimedout => return Reason::ClientStalled,
         ErrorType::ReadTimedout => return Reason::BodyTimeout,
+        ErrorType::H2Error if left_over_http2(error) => return Reason::ClientClosed,
         ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 | ErrorType::H2Error => return Reason::BadRequest,
         ErrorType::Custom("InvalidChunk" | "InvalidTrailerEnd") => return Reason::BadRequest,
         _ => {}
@@ -57,6 +58,14 @@ pub fn of_client(error: &Error, ctx: &RequestContext) -> Reason {
         Some(io::ErrorKind::TimedOut) => Reason::BodyTimeout,
         Some(io::ErrorKind::InvalidData) => Reason::BadRequest,
         _ => Reason::ClientClosed,
+    }
+}
+
+/// Whether a client ended its stream or its connection, rather than broke the protocol.
+fn left_over_http2(error: &Error) -> bool {
+    match error.root_cause().downcast_ref::<h2::Error>() {
+        Some(cause) => cause.is_io() || cause.is_remote() && cause.reason() != Some(h2::Reason::PROTOCOL_ERROR),
+        None => true,
     }
 }
 

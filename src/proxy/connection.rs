@@ -25,8 +25,11 @@ use crate::ollama::dialect::{Dialect, error_body};
 use crate::policy::failure::Reason;
 use crate::telemetry::metrics::Metrics;
 
-/// Most request heads fit; a larger one grows the buffer.
-const HEAD_BUFFER: usize = 4096;
+/// Most request heads fit; a larger one, or a body behind it, grows the buffer. It lives as long as the
+/// request, so a stream pays for every byte of it.
+const HEAD_BUFFER: usize = 1024;
+/// By how much the buffer grows.
+const HEAD_GROWTH: usize = 8192;
 
 /// What all connections of a listener share.
 pub struct Acceptor {
@@ -114,11 +117,10 @@ impl Acceptor {
         let mut buffer = stream.take_held();
         if buffer.is_empty() {
             let patience = if first { settings.header_timeout } else { settings.keepalive };
-            match self.wait(stream, clock::now() + patience).await {
-                Some(true) => {}
-                Some(false) | None => return Next::Closed,
-            }
-            buffer.reserve(HEAD_BUFFER);
+            buffer = match self.first_bytes(stream, clock::now() + patience).await {
+                Some(bytes) => bytes,
+                None => return Next::Closed,
+            };
         }
         let deadline = clock::now() + settings.header_timeout;
         let limits =
@@ -136,6 +138,21 @@ impl Acceptor {
             Ok(None) => Next::Closed,
             Err(violation) => Next::Refused(violation),
         }
+    }
+
+    /// The first bytes of a request; `None` when none came before the deadline, or the client left. No
+    /// buffer exists while it waits.
+    async fn first_bytes(&self, stream: &mut ClientStream, deadline: Instant) -> Option<BytesMut> {
+        // Readiness may be left over from before: only a read tells.
+        while self.wait(stream, deadline).await? {
+            let mut buffer = BytesMut::with_capacity(HEAD_BUFFER);
+            match stream.try_read(&mut buffer) {
+                Ok(Some(0)) | Err(_) => return None,
+                Ok(Some(_)) => return Some(buffer),
+                Ok(None) => {}
+            }
+        }
+        None
     }
 
     /// Whether bytes came before the deadline; `None` when the process is shutting down.
@@ -162,10 +179,13 @@ async fn read_head(
     const TIMEOUT: Violation = Violation { status: 408, what: "request head took too long" };
     const GONE: Violation = Violation { status: 400, what: "connection closed inside the request head" };
     let mut searched = 0;
+    let mut empty_line = false;
     loop {
         // One empty line before a request is tolerated (RFC 9112 2.2).
-        if searched == 0 && buffer.starts_with(b"\r\n") {
+        if !empty_line && buffer.starts_with(b"\r\n") {
             buffer.advance(2);
+            empty_line = true;
+            searched = 0;
         }
         if let Some(end) = head::find_end(&buffer, searched) {
             let rest = buffer.split_off(end);
@@ -177,7 +197,7 @@ async fn read_head(
         head::check_partial(&buffer)?;
         searched = buffer.len();
         if buffer.capacity() == buffer.len() {
-            buffer.reserve(HEAD_BUFFER);
+            buffer.reserve(HEAD_GROWTH);
         }
         match stream.try_read(&mut buffer) {
             Ok(Some(0)) if buffer.is_empty() => return Ok(None),
@@ -220,7 +240,8 @@ pub fn reason_of(violation: &Violation) -> Reason {
     match violation.status {
         408 => Reason::HeaderTimeout,
         405 => Reason::MethodNotAllowed,
-        414 | 431 => Reason::HeaderTooLarge,
+        414 => Reason::TargetTooLong,
+        431 => Reason::HeaderTooLarge,
         _ => Reason::BadRequest,
     }
 }

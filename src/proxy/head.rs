@@ -88,8 +88,8 @@ pub fn check(head: &[u8], limits: HeadLimits) -> Result<Framing, Violation> {
         Some(at) => (&lines[..at], &lines[at + 2..]),
         None => (lines, &lines[lines.len()..]),
     };
-    let http_10 = check_request_line(request_line, limits)?;
-    let mut facts = Facts::default();
+    let (http_10, authority) = check_request_line(request_line, limits)?;
+    let mut facts = Facts { authority, ..Facts::default() };
     let mut fields = 0;
     while !rest.is_empty() {
         let line = match memchr(b'\r', rest) {
@@ -113,8 +113,8 @@ pub fn check(head: &[u8], limits: HeadLimits) -> Result<Framing, Violation> {
     facts.framing(http_10)
 }
 
-/// Returns whether the version is HTTP/1.0.
-fn check_request_line(line: &[u8], limits: HeadLimits) -> Result<bool, Violation> {
+/// Returns whether the version is HTTP/1.0, and the authority of a target that is a URL.
+fn check_request_line(line: &[u8], limits: HeadLimits) -> Result<(bool, Option<&[u8]>), Violation> {
     let space = memchr(b' ', line).ok_or(bad("malformed request line"))?;
     let (method, rest) = (&line[..space], &line[space + 1..]);
     let space = memchr(b' ', rest).ok_or(bad("malformed request line"))?;
@@ -133,19 +133,25 @@ fn check_request_line(line: &[u8], limits: HeadLimits) -> Result<bool, Violation
     if target.len() > limits.target {
         return Err(Violation { status: 414, what: "request target too long" });
     }
-    let absolute = target.starts_with(b"http://") || target.starts_with(b"https://");
-    if !absolute && target.first() != Some(&b'/') {
+    let authority =
+        [&b"http://"[..], b"https://"].into_iter().find_map(|scheme| target.strip_prefix(scheme)).map(|rest| {
+            let end = rest.iter().position(|&b| matches!(b, b'/' | b'?')).unwrap_or(rest.len());
+            &rest[..end]
+        });
+    if authority.is_none() && target.first() != Some(&b'/') {
         return Err(bad("request target is neither a path nor a URL"));
     }
     if target.iter().any(|&b| b <= b' ' || b >= 0x7f || b == b'#') {
         return Err(bad("forbidden byte in the request target"));
     }
-    Ok(http_10)
+    Ok((http_10, authority))
 }
 
 /// What the fields say about the message as a whole.
 #[derive(Default)]
-struct Facts {
+struct Facts<'a> {
+    /// Of a target that is a URL.
+    authority: Option<&'a [u8]>,
     host: bool,
     length: Option<u64>,
     chunked: bool,
@@ -153,7 +159,7 @@ struct Facts {
     connection_upgrade: bool,
 }
 
-impl Facts {
+impl Facts<'_> {
     fn field(&mut self, line: &[u8]) -> Result<(), Violation> {
         let colon = memchr(b':', line).ok_or(bad("header field without a colon"))?;
         let (name, value) = (&line[..colon], &line[colon + 1..]);
@@ -195,6 +201,9 @@ impl Facts {
         if value.is_empty() || !value.iter().all(known) {
             return Err(bad("malformed Host field"));
         }
+        if self.authority.is_some_and(|authority| !authority.eq_ignore_ascii_case(value)) {
+            return Err(bad("the request target names another host than the Host field"));
+        }
         Ok(())
     }
 
@@ -219,13 +228,13 @@ impl Facts {
     }
 
     fn connection(&mut self, value: &[u8]) -> Result<(), Violation> {
-        const HOP_BY_HOP: [&[u8]; 7] =
-            [b"close", b"keep-alive", b"upgrade", b"te", b"trailer", b"http2-settings", b"proxy-connection"];
         for token in value.split(|&b| b == b',').map(trim).filter(|token| !token.is_empty()) {
-            if !HOP_BY_HOP.iter().any(|known| token.eq_ignore_ascii_case(known)) {
+            let name: String = token.iter().map(|&b| char::from(b.to_ascii_lowercase())).collect();
+            if name == "upgrade" {
+                self.connection_upgrade = true;
+            } else if carries_meaning(&name) {
                 return Err(bad("Connection nominates an end-to-end field"));
             }
-            self.connection_upgrade |= token.eq_ignore_ascii_case(b"upgrade");
         }
         Ok(())
     }
@@ -248,26 +257,32 @@ impl Facts {
 /// Fields written with `_` reach CGI-like servers as if written with `-`; those that carry meaning
 /// for us must not come in by that door.
 fn check_underscore(name: &[u8]) -> Result<(), Violation> {
-    const GUARDED: [&str; 12] = [
-        "content-length",
-        "transfer-encoding",
-        "host",
-        "connection",
-        "authorization",
-        "forwarded",
-        "via",
-        "te",
-        "expect",
-        "upgrade",
-        "cookie",
-        "content-encoding",
-    ];
     let dashed: String =
         name.iter().map(|&b| if b == b'_' { '-' } else { char::from(b.to_ascii_lowercase()) }).collect();
-    if dashed.starts_with("x-") || dashed.starts_with("proxy-") || GUARDED.contains(&dashed.as_str()) {
+    if carries_meaning(&dashed) || matches!(dashed.as_str(), "connection" | "upgrade" | "te" | "trailer") {
         return Err(bad("header field name with an underscore that imitates another"));
     }
     Ok(())
+}
+
+/// Whether somebody behind us may decide by a field, so that a client must not be able to hide or forge it.
+fn carries_meaning(name: &str) -> bool {
+    const NAMES: [&str; 10] = [
+        "transfer-encoding",
+        "host",
+        "authorization",
+        "forwarded",
+        "via",
+        "expect",
+        "cookie",
+        "origin",
+        "range",
+        "date",
+    ];
+    const PREFIXES: [&str; 6] = ["content-", "x-forwarded", "x-real", "x-request", "x-api", "sec-"];
+    NAMES.contains(&name)
+        || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || name.starts_with("proxy-") && name != "proxy-connection"
 }
 
 /// RFC 9110 5.6.2.
@@ -313,6 +328,8 @@ mod tests {
         assert_eq!(with_fields("Expect: 100-continue\r\nContent-Length: 2"), Ok(Framing::Length(2)));
         assert_eq!(with_fields("my_own_field: 1"), Ok(Framing::None));
         assert_eq!(verdict("GET http://a.test/x HTTP/1.1\r\nHost: a.test\r\n\r\n"), Ok(Framing::None));
+        assert_eq!(verdict("GET http://b.test/x HTTP/1.1\r\nHost: a.test\r\n\r\n"), Err(400));
+        assert_eq!(with_fields("Connection: keep-alive, X-Hop\r\nX-Hop: 1"), Ok(Framing::None));
     }
 
     #[test]

@@ -34,35 +34,50 @@ pub fn complete(session: &mut Session, ctx: &RequestContext) -> Result<()> {
     let placeholder = RequestHeader::build_no_case(http::Method::GET, b"/", None)?;
     let mut parts = http::request::Parts::from(std::mem::replace(request, placeholder));
     parts.headers.reserve(ADDED);
-    for (name, value) in fields(&parts.headers, via, ctx).into_iter().flatten() {
-        parts.headers.insert(name, value);
+    for (name, value) in fields(&parts.headers, &parts.uri, via, ctx) {
+        match value {
+            Some(value) => parts.headers.insert(name, value),
+            None => parts.headers.remove(name),
+        };
     }
     *request = RequestHeader::from(parts);
     Ok(())
 }
 
 fn complete_in_place(request: &mut RequestHeader, via: HeaderValue, ctx: &RequestContext) -> Result<()> {
-    for (name, value) in fields(&request.headers, via, ctx).into_iter().flatten() {
-        request.insert_header(name, value)?;
+    for (name, value) in fields(&request.headers, &request.uri, via, ctx) {
+        match value {
+            Some(value) => request.insert_header(name, value)?,
+            None => drop(request.remove_header(&name)),
+        }
     }
     Ok(())
 }
 
-/// The fields that tell the server about the request.
-fn fields(headers: &HeaderMap, via: HeaderValue, ctx: &RequestContext) -> [Option<(HeaderName, HeaderValue)>; 7] {
-    let host = headers.get(header::HOST);
+/// The fields that tell the server about the request; one without a value must not reach it.
+fn fields(
+    headers: &HeaderMap,
+    uri: &http::Uri,
+    via: HeaderValue,
+    ctx: &RequestContext,
+) -> [(HeaderName, Option<HeaderValue>); 7] {
+    // An HTTP/2 request names its host in the authority of the URI.
+    let authority = || uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    let host = headers.get(header::HOST).cloned().or_else(authority);
     let client = ctx.connection.as_ref();
     let client_ip = client.map(|connection| connection.client_ip.clone());
-    let forwarded = client
-        .map(|connection| forwarded(connection.client.ip().to_canonical(), host.and_then(|host| host.to_str().ok())));
+    let forwarded = client.map(|connection| {
+        let host = host.as_ref().and_then(|host| host.to_str().ok());
+        forwarded(connection.client.ip().to_canonical(), host)
+    });
     [
-        client_ip.clone().map(|value| (X_FORWARDED_FOR, value)),
-        client_ip.map(|value| (X_REAL_IP, value)),
-        forwarded.map(|value| (header::FORWARDED, value)),
-        Some((X_FORWARDED_PROTO, HeaderValue::from_static("http"))),
-        host.map(|value| (X_FORWARDED_HOST, value.clone())),
-        ctx.request_id.as_ref().map(|value| (REQUEST_ID, value.clone())),
-        Some((header::VIA, via)),
+        (X_FORWARDED_FOR, client_ip.clone()),
+        (X_REAL_IP, client_ip),
+        (header::FORWARDED, forwarded),
+        (X_FORWARDED_PROTO, Some(HeaderValue::from_static("http"))),
+        (X_FORWARDED_HOST, host),
+        (REQUEST_ID, ctx.request_id.clone()),
+        (header::VIA, Some(via)),
     ]
 }
 

@@ -74,7 +74,8 @@ impl HeldBody {
         if !self.held.grow(bytes.len()) {
             return Err(HoldError::Budget);
         }
-        if self.file.is_none() && self.in_memory + bytes.len() <= self.rules.memory {
+        // Once something went to the file, everything after it does: the order is the client's.
+        if self.file.is_none() && self.pending.is_empty() && self.in_memory + bytes.len() <= self.rules.memory {
             self.in_memory += bytes.len();
             self.keep(bytes);
             return Ok(());
@@ -191,7 +192,8 @@ mod tests {
             let mut body = HeldBody::new(rules.clone());
             let mut expected = Vec::new();
             for number in 0..3000_u32 {
-                let bytes = vec![number as u8; (number % 700) as usize];
+                // Lengths go up and down, so that a small piece follows one that did not fit.
+                let bytes = vec![number as u8; (number * 7919 % 701) as usize];
                 expected.extend_from_slice(&bytes);
                 body.push(bytes.into()).await.unwrap();
             }

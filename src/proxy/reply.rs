@@ -8,7 +8,7 @@ use pingora_proxy::{FailToProxy, Session};
 
 use super::classify;
 use super::context::{Reply, RequestContext};
-use crate::ollama::dialect::error_body;
+use crate::ollama::dialect::{Dialect, error_body};
 use crate::policy::failure::Reason;
 
 /// Says on an answer of ours why it is ours.
@@ -23,6 +23,11 @@ pub fn problem(ctx: &RequestContext, reason: Reason, message: &str) -> Reply {
 /// An error whose body is written already.
 pub fn with_body(ctx: &RequestContext, reason: Reason, status: u16, body: String) -> Reply {
     let content_type = ctx.dialect.error_content_type();
+    let mut body = body;
+    if ctx.dialect != Dialect::Native {
+        // Ollama's `/v1` writers go through Go's json.Encoder, which ends a value with a line feed.
+        body.push('\n');
+    }
     let mut fields = Vec::new();
     if status == 503 {
         fields.push((header::RETRY_AFTER, HeaderValue::from_static("1")));

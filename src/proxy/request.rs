@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Version, header};
 use pingora_core::protocols::http::authority::validate_request_authority;
 use pingora_error::{Error, ErrorType, Result};
+use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::body_scan::{self, BodyNeed};
@@ -61,8 +62,11 @@ async fn prepare(service: &Service, session: &mut Session, ctx: &mut RequestCont
     begin(session, ctx);
     let request = session.req_header();
     ctx.dialect = Dialect::of_path(request.uri.path());
-    if request.version == Version::HTTP_2 && validate_request_authority(request).is_err() {
-        return Err(reply::problem(ctx, Reason::BadRequest, "ambiguous authority").into());
+    if request.version == Version::HTTP_2 {
+        if validate_request_authority(request).is_err() {
+            return Err(reply::problem(ctx, Reason::BadRequest, "ambiguous authority").into());
+        }
+        limit_head(request, ctx)?;
     }
     let snapshot = Arc::clone(&ctx.snapshot);
     let found = match snapshot.table.lookup_head(&head(session)) {
@@ -177,6 +181,22 @@ fn take_route(ctx: &mut RequestContext, route: &Arc<Route>) {
     ctx.deadline.begin(route.timeouts.request.map(|limit| ctx.started + limit));
 }
 
+/// Over HTTP/2 nobody has counted the head yet.
+fn limit_head(request: &RequestHeader, ctx: &RequestContext) -> Result<(), Stop> {
+    let listener = ctx.connection.as_ref().and_then(|connection| ctx.snapshot.listeners.get(connection.listener));
+    let Some(listener) = listener else { return Ok(()) };
+    let target = request.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if target > listener.target_bytes {
+        return Err(reply::problem(ctx, Reason::TargetTooLong, "request target too long").into());
+    }
+    // As many bytes as the same fields have in HTTP/1.
+    let bytes: usize = request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if request.headers.len() > listener.header_fields || target + bytes > listener.header_bytes {
+        return Err(reply::problem(ctx, Reason::HeaderTooLarge, "request head too large").into());
+    }
+    Ok(())
+}
+
 fn limit_length(session: &Session, ctx: &RequestContext, route: &Route) -> Result<(), Stop> {
     let length = session.get_header(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > route.body_limit) {
@@ -231,6 +251,7 @@ async fn ask_for_model(
         Endpoint::OpenaiModel(name) => set_model(ctx, Some(name.to_string())),
         Endpoint::Inference(_) | Endpoint::Show => {
             if ctx.model.is_none() {
+                refuse_unreadable(session, ctx, &endpoint)?;
                 let need = BodyNeed {
                     source: endpoint.want_model(),
                     whole: route.holds && may_replay(session, route.retry.replay_post),
@@ -248,6 +269,20 @@ async fn ask_for_model(
         let written = model.strip_suffix(":latest").unwrap_or(model);
         let (status, body) = dialect::model_not_found(&endpoint, written);
         return Err(reply::with_body(ctx, Reason::ModelNotFound, status, body).into());
+    }
+    Ok(())
+}
+
+/// Refuses a request whose model cannot be told before it is sent.
+fn refuse_unreadable(session: &Session, ctx: &RequestContext, endpoint: &Endpoint<'_>) -> Result<(), Stop> {
+    let request = session.req_header();
+    if request.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        let message = "the request body is compressed, so its model cannot be read";
+        return Err(reply::problem(ctx, Reason::UnsupportedEncoding, message).into());
+    }
+    // For a form, Go's FormValue reads the query too, and prefers it.
+    if endpoint.want_model() == ModelSource::Multipart && request.uri.query().is_some() {
+        return Err(reply::problem(ctx, Reason::BadRequest, "this path takes no query").into());
     }
     Ok(())
 }

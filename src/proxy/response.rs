@@ -1,7 +1,7 @@
 //! The server's answer on its way to the client: watched, never changed.
 
 use bytes::Bytes;
-use http::header;
+use http::{HeaderName, Version, header};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -42,10 +42,40 @@ pub fn begins(session: &mut Session, response: &mut ResponseHeader, ctx: &mut Re
             ctx.usage = content_type.filter(|_| !encoded).and_then(UsageKind::of_content_type).map(UsageScan::new);
         }
     }
+    strip_hop_by_hop(response);
     if let Some(id) = &ctx.request_id {
         response.insert_header("X-Request-Id", id.clone())?;
     }
     Ok(())
+}
+
+/// What concerns the connection to the server stops here (RFC 9110 7.6.1).
+fn strip_hop_by_hop(response: &mut ResponseHeader) {
+    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+    if let Some(connection) = response.remove_header(&header::CONNECTION) {
+        let tokens = connection.to_str().unwrap_or_default().split(',').map(str::trim);
+        for name in tokens.filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok()) {
+            // How the body ends is not a server's to take away.
+            if !matches!(name, header::TRANSFER_ENCODING | header::CONTENT_LENGTH) {
+                response.remove_header(&name);
+            }
+        }
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, header::UPGRADE] {
+        response.remove_header(&name);
+    }
+}
+
+/// The head is about to be written: an HTTP/1.0 client knows no chunks, so its answer ends with the
+/// connection (RFC 9112 6.1).
+pub fn written(session: &mut Session, response: &mut ResponseHeader) {
+    if session.req_header().version == Version::HTTP_10 && !response.status.is_informational() {
+        response.set_version(Version::HTTP_10);
+        if response.remove_header(&header::TRANSFER_ENCODING).is_some() {
+            session.set_keepalive(None);
+        }
+    }
 }
 
 fn note_status(response: &ResponseHeader, ctx: &mut RequestContext) {

@@ -96,6 +96,16 @@ impl ProxyHttp for Service {
         response::begins(session, upstream_response, ctx)
     }
 
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        _ctx: &mut RequestContext,
+    ) -> Result<()> {
+        response::written(session, response);
+        Ok(())
+    }
+
     fn response_body_filter(
         &self,
         _session: &mut Session,

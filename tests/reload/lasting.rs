@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use arriero::demo::{Host, HostConfig, RawUpstream, Script, Step};
 
-use crate::support::fleet::{Small, circuit_is, of_server, request};
-use crate::support::wire::{Chunk, H1, ask, get, proxy};
+use crate::support::fleet::{Small, circuit_is, of_server, request, send};
+use crate::support::wire::{Chunk, H1, get, proxy};
 use crate::support::{PATIENCE, Proxy, eventually, http_yaml, ollama_yaml};
 use crate::{Load, admin_of, config_health, goes_to, reloads};
 
@@ -107,7 +107,7 @@ async fn an_open_circuit_stays_open_through_reloads_and_other_numbers_hold_at_on
     let yaml = http_yaml(&[dead.url(), alive.url()], "", circuit);
     let proxy = proxy(yaml.as_str()).await;
     eventually("the circuit opens", || async {
-        assert_eq!(ask(proxy.address(), get("/api/version")).await.head.status, 200);
+        assert_eq!(send(proxy.address(), "GET", "/api/version", "").await.head.status, 200);
         circuit_is(&proxy, &dead, "open").await
     })
     .await;
@@ -117,10 +117,10 @@ async fn an_open_circuit_stays_open_through_reloads_and_other_numbers_hold_at_on
         assert!(circuit_is(&proxy, &alive, "closed").await);
     }
     // A server that stays takes the new numbers, and what was learned about it with them.
-    alive.stop_listening().await;
+    alive.kill().await;
     apply(&proxy, &yaml.replace("consecutive_failures: 2", "consecutive_failures: 1")).await;
     assert!(circuit_is(&proxy, &dead, "open").await);
-    assert!(ask(proxy.address(), get("/api/version")).await.head.status >= 500);
+    assert!(send(proxy.address(), "GET", "/api/version", "").await.head.status >= 500);
     eventually("one failure is enough now", || async { circuit_is(&proxy, &alive, "open").await }).await;
 }
 
@@ -131,18 +131,16 @@ async fn idle_connections_to_a_server_outlive_a_reload() {
     let proxy = proxy(yaml.as_str()).await;
     let used = || host.ledger().entries().iter().map(|entry| entry.connection).collect::<BTreeSet<_>>();
     let asked = || async {
-        for _ in 0..20 {
-            assert_eq!(ask(proxy.address(), get("/api/version")).await.head.status, 200);
-        }
+        let answer = send(proxy.address(), "GET", "/api/version", "").await;
+        assert_eq!(answer.head.status, 200);
     };
     asked().await;
     let before = used();
-    assert!(before.len() < 20, "connections are reused: {before:?}");
-    for number in 0..3 {
+    for number in 0..5 {
         apply(&proxy, &unrelated(&yaml, number)).await;
         asked().await;
+        assert_eq!(used(), before, "after reload {number}");
     }
-    assert_eq!(used(), before);
 }
 
 #[tokio::test]
@@ -152,8 +150,14 @@ async fn a_hundred_edits_under_load_fail_no_request_and_the_last_one_is_in_force
     let load = Load::start(proxy.address(), 6, &["a", "b", "last"]);
     for number in 0..100 {
         let server = [&b, &a][number % 2];
-        proxy.rewrite(&format!("# edit {number}\n{}", http_yaml(&[server.url()], "", "")));
-        load.more(6).await;
+        let text = format!("# edit {number}\n{}", http_yaml(&[server.url()], "", ""));
+        // Some edits come into force one by one, some follow each other too fast for that.
+        if number % 4 == 0 {
+            apply(&proxy, &text).await;
+        } else {
+            proxy.rewrite(&text);
+            load.more(4).await;
+        }
     }
     proxy.rewrite(&http_yaml(&[last.url()], "", ""));
     goes_to(proxy.address(), "last").await;
@@ -162,5 +166,5 @@ async fn a_hundred_edits_under_load_fail_no_request_and_the_last_one_is_in_force
     let health = config_health(admin_of(&proxy)).await;
     assert!(health["in_force"] == true && health["error"].is_null(), "{health}");
     assert_eq!(reloads(&proxy, "refused").await, 0.0);
-    assert!(reloads(&proxy, "applied").await >= 2.0, "many edits came into force meanwhile");
+    assert!(reloads(&proxy, "applied").await >= 25.0, "many edits came into force meanwhile");
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod fleet;
+pub mod h2;
 pub mod process;
 pub mod wire;
 

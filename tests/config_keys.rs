@@ -1,0 +1,360 @@
+//! Every key of the schema is read: each has a row here whose proof fails when the key is ignored, and a key
+//! without a row, or a row without a key, fails too.
+
+mod support;
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Debug;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use arriero::demo::{Host, HostConfig};
+use arriero::fleet::compile::{Surroundings, compile};
+use arriero::fleet::snapshot::{Snapshot, Upstream};
+use arriero::routing::table::Head;
+use arriero::telemetry::metrics::Metrics;
+use arriero::{clock, config};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, Method};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use support::eventually;
+use support::fleet::{Small, generate, send, send_with, sized};
+use support::process::Program;
+use support::wire::{H1, ask, get};
+
+/// What is seen of a compiled configuration, as text.
+type Look = fn(&Snapshot) -> String;
+
+/// A key, a value for it in JSON, and what is then seen. Without it something else is.
+type Row = (&'static str, &'static str, &'static str, Look);
+
+/// Panics when a key is ignored.
+type Proof = fn() -> BoxFuture<'static, ()>;
+
+fn text(value: impl Debug) -> String {
+    format!("{value:?}")
+}
+
+fn fleet(snapshot: &Snapshot) -> &Upstream {
+    &snapshot.upstreams[0]
+}
+
+/// Which routes take two requests that differ in everything that a match can ask for.
+fn taken(snapshot: &Snapshot) -> String {
+    let look = |method, host, path, team: &'static str, model| {
+        let headers = HeaderMap::from_iter([(http::HeaderName::from_static("x-team"), HeaderValue::from_static(team))]);
+        snapshot.table.lookup(&Head { method: &method, host: Some(host), path, headers: &headers }, Some(model))
+    };
+    let one = look(Method::GET, "a.test", "/in/x", "red", "llava:latest");
+    let other = look(Method::POST, "b.test", "/out", "blue", "mistral:latest");
+    text((one.map(|route| &snapshot.routes[route].name), other.map(|route| &snapshot.routes[route].name)))
+}
+
+const BOTH: &str = "(Some(\"first\"), Some(\"second\"))";
+
+const COMPILED: &[Row] = &[
+    ("listeners[].h2c", "true", "true", |s| text(s.listeners[0].h2c)),
+    ("listeners[].timeouts.request_header", "\"7s\"", "7s", |s| text(s.listeners[0].header_timeout)),
+    ("listeners[].timeouts.request_body", "\"7s\"", "7s", |s| text(s.listeners[0].body_timeout)),
+    ("listeners[].timeouts.keepalive", "\"7s\"", "7s", |s| text(s.listeners[0].keepalive)),
+    ("listeners[].timeouts.write", "\"7s\"", "7s", |s| text(s.listeners[0].write_timeout)),
+    ("listeners[].limits.header_bytes", "\"16KiB\"", "16384", |s| text(s.listeners[0].header_bytes)),
+    ("listeners[].limits.header_fields", "42", "42", |s| text(s.listeners[0].header_fields)),
+    ("listeners[].limits.target_bytes", "\"4KiB\"", "4096", |s| text(s.listeners[0].target_bytes)),
+    ("routes[].name", "\"renamed\"", "\"renamed\"", |s| text(&s.routes[0].name)),
+    ("routes[].match.host", "[\"a.test\"]", BOTH, taken),
+    ("routes[].match.path", "\"/in/\"", BOTH, taken),
+    ("routes[].match.method", "\"GET\"", BOTH, taken),
+    ("routes[].match.model", "[\"llava\"]", BOTH, taken),
+    ("routes[].match.header.*", "\"r*d\"", BOTH, taken),
+    ("routes[].upstream", "\"other\"", "\"other\"", |s| text(&s.routes[0].upstream.name)),
+    ("routes[].timeouts.connect", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.connect)),
+    ("routes[].timeouts.tls", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.tls)),
+    ("routes[].timeouts.first_byte", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.first_byte)),
+    ("routes[].timeouts.read", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.read)),
+    ("routes[].timeouts.write", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.write)),
+    ("routes[].timeouts.request", "\"7s\"", "Some(7s)", |s| text(s.routes[0].timeouts.request)),
+    ("routes[].limits.request_body", "\"7KiB\"", "7168", |s| text(s.routes[0].body_limit)),
+    ("routes[].retry.attempts", "2", "2", |s| text(s.routes[0].retry.attempts)),
+    ("routes[].retry.on", "[\"reset\", \"503\"]", "([Reset, Status(503)], true)", |s| {
+        text((&s.routes[0].retry.on, s.routes[0].holds))
+    }),
+    ("routes[].retry.replay_post", "true", "true", |s| text(s.routes[0].retry.replay_post)),
+    ("upstreams.*.kind", "\"openai\"", "(Openai, Some(\"/v1/models\"))", |s| {
+        text((fleet(s).kind, fleet(s).check.as_ref().map(|check| &check.path)))
+    }),
+    ("upstreams.*.servers[].url", "\"https://a.test\"", "(\"a.test\", 443, true, \"a.test\")", |s| {
+        let at = &fleet(s).servers[0].state.location;
+        text((&at.host, at.port, at.tls, &at.authority))
+    }),
+    ("upstreams.*.servers[].name", "\"a100\"", "\"a100\"", |s| text(fleet(s).servers[0].state.name())),
+    ("upstreams.*.servers[].weight", "5", "5", |s| text(fleet(s).servers[0].weight)),
+    ("upstreams.*.servers[].max_in_flight", "3", "3", |s| text(fleet(s).servers[0].max_in_flight)),
+    ("upstreams.*.http2", "true", "true", |s| text(fleet(s).http2)),
+    ("upstreams.*.balance.policy", "\"round_robin\"", "RoundRobin", |s| text(fleet(s).balance.policy)),
+    ("upstreams.*.balance.hash_on", "\"header:x-user\"", "Header(\"x-user\")", |s| text(&fleet(s).balance.hash_on)),
+    ("upstreams.*.balance.model_affinity", "\"require_loaded\"", "RequireLoaded", |s| text(fleet(s).balance.affinity)),
+    ("upstreams.*.circuit.consecutive_failures", "7", "7", |s| text(fleet(s).circuit.consecutive_failures)),
+    ("upstreams.*.circuit.open_for", "\"7s\"", "7s", |s| text(fleet(s).circuit.open_for)),
+    ("upstreams.*.circuit.max_open_for", "\"700s\"", "700s", |s| text(fleet(s).circuit.max_open_for)),
+    ("upstreams.*.health.active", "\"off\"", "None", |s| text(&fleet(s).check)),
+    ("upstreams.*.health.active.path", "\"/up\"", "\"/up\"", |s| text(&checked(s).path)),
+    ("upstreams.*.health.active.interval", "\"7s\"", "7s", |s| text(checked(s).interval)),
+    ("upstreams.*.health.active.timeout", "\"1s\"", "1s", |s| text(checked(s).timeout)),
+    ("upstreams.*.health.active.healthy", "7", "7", |s| text(fleet(s).health.healthy)),
+    ("upstreams.*.health.active.unhealthy", "7", "7", |s| text(fleet(s).health.unhealthy)),
+    ("upstreams.*.health.active.start_period", "\"7s\"", "7s", |s| text(fleet(s).health.start_period)),
+    ("upstreams.*.keepalive.max_idle", "7", "7", |s| text(fleet(s).max_idle)),
+    ("upstreams.*.keepalive.idle_timeout", "\"7s\"", "7s", |s| text(fleet(s).idle_timeout)),
+    ("upstreams.*.inventory.interval", "\"7s\"", "7s", |s| text(fleet(s).inventory_interval)),
+    ("defaults.timeouts.connect", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.connect)),
+    ("defaults.timeouts.tls", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.tls)),
+    ("defaults.timeouts.first_byte", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.first_byte)),
+    ("defaults.timeouts.read", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.read)),
+    ("defaults.timeouts.write", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.write)),
+    ("defaults.timeouts.request", "\"7s\"", "Some(7s)", |s| text(s.routes[0].timeouts.request)),
+    ("defaults.limits.request_body", "\"7KiB\"", "7168", |s| text(s.routes[0].body_limit)),
+    ("server.drain", "\"7s\"", "7s", |s| text(s.drain)),
+    ("server.body_memory", "\"7KiB\"", "7168", |s| text(s.body_memory)),
+];
+
+/// Keys of the process: the running program shows that it reads them.
+const PROCESS: &[(&str, Proof)] = &[
+    ("version", || version().boxed()),
+    ("listeners[].address", || listener_address().boxed()),
+    ("admin.address", || admin_address().boxed()),
+    ("admin.token_file", || admin_token().boxed()),
+    ("server.threads", || threads().boxed()),
+    ("server.temp_dir", || temp_dir().boxed()),
+    ("server.body_budget", || body_budget().boxed()),
+    ("telemetry.access_log", || access_log().boxed()),
+    ("telemetry.log_level", || log_level().boxed()),
+];
+
+fn checked(snapshot: &Snapshot) -> &arriero::fleet::snapshot::Check {
+    fleet(snapshot).check.as_ref().expect("servers of this kind are checked")
+}
+
+/// A configuration with as little as can be; JSON is YAML.
+fn base(url: &str) -> Value {
+    json!({
+        "version": 1,
+        "listeners": [{ "address": "127.0.0.1:0" }],
+        "routes": [{ "name": "first", "upstream": "fleet" }, { "name": "second", "upstream": "other" }],
+        "upstreams": {
+            "fleet": {
+                "kind": "ollama", "servers": [{ "url": url }],
+                // Without it `hash_on` would have no meaning.
+                "balance": { "policy": "consistent_hash" },
+            },
+            "other": { "kind": "http", "servers": [{ "url": "http://127.0.0.1:9" }] },
+        },
+        "admin": { "address": "127.0.0.1:0" },
+    })
+}
+
+/// The first thing that a key of the schema stands for in [`base`], set to a value.
+fn set(config: &mut Value, key: &str, value: Value) {
+    let key = key.replace("upstreams.*", "upstreams.fleet").replace(".*", ".x-team").replace("[]", ".0");
+    let slot = key.split('.').fold(config, |at, step| match step.parse::<usize>() {
+        Ok(index) => &mut at[index],
+        Err(_) => &mut at[step],
+    });
+    *slot = value;
+}
+
+fn compiled(config: &Value) -> Snapshot {
+    let loaded = config::parse("keys", &config.to_string(), &|_| None);
+    let loaded = loaded.unwrap_or_else(|found| panic!("{}", found.render(false)));
+    let metrics = Arc::new(Metrics::default());
+    let around = Surroundings { servers: HashMap::new(), metrics: &metrics, now: clock::now(), unix_time: 0.0 };
+    compile(&loaded.config, loaded.hash, &around).expect("it compiles")
+}
+
+/// Every key below this part of the schema that has a value of its own.
+fn leaves(schema: &Value, part: &Value, path: &str, found: &mut BTreeSet<String>) {
+    if let Some(target) = part["$ref"].as_str() {
+        return leaves(schema, schema.pointer(target.trim_start_matches('#')).expect("a definition"), path, found);
+    }
+    let choices = ["anyOf", "oneOf", "allOf"].into_iter().filter_map(|word| part[word].as_array()).flatten();
+    let choices: Vec<&Value> = choices.filter(|choice| choice["type"] != "null").collect();
+    if !choices.is_empty() {
+        return choices.into_iter().for_each(|choice| leaves(schema, choice, path, found));
+    }
+    let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    if let Some(properties) = part["properties"].as_object() {
+        properties.iter().for_each(|(name, property)| leaves(schema, property, &below(name), found));
+    } else if part["additionalProperties"].is_object() {
+        leaves(schema, &part["additionalProperties"], &below("*"), found);
+    } else if part["items"].is_object() {
+        let (mut items, path) = (BTreeSet::new(), format!("{path}[]"));
+        leaves(schema, &part["items"], &path, &mut items);
+        // A list of plain values is one value.
+        found.extend(items.into_iter().map(|item| item.strip_suffix("[]").map_or(item.clone(), str::to_owned)));
+    } else {
+        found.insert(path.to_owned());
+    }
+}
+
+#[test]
+fn every_key_of_the_schema_has_a_proof_and_every_proof_its_key() {
+    let (schema, mut found) = (config::schema(), BTreeSet::new());
+    leaves(&schema, &schema, "", &mut found);
+    let rows: Vec<&str> = COMPILED.iter().map(|row| row.0).chain(PROCESS.iter().map(|row| row.0)).collect();
+    let known: BTreeSet<&str> = rows.iter().copied().collect();
+    assert_eq!(known.len(), rows.len(), "a key has two rows");
+    let without: Vec<_> = found.iter().filter(|key| !known.contains(key.as_str())).collect();
+    let gone: Vec<_> = known.iter().filter(|key| !found.contains(**key)).collect();
+    assert!(without.is_empty() && gone.is_empty(), "keys without a proof: {without:?}; proofs without a key: {gone:?}");
+}
+
+#[test]
+fn each_key_that_is_compiled_changes_what_runs() {
+    let before = compiled(&base("http://127.0.0.1:9"));
+    let mut wrong = Vec::new();
+    for (key, value, wanted, look) in COMPILED {
+        let mut config = base("http://127.0.0.1:9");
+        set(&mut config, key, serde_json::from_str(value).expect("JSON"));
+        let (without, with) = (look(&before), look(&compiled(&config)));
+        if without == *wanted || with != *wanted {
+            wrong.push(format!("{key}: {value}: without it {without}, with it {with}, wanted {wanted}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test]
+async fn each_key_of_the_process_changes_what_it_does() {
+    for (key, proof) in PROCESS {
+        let shown = std::panic::AssertUnwindSafe(proof()).catch_unwind().await;
+        assert!(shown.is_ok(), "the proof of `{key}` failed: see above");
+    }
+}
+
+/// Starts the program with these keys set.
+async fn with(folder: &Path, url: &str, keys: &[(&str, Value)]) -> Program {
+    let mut config = base(url);
+    keys.iter().for_each(|(key, value)| set(&mut config, key, value.clone()));
+    fs::write(folder.join("arriero.yaml"), config.to_string()).expect("written");
+    Program::run(&folder.join("arriero.yaml")).await
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+async fn version() {
+    let mut config = base("http://127.0.0.1:9");
+    config["version"] = json!(2);
+    let found = config::parse("keys", &config.to_string(), &|_| None).expect_err("a version that is not known");
+    assert!(found.render(false).contains("version"), "{}", found.render(false));
+}
+
+async fn listener_address() {
+    let folder = folder();
+    let program = with(folder.path(), "http://127.0.0.1:9", &[("listeners[].address", json!("127.0.0.2:0"))]).await;
+    assert_eq!(program.address().ip().to_string(), "127.0.0.2");
+    assert!(ask(program.address(), get("/")).await.head.status > 0);
+}
+
+async fn admin_address() {
+    let folder = folder();
+    let program = with(folder.path(), "http://127.0.0.1:9", &[("admin.address", json!("127.0.0.2:0"))]).await;
+    assert_eq!(program.admin().ip().to_string(), "127.0.0.2");
+    assert_eq!(send(program.admin(), "GET", "/health/live", "").await.head.status, 200);
+}
+
+async fn admin_token() {
+    let folder = folder();
+    fs::write(folder.path().join("token"), "secret\n").expect("written");
+    let token = json!(folder.path().join("token"));
+    let program = with(folder.path(), "http://127.0.0.1:9", &[("admin.token_file", token)]).await;
+    let reload = async |field: &str| {
+        send_with(program.admin(), "POST", "/api/orchestrator/config/reload", field, "").await.head.status
+    };
+    assert_eq!(reload("").await, 401);
+    assert_eq!(reload("Authorization: Bearer secrets\r\n").await, 401);
+    assert_eq!(reload("Authorization: Bearer secret\r\n").await, 200);
+}
+
+async fn threads() {
+    let (one, other, url) = (folder(), folder(), "http://127.0.0.1:9");
+    let few = with(one.path(), url, &[("server.threads", json!(4))]).await;
+    let many = with(other.path(), url, &[("server.threads", json!(9))]).await;
+    // Those that requests run on have a name, which each takes soon after it has begun.
+    let count = |program: &Program| {
+        let tasks = fs::read_dir(format!("/proc/{}/task", program.id())).expect("its threads").flatten();
+        tasks.filter(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "data\n")).count()
+    };
+    eventually("five more threads", || async { count(&few) > 0 && count(&many) == count(&few) + 5 }).await;
+}
+
+/// A host with a model, and a body for it that must be held: the model comes last.
+async fn host() -> Host {
+    Host::start(HostConfig::new("a").small_model("llava")).await.expect("a host")
+}
+
+async fn temp_dir() {
+    let (host, folder, temporary) = (host().await, folder(), folder());
+    let keys = [("server.temp_dir", json!(temporary.path())), ("server.body_memory", json!("64KiB"))];
+    let program = with(folder.path(), &host.url(), &keys).await;
+    let body = sized("llava", 1 << 20, false);
+    let mut client = H1::connect(program.address()).await;
+    client.send(format!("POST /api/generate HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len())).await;
+    client.send(&body[..body.len() - 100]).await;
+    let there = || {
+        let open = fs::read_dir(format!("/proc/{}/fd", program.id())).expect("its files");
+        open.flatten().filter_map(|file| fs::read_link(file.path()).ok()).any(|file| file.starts_with(temporary.path()))
+    };
+    eventually("a body is held in the folder", || async { there() }).await;
+    assert_eq!(fs::read_dir(temporary.path()).expect("a folder").count(), 0, "the file has no name");
+    client.send(&body[body.len() - 100..]).await;
+    assert_eq!(client.reader.answer().await.head.status, 200);
+}
+
+async fn body_budget() {
+    let (host, folder) = (host().await, folder());
+    let keys = [("server.body_budget", json!("64KiB")), ("server.body_memory", json!("32KiB"))];
+    let program = with(folder.path(), &host.url(), &keys).await;
+    let ask = async |size| send(program.address(), "POST", "/api/generate", sized("llava", size, false)).await;
+    let refused = ask(1 << 20).await;
+    assert_eq!(refused.head.status, 503, "{}", refused.text());
+    assert!(refused.head.field("retry-after").is_some(), "{}", refused.head.text);
+    let small = send(program.address(), "POST", "/api/generate", generate("llava")).await;
+    assert_eq!(small.head.status, 200, "{}", small.text());
+}
+
+async fn access_log() {
+    let (server, folder) = (Small::named("a").await, folder());
+    for (value, lines) in [("json", 1), ("off", 0)] {
+        let keys = [("upstreams.*.kind", json!("http")), ("telemetry.access_log", json!(value))];
+        let mut program = with(folder.path(), &server.url(), &keys).await;
+        assert_eq!(ask(program.address(), get("/")).await.head.status, 200);
+        program.signal(Signal::TERM);
+        let ended = program.ended().await;
+        assert_eq!(ended.out.lines().count(), lines, "{value}: {ended:?}");
+    }
+}
+
+async fn log_level() {
+    let reloaded = async |level: &str| {
+        let folder = folder();
+        let mut program = with(folder.path(), "http://127.0.0.1:9", &[("telemetry.log_level", json!(level))]).await;
+        let file = folder.path().join("arriero.yaml");
+        let text = fs::read_to_string(&file).expect("a text");
+        fs::write(&file, format!("# again\n{text}")).expect("written");
+        // The second one changes nothing, which is worth a word only at `debug`.
+        for _ in 0..2 {
+            assert_eq!(send(program.admin(), "POST", "/api/orchestrator/config/reload", "").await.head.status, 200);
+        }
+        program.signal(Signal::TERM);
+        program.ended().await.err
+    };
+    let (info, error, debug) = (reloaded("info").await, reloaded("error").await, reloaded("debug").await);
+    assert!(info.contains("INFO") && !info.contains("DEBUG"), "{info}");
+    assert!(!error.contains("INFO") && !error.contains("WARN"), "{error}");
+    assert!(debug.contains("DEBUG"), "{debug}");
+}
