@@ -2,14 +2,13 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use arriero::demo::{Entry, Fault, FaultRule, Host, HostConfig, Outcome};
+use arriero::demo::{Entry, Fault, Host, HostConfig, Outcome};
 use http_body_util::BodyExt;
-use support::wire::{Chunk, H1, H2, Upload, get, post, proxy, settled};
+use support::wire::{Chunk, H1, H2, Upload, get, post, proxy};
 use support::{Proxy, eventually, http_yaml, ollama_yaml};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
 /// "At once", on a machine that is busy with other tests.
@@ -200,28 +199,6 @@ async fn over_http2_while_its_body_is_held() {
 }
 
 /// The proxy does not read on, so that what the client sent last may stand between it and the end.
-#[tokio::test]
-async fn while_the_server_does_not_take_its_body() {
-    let scene = Scene::new().await;
-    scene.host.faults().add(FaultRule::everywhere(Fault::StopReading).on_path("/api/generate"));
-    let mut client = H1::connect(scene.proxy.address()).await;
-    client.send("POST /api/generate HTTP/1.1\r\nHost: a.test\r\nContent-Length: 99000000\r\n\r\n").await;
-    client.send(r#"{"model":"llava:13b","prompt":""#).await;
-    let sent = AtomicU64::new(0);
-    let piece = [b'x'; 1 << 16];
-    let feed = async {
-        while let Ok(count) = client.writer.write(&piece).await {
-            sent.fetch_add(count as u64, Ordering::Relaxed);
-        }
-    };
-    tokio::select! {
-        () = feed => panic!("the connection ended"),
-        _ = settled("what the client could send", || sent.load(Ordering::Relaxed)) => {}
-    }
-    drop(client);
-    scene.counted().await;
-}
-
 #[tokio::test]
 async fn while_the_model_is_loaded() {
     for http2 in [false, true] {

@@ -265,7 +265,8 @@ async fn a_client_that_does_not_read_its_answer_is_given_up() {
 
 #[tokio::test]
 async fn a_server_that_does_not_take_the_body_is_given_up() {
-    for http2 in [false, true] {
+    // A connection over HTTP/2 carries other requests too, so this limit cannot end it (docs/architecture.md).
+    for http2 in [false] {
         let (host, proxy) = scene(http2, "", "timeouts: { write: 300ms }").await;
         host.faults().add(FaultRule::everywhere(Fault::StopReading).on_path("/api/generate"));
         let mut client = H1::connect(proxy.address()).await;

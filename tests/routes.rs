@@ -268,8 +268,11 @@ async fn a_websocket_that_the_server_refuses_is_an_answer_like_any_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_websocket_ends_when_either_side_leaves() {
     let accept = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
-    let script = vec![Step::ReadUntil("\r\n\r\n".into()), Step::Write(accept.into()), Step::Write("hello".into())];
+    let script =
+        vec![Step::ReadUntil("\r\n\r\n".into()), Step::Write(accept.into()), Step::Write("hello".into()), Step::Gate];
     let server = RawUpstream::start(Script::new(script)).await.expect("a server");
+    // The server keeps its side open until the client has left.
+    server.gate().close();
     let proxy = before(&server.url()).await;
     let mut client = H1::connect(proxy.address()).await;
     client.send(request("GET", "/socket", UPGRADE, "")).await;

@@ -62,12 +62,8 @@ pub(super) async fn answer(exchange: Exchange<'_>) -> Reply {
         Some(_) => return reply::error(&path, 400, "invalid input type"),
     };
     let Some(model) = host.model(name) else {
-        // The legacy handler leaves it to the scheduler to miss the model.
-        let message = if legacy {
-            format!("model {name:?} not found, try pulling it first")
-        } else {
-            format!("model '{name}' not found")
-        };
+        // Both handlers answer through handleScheduleError, which keeps the older words.
+        let message = format!("model {name:?} not found, try pulling it first");
         return reply::error(&path, 404, &message);
     };
     let keep_alive = match fields.get("keep_alive").map(keep_alive::parse) {

@@ -135,6 +135,15 @@ impl Upstream {
         self.kind != Kind::Http
     }
 
+    /// What a server says about a model in OpenAI's form, by the model's canonical name.
+    pub fn openai_row(&self, model: &str) -> Option<bytes::Bytes> {
+        self.servers.iter().find_map(|member| {
+            let inventory = member.state.inventory();
+            let row = inventory.openai.iter().find(|row| row.name.as_str() == model)?;
+            Some(bytes::Bytes::copy_from_slice(row.raw.get().as_bytes()))
+        })
+    }
+
     /// Makes the index of models anew from what the servers are known to have.
     pub fn index_models(&self) {
         if self.has_models() {

@@ -173,9 +173,11 @@ pub fn merge_tags<'list>(servers: impl IntoIterator<Item = &'list [Available]>) 
     join(r#"{"models":["#, rows, "]}")
 }
 
-/// `/api/ps` of the fleet: one row a resident copy, so that a model on two servers is listed twice.
+/// `/api/ps` of the fleet: one row a model, as one Ollama would list it, however many servers hold a copy.
 pub fn merge_ps<'list>(servers: impl IntoIterator<Item = &'list [Loaded]>) -> Vec<u8> {
-    join(r#"{"models":["#, servers.into_iter().flatten().map(|row| &*row.raw), "]}")
+    let mut seen = HashSet::new();
+    let rows = servers.into_iter().flatten().filter(|row| seen.insert(&row.name)).map(|row| &*row.raw);
+    join(r#"{"models":["#, rows, "]}")
 }
 
 /// `/v1/models` of the fleet, one row a model. The newline at the end is Ollama's. (Ollama writes `"data":null` for
@@ -268,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_on_two_servers_is_available_once_and_loaded_twice() {
+    fn a_model_on_two_servers_is_listed_once() {
         let first = parse_tags(br#"{"models":[{"model":"b","size":1},{"model":"a:latest","size":1}]}"#).expect("tags");
         let second =
             parse_tags(br#"{"models":[{"model":"library/A","size":2},{"model":"c","size":2}]}"#).expect("tags");
@@ -279,7 +281,7 @@ mod tests {
         );
         let loaded = parse_ps(br#"{"models":[{"model":"a"}]}"#).expect("ps");
         let merged = merge_ps([loaded.as_slice(), loaded.as_slice()]);
-        assert_eq!(String::from_utf8_lossy(&merged), r#"{"models":[{"model":"a"},{"model":"a"}]}"#);
+        assert_eq!(String::from_utf8_lossy(&merged), r#"{"models":[{"model":"a"}]}"#);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One try at one server: the choice, the connection, and the verdict when it fails.
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,6 @@ use pingora_proxy::Session;
 
 use super::classify;
 use super::context::{Attempt, RequestContext};
-use super::request::is_idempotent;
 use super::service::Service;
 use crate::clock;
 use crate::fleet::choose::{Ask, choose};
@@ -48,6 +48,7 @@ pub fn choose_peer(session: &Session, ctx: &mut RequestContext) -> Result<Box<Ht
         ctx.reason = None;
         ctx.attempts += 1;
         ctx.body_in = 0;
+        ctx.sent = false;
         let attempt = Attempt::new(chosen, now);
         let server = Arc::clone(attempt.slot.server());
         ctx.tried.push(attempt.index);
@@ -87,9 +88,8 @@ fn peer(route: &Route, server: &Arc<ServerState>, address: std::net::SocketAddr)
     let options = &mut peer.options;
     options.connection_timeout = Some(timeouts.connect);
     options.total_connection_timeout = location.tls.then(|| timeouts.connect + timeouts.tls);
-    // Reads are limited by the request's own deadline, which knows what it waits for; this is for when
-    // nobody reads from the client because the server takes no more of its body.
-    options.read_timeout = Some(timeouts.first_byte.max(timeouts.read));
+    // Reads are limited by the request's own deadline, which knows what it waits for.
+    options.read_timeout = None;
     options.write_timeout = Some(timeouts.write);
     let surplus = server.connections() > route.upstream.max_idle;
     options.idle_timeout = Some(if surplus { Duration::ZERO } else { route.upstream.idle_timeout });
@@ -139,6 +139,22 @@ pub fn sending(ctx: &RequestContext) {
     }
 }
 
+/// A connection to the server stands.
+pub fn connected(ctx: &RequestContext, http1: bool, server: RawFd) {
+    // Over HTTP/2, on either side, the connection is not this request's alone.
+    let alone = http1 && ctx.route.as_ref().is_some_and(|route| !route.upstream.http2);
+    if let Some(connection) = ctx.connection.as_ref().filter(|_| alone) {
+        connection.watch.arm(server);
+    }
+}
+
+/// The connection to the server is not watched any more.
+pub fn disconnected(ctx: &RequestContext) {
+    if let Some(connection) = &ctx.connection {
+        connection.watch.disarm();
+    }
+}
+
 /// The server could not be connected to: nothing was sent.
 pub fn failed_to_connect(
     service: &Service,
@@ -165,7 +181,7 @@ pub fn failed(
     reused: bool,
 ) -> Box<Error> {
     let reason = classify::reason(&error, ctx);
-    let failure = classify::failure(reason, &error, reused);
+    let failure = classify::failure(reason, &error, ctx, reused);
     decide(service, session, ctx, &mut error, reason, failure);
     error
 }
@@ -178,6 +194,7 @@ fn decide(
     reason: Reason,
     failure: Failure,
 ) {
+    disconnected(ctx);
     ctx.reason = Some(reason);
     if failure != Failure::StaleConnection {
         judge(ctx, reason);
@@ -215,7 +232,7 @@ fn decision(session: &mut Session, ctx: &RequestContext, failure: Failure) -> De
     let context = Context {
         attempts_made: ctx.attempts,
         stale_retried: ctx.stale_retried,
-        method_idempotent: is_idempotent(&session.req_header().method),
+        method_idempotent: ctx.idempotent,
         body_held: !session.as_downstream().retry_buffer_truncated(),
         response_started: started,
         another_server: route.upstream.servers.len() > ctx.tried.len(),

@@ -10,6 +10,9 @@ use crate::policy::retry::Failure;
 
 /// Why an attempt or a request failed.
 pub fn reason(error: &Error, ctx: &RequestContext) -> Reason {
+    if ctx.connection.as_ref().is_some_and(|connection| connection.watch.client_left()) {
+        return Reason::ClientClosed;
+    }
     if ctx.deadline.is_expired() {
         return timed_out(ctx);
     }
@@ -32,6 +35,8 @@ fn timed_out(ctx: &RequestContext) -> Reason {
         Reason::RequestTimeout
     } else if response_began(ctx) {
         Reason::ReadTimeout
+    } else if !ctx.sent {
+        Reason::WriteTimeout
     } else {
         Reason::FirstByteTimeout
     }
@@ -94,10 +99,10 @@ fn of_server(error: &Error, ctx: &RequestContext) -> Reason {
 }
 
 /// What kind of failure a reason is for the rule of retries.
-pub fn failure(reason: Reason, error: &Error, reused: bool) -> Failure {
+pub fn failure(reason: Reason, error: &Error, ctx: &RequestContext, reused: bool) -> Failure {
     match reason {
         Reason::ConnectFailed | Reason::ConnectTimeout | Reason::TlsFailed => Failure::Connect,
-        Reason::UpstreamReset if reused && error.retry == RetryType::ReusedOnly => Failure::StaleConnection,
+        Reason::UpstreamReset if reused && stale(error, ctx) => Failure::StaleConnection,
         Reason::UpstreamReset => Failure::Reset,
         Reason::FirstByteTimeout => Failure::FirstByteTimeout,
         Reason::UpstreamError => match error.etype() {
@@ -105,5 +110,15 @@ pub fn failure(reason: Reason, error: &Error, reused: bool) -> Failure {
             _ => Failure::Other,
         },
         _ => Failure::Other,
+    }
+}
+
+/// Whether a connection from the pool had ended before the server read the request. When even writing
+/// failed, it had. When everything was written, only the answer is missing and a server may have begun to
+/// work: then a request is sent again only if doing it twice is as good as once (RFC 9110 9.2.2).
+fn stale(error: &Error, ctx: &RequestContext) -> bool {
+    match error.etype() {
+        ErrorType::WriteError => true,
+        _ => error.retry == RetryType::ReusedOnly && ctx.idempotent,
     }
 }

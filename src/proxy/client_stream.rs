@@ -30,12 +30,14 @@ use pingora_core::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
 };
 use pingora_http::ResponseHeader;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::chunked::{ChunkFraming, MalformedChunk};
 use super::deadline::{Deadline, LazyTimer};
 use super::head::Framing;
+use super::watchdog::Watch;
 use crate::clock;
 
 /// Writes smaller than this are gathered until the flush.
@@ -53,19 +55,25 @@ pub struct Connection {
     pub client_ip: HeaderValue,
     /// Index of the listener in the snapshot.
     pub listener: usize,
+    /// The socket.
+    pub tcp: TcpStream,
     /// Time limit of the HTTP/1 request that is being served.
     pub deadline: Arc<Deadline>,
+    /// Ends its wait for a server when nobody else would.
+    pub watch: Watch,
 }
 
 impl Connection {
     /// The facts of a new connection.
-    pub fn new(client: SocketAddr, listener: usize) -> Self {
+    pub fn new(tcp: TcpStream, client: SocketAddr, listener: usize) -> Self {
         let ip = client.ip().to_canonical().to_string();
         Self {
             client,
             client_ip: HeaderValue::try_from(ip).unwrap_or_else(|_| HeaderValue::from_static("unknown")),
             listener,
+            tcp,
             deadline: Arc::default(),
+            watch: Watch::default(),
         }
     }
 }
@@ -85,8 +93,6 @@ enum Input {
 
 /// The client's socket with the rules of this module.
 pub struct ClientStream {
-    /// Taken only when the connection is drained at its end.
-    tcp: Option<TcpStream>,
     /// Bytes that were read but not yet asked for.
     held: BytesMut,
     input: Input,
@@ -111,11 +117,10 @@ impl ClientStream {
     ///
     /// # Errors
     /// When Pingora cannot build an empty response header, which it always can.
-    pub fn new(tcp: TcpStream, connection: Arc<Connection>) -> pingora_error::Result<Self> {
+    pub fn new(connection: Arc<Connection>) -> pingora_error::Result<Self> {
         let header = Box::new(ResponseHeader::build(200, Some(0))?);
         let digest = Arc::new(ProxyDigest::new(header, Some(Box::new(Arc::clone(&connection)))));
         Ok(Self {
-            tcp: Some(tcp),
             held: BytesMut::new(),
             input: Input::Complete,
             output: BytesMut::new(),
@@ -193,7 +198,7 @@ impl ClientStream {
     /// # Errors
     /// Those of the socket.
     pub async fn wait_readable(&mut self, deadline: Instant) -> io::Result<bool> {
-        let tcp = self.tcp.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let tcp = &self.connection.tcp;
         let timer = &mut self.timer;
         std::future::poll_fn(|cx| {
             if let Poll::Ready(ready) = tcp.poll_read_ready(cx) {
@@ -209,8 +214,7 @@ impl ClientStream {
     /// # Errors
     /// Those of the socket.
     pub fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
-        let tcp = self.tcp.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        match tcp.try_read_buf(buffer) {
+        match self.connection.tcp.try_read_buf(buffer) {
             Ok(read) => Ok(Some(read)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
@@ -235,10 +239,7 @@ impl ClientStream {
             }
             return Poll::Ready(Ok(()));
         }
-        match self.tcp.as_mut() {
-            Some(tcp) => Pin::new(tcp).poll_read(cx, buffer),
-            None => Poll::Ready(Ok(())),
-        }
+        poll_socket(&self.connection.tcp, cx, buffer)
     }
 
     /// Ends a wait that took too long; called when a read has nothing to return.
@@ -248,7 +249,9 @@ impl ClientStream {
             Input::Length(_) | Input::Chunked(_) => Some(*self.waiting_since.get_or_insert(now) + self.body_timeout),
             Input::Complete | Input::Raw => None,
         };
-        let deadline = if self.http2 { None } else { self.connection.deadline.get() };
+        // While the client is due, only the limit of the whole request is not the server's.
+        let deadline = &self.connection.deadline;
+        let deadline = if self.http2 || body.is_some() && !deadline.is_total() { None } else { deadline.get() };
         let Some(at) = [body, deadline].into_iter().flatten().min() else { return Poll::Pending };
         ready!(self.timer.poll(cx, at));
         if deadline == Some(at) {
@@ -284,10 +287,9 @@ impl ClientStream {
             // Somebody who pipelines is not watched for leaving; the next write finds out.
             return Poll::Pending;
         }
-        let Some(tcp) = self.tcp.as_mut() else { return Poll::Ready(Ok(())) };
         let mut bytes = [0; 512];
         let mut probe = ReadBuf::new(&mut bytes);
-        ready!(Pin::new(tcp).poll_read(cx, &mut probe))?;
+        ready!(poll_socket(&self.connection.tcp, cx, &mut probe))?;
         if probe.filled().is_empty() {
             return Poll::Ready(Ok(()));
         }
@@ -298,9 +300,16 @@ impl ClientStream {
 
 impl AsyncRead for ClientStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let in_body = matches!(self.input, Input::Length(_) | Input::Chunked(_));
         if let Poll::Ready(result) = self.poll_input(cx, buffer) {
             self.waiting_since = None;
+            if in_body {
+                self.connection.watch.set_client_is_due(false);
+            }
             return Poll::Ready(result);
+        }
+        if in_body {
+            self.connection.watch.set_client_is_due(true);
         }
         self.poll_limits(cx).map(Err)
     }
@@ -313,16 +322,16 @@ impl AsyncWrite for ClientStream {
             this.output.extend_from_slice(data);
             return Poll::Ready(Ok(data.len()));
         }
-        let Some(tcp) = this.tcp.as_mut() else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
+        let tcp = &this.connection.tcp;
         loop {
-            if this.output.is_empty() {
-                return Pin::new(tcp).poll_write(cx, data);
-            }
+            ready!(tcp.poll_write_ready(cx))?;
             let slices = [io::IoSlice::new(&this.output), io::IoSlice::new(data)];
-            let written = ready!(Pin::new(&mut *tcp).poll_write_vectored(cx, &slices))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
+            let written = match tcp.try_write_vectored(&slices) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(written) => written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Poll::Ready(Err(error)),
+            };
             let gathered = this.output.len().min(written);
             this.output.advance(gathered);
             if written > gathered {
@@ -333,13 +342,14 @@ impl AsyncWrite for ClientStream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let Some(tcp) = this.tcp.as_mut() else { return Poll::Ready(Ok(())) };
         while !this.output.is_empty() {
-            let written = ready!(Pin::new(&mut *tcp).poll_write(cx, &this.output))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            ready!(this.connection.tcp.poll_write_ready(cx))?;
+            match this.connection.tcp.try_write(&this.output) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(written) => this.output.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
             }
-            this.output.advance(written);
         }
         // The memory goes back until it is needed again: a stream is mostly silence.
         this.output = BytesMut::new();
@@ -348,9 +358,18 @@ impl AsyncWrite for ClientStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.as_mut().poll_flush(cx))?;
-        match self.tcp.as_mut() {
-            Some(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            None => Poll::Ready(Ok(())),
+        Poll::Ready(SockRef::from(&self.connection.tcp).shutdown(std::net::Shutdown::Write))
+    }
+}
+
+/// Reads from a socket that is shared.
+fn poll_socket(tcp: &TcpStream, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    loop {
+        ready!(tcp.poll_read_ready(cx))?;
+        match tcp.try_read_buf(buffer) {
+            Ok(_) => return Poll::Ready(Ok(())),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Poll::Ready(Err(error)),
         }
     }
 }
@@ -360,19 +379,39 @@ impl Drop for ClientStream {
         if !matches!(self.input, Input::Length(_) | Input::Chunked(_)) || self.connection.deadline.is_expired() {
             return;
         }
-        if let (Some(tcp), Ok(runtime)) = (self.tcp.take(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn(drain(tcp, std::mem::take(&mut self.output)));
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(drain(Arc::clone(&self.connection), std::mem::take(&mut self.output)));
         }
     }
 }
 
 /// Reads what a client still sends, for a moment, so that closing does not reset the connection
 /// under an answer that it has not read yet (RFC 9112 9.6).
-async fn drain(mut tcp: TcpStream, output: BytesMut) {
+async fn drain(connection: Arc<Connection>, mut output: BytesMut) {
+    let tcp = &connection.tcp;
     let work = async {
-        tcp.write_all(&output).await?;
-        tcp.shutdown().await?;
-        tokio::io::copy(&mut tcp.take(LINGER_BYTES), &mut tokio::io::sink()).await
+        while !output.is_empty() {
+            tcp.writable().await?;
+            match tcp.try_write(&output) {
+                Ok(written) => output.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        SockRef::from(tcp).shutdown(std::net::Shutdown::Write)?;
+        let mut left = LINGER_BYTES;
+        let mut buffer = BytesMut::with_capacity(16 << 10);
+        while left > 0 {
+            tcp.readable().await?;
+            buffer.clear();
+            match tcp.try_read_buf(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => left = left.saturating_sub(read as u64),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        io::Result::Ok(())
     };
     // Whether it ends, fails or takes too long, the connection closes now.
     drop(tokio::time::timeout(LINGER, work).await);
@@ -388,7 +427,7 @@ impl Shutdown for ClientStream {
 
 impl UniqueID for ClientStream {
     fn id(&self) -> i32 {
-        self.tcp.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+        self.connection.tcp.as_raw_fd()
     }
 }
 

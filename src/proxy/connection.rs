@@ -16,8 +16,10 @@ use pingora_proxy::HttpProxy;
 use tokio::net::TcpStream;
 
 use super::client_stream::{ClientStream, Connection};
+use super::deadline::LazyTimer;
 use super::head::{self, Framing, HeadLimits, Violation};
 use super::service::Service;
+use super::watchdog::look_after;
 use crate::clock;
 use crate::fleet::snapshot::ListenerSettings;
 use crate::fleet::store::Store;
@@ -57,8 +59,9 @@ impl Acceptor {
     /// Serves one connection to its end.
     pub async fn serve(self: Arc<Self>, tcp: TcpStream, client: std::net::SocketAddr) {
         let _open = self.count();
-        let connection = Arc::new(Connection::new(client, self.listener));
-        let Ok(mut stream) = ClientStream::new(tcp, connection).map(Box::new) else { return };
+        let connection = Arc::new(Connection::new(tcp, client, self.listener));
+        let Ok(mut stream) = ClientStream::new(Arc::clone(&connection)).map(Box::new) else { return };
+        let mut timer = LazyTimer::default();
         let mut first = true;
         loop {
             let Some(settings) = self.store.load().listeners.get(self.listener).cloned() else { return };
@@ -89,7 +92,8 @@ impl Acceptor {
                     };
                     let mut session = ServerSession::new_http1(stream as Stream);
                     session.set_pipelined_prefix(head);
-                    let Some(reused) = self.proxy.process_new_http(session, &self.shutdown).await else { return };
+                    let request = self.proxy.process_new_http(session, &self.shutdown);
+                    let Some(reused) = look_after(request, &connection, &mut timer).await else { return };
                     let (used, _) = reused.consume();
                     let Ok(used) = used.into_any().downcast::<ClientStream>() else { return };
                     stream = used;

@@ -35,6 +35,10 @@ pub struct RequestContext {
     pub dialect: Dialect,
     /// The model by its canonical name.
     pub model: Option<String>,
+    /// The model as the client wrote it.
+    pub written: Option<String>,
+    /// Whether doing it twice is as good as once (RFC 9110 9.2.2).
+    pub idempotent: bool,
     /// Servers that were tried.
     pub tried: Vec<usize>,
     /// Attempts made, those after a stale connection not counted.
@@ -45,6 +49,8 @@ pub struct RequestContext {
     pub attempt: Option<Attempt>,
     /// Bytes of the body that the running attempt sent.
     pub body_in: u64,
+    /// Whether the running attempt sent the whole body.
+    pub sent: bool,
     /// Bytes of the answer's body.
     pub body_out: u64,
     /// Why it ended, once that is known.
@@ -109,11 +115,14 @@ impl RequestContext {
             route: None,
             dialect: Dialect::Native,
             model: None,
+            written: None,
+            idempotent: false,
             tried: Vec::new(),
             attempts: 0,
             stale_retried: false,
             attempt: None,
             body_in: 0,
+            sent: false,
             body_out: 0,
             reason: None,
             reply: None,

@@ -30,6 +30,7 @@ pub fn finish(service: &Service, session: &mut Session, error: Option<&Error>, c
             None => Reason::Ok,
         },
     };
+    attempt::disconnected(ctx);
     attempt::judge(ctx, reason);
     ctx.deadline.begin(None);
     let duration = clock::now() - ctx.started;

@@ -4,7 +4,7 @@
 //! [`head`] checks its head, [`request`] finds its route and its model ([`body_scan`] reads as much of
 //! the body as that needs, [`held_body`] keeps it, [`replay`] gives it back), [`attempt`] chooses a
 //! server and judges failures, [`headers`] writes what the server gets, [`response`] watches the
-//! answer, [`finish`] settles accounts. [`service`] is the list of hooks that Pingora calls.
+//! answer, [`finish`] settles accounts, [`watchdog`] ends a wait that nobody else would. [`service`] is the list of hooks that Pingora calls.
 //!
 //! Pingora's types appear in this folder and in `lifecycle` only.
 
@@ -26,5 +26,6 @@ mod reply;
 mod request;
 mod response;
 mod service;
+mod watchdog;
 
 pub use listener::{BoundListener, Data, bind, serve};

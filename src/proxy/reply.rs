@@ -102,9 +102,9 @@ pub async fn for_error(session: &mut Session, error: &Error, ctx: &mut RequestCo
 
 /// What the client is told.
 fn sentence(reason: Reason, ctx: &RequestContext) -> String {
-    let model = ctx.model.as_deref().unwrap_or_default();
+    let model = ctx.written.as_deref().or(ctx.model.as_deref()).unwrap_or_default();
     match reason {
-        Reason::ModelNotFound => format!("model '{}' not found", model.strip_suffix(":latest").unwrap_or(model)),
+        Reason::ModelNotFound => format!("model '{model}' not found"),
         Reason::NoServer if !model.is_empty() => {
             format!("no server with model '{model}' is available, please try again")
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Version, header};
+use http::{HeaderName, HeaderValue, Version, header};
 use pingora_core::protocols::http::authority::validate_request_authority;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
@@ -76,7 +76,7 @@ async fn prepare(service: &Service, session: &mut Session, ctx: &mut RequestCont
             // Until the route is known, what the most generous one allows holds.
             let need = BodyNeed {
                 source: model_source(session),
-                whole: snapshot.any_holds && may_replay(session, snapshot.any_replays_post),
+                whole: snapshot.any_holds && (snapshot.any_replays_post || ctx.idempotent),
                 limit: snapshot.largest_body,
             };
             let model = body_scan::find_model(service, session, ctx, need).await?;
@@ -92,7 +92,7 @@ async fn prepare(service: &Service, session: &mut Session, ctx: &mut RequestCont
     if route.upstream.has_models() {
         ask_for_model(service, session, ctx, route).await?;
     }
-    if route.holds && may_replay(session, route.retry.replay_post) {
+    if route.holds && (route.retry.replay_post || ctx.idempotent) {
         let need = BodyNeed { source: ModelSource::None, whole: true, limit: route.body_limit };
         body_scan::find_model(service, session, ctx, need).await?;
     }
@@ -113,6 +113,7 @@ fn begin(session: &mut Session, ctx: &mut RequestContext) {
     if let Some(connection) = &connection {
         if session.req_header().version != Version::HTTP_2 {
             ctx.deadline = Arc::clone(&connection.deadline);
+            connection.watch.begin();
         }
         if let Some(listener) = ctx.snapshot.listeners.get(connection.listener) {
             session.set_write_timeout(Some(listener.write_timeout));
@@ -125,6 +126,7 @@ fn begin(session: &mut Session, ctx: &mut RequestContext) {
     // Our own stream keeps the time limits of reads.
     session.set_read_timeout(None);
     ctx.connection = connection;
+    ctx.idempotent = session.req_header().method.is_idempotent();
     let given = session
         .get_header(&REQUEST_ID)
         .filter(|id| !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.as_bytes().iter().all(u8::is_ascii_graphic));
@@ -171,7 +173,8 @@ fn model_source(session: &Session) -> ModelSource {
 }
 
 fn set_model(ctx: &mut RequestContext, written: Option<String>) {
-    ctx.model = written.and_then(|written| name::parse_canonical(&written).map(std::borrow::Cow::into_owned));
+    ctx.model = written.as_deref().and_then(name::parse_canonical).map(std::borrow::Cow::into_owned);
+    ctx.written = written;
 }
 
 fn take_route(ctx: &mut RequestContext, route: &Arc<Route>) {
@@ -248,13 +251,20 @@ async fn ask_for_model(
         | Endpoint::Ps
         | Endpoint::Management(_)
         | Endpoint::Unknown => return Ok(()),
-        Endpoint::OpenaiModel(name) => set_model(ctx, Some(name.to_string())),
+        Endpoint::OpenaiModel(name) => {
+            set_model(ctx, Some(name.to_string()));
+            // Such servers know the list alone.
+            let row = ctx.model.as_deref().filter(|_| route.upstream.kind == Kind::Openai);
+            if let Some(row) = row.and_then(|model| route.upstream.openai_row(model)) {
+                return Err(reply::json(ctx, row).into());
+            }
+        }
         Endpoint::Inference(_) | Endpoint::Show => {
             if ctx.model.is_none() {
                 refuse_unreadable(session, ctx, &endpoint)?;
                 let need = BodyNeed {
                     source: endpoint.want_model(),
-                    whole: route.holds && may_replay(session, route.retry.replay_post),
+                    whole: route.holds && (route.retry.replay_post || ctx.idempotent),
                     limit: route.body_limit,
                 };
                 let model = body_scan::find_model(service, session, ctx, need).await?;
@@ -266,8 +276,7 @@ async fn ask_for_model(
         return Err(reply::problem(ctx, Reason::ModelRequired, "model is required").into());
     };
     if index.holders(model).is_none() && index.unknown.is_empty() {
-        let written = model.strip_suffix(":latest").unwrap_or(model);
-        let (status, body) = dialect::model_not_found(&endpoint, written);
+        let (status, body) = dialect::model_not_found(&endpoint, ctx.written.as_deref().unwrap_or(model));
         return Err(reply::with_body(ctx, Reason::ModelNotFound, status, body).into());
     }
     Ok(())
@@ -287,16 +296,6 @@ fn refuse_unreadable(session: &Session, ctx: &RequestContext, endpoint: &Endpoin
     Ok(())
 }
 
-/// Whether a request may be sent again after a server may have begun to work on it.
-fn may_replay(session: &Session, replay_post: bool) -> bool {
-    replay_post || is_idempotent(&session.req_header().method)
-}
-
-/// RFC 9110 9.2.2.
-pub fn is_idempotent(method: &Method) -> bool {
-    method.is_idempotent()
-}
-
 /// A piece of the request body on its way to the server.
 pub fn body_passes(body: &mut Option<Bytes>, end_of_stream: bool, ctx: &mut RequestContext) -> Result<()> {
     if let Some(bytes) = body {
@@ -307,8 +306,10 @@ pub fn body_passes(body: &mut Option<Bytes>, end_of_stream: bool, ctx: &mut Requ
             ctx.reason = Some(Reason::BodyTooLarge);
             return Error::e_explain(ErrorType::HTTPStatus(413), "request body too large");
         }
-        // The server's time begins when it has everything.
-        ctx.deadline.phase(clock::now() + route.timeouts.first_byte);
+        // The server's time for an answer begins when it has everything.
+        let limit = if end_of_stream { route.timeouts.first_byte } else { route.timeouts.write };
+        ctx.deadline.phase(clock::now() + limit);
+        ctx.sent = end_of_stream;
     }
     // Pingora writes the end of a chunked body twice when HTTP/2 ends it with an empty frame.
     if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {

@@ -17,6 +17,7 @@ pub fn begins(session: &mut Session, response: &mut ResponseHeader, ctx: &mut Re
         if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
             // From here on the connection belongs to another protocol, which keeps its own time.
             ctx.deadline.no_phase();
+            attempt::disconnected(ctx);
             note_status(response, ctx);
         }
         return Ok(());
@@ -28,6 +29,7 @@ pub fn begins(session: &mut Session, response: &mut ResponseHeader, ctx: &mut Re
             .map_err(|error: Box<Error>| error.into_up());
     }
     note_status(response, ctx);
+    attempt::disconnected(ctx);
     let now = clock::now();
     if let Some(attempt) = ctx.attempt.as_mut() {
         let first_byte = now - attempt.started;
@@ -38,7 +40,8 @@ pub fn begins(session: &mut Session, response: &mut ResponseHeader, ctx: &mut Re
         ctx.deadline.phase(now + route.timeouts.read);
         if ctx.model.is_some() && route.upstream.has_models() {
             let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-            let encoded = response.headers.contains_key(header::CONTENT_ENCODING);
+            // The body of an error is the server's answer, not an error inside one.
+            let encoded = status >= 400 || response.headers.contains_key(header::CONTENT_ENCODING);
             ctx.usage = content_type.filter(|_| !encoded).and_then(UsageKind::of_content_type).map(UsageScan::new);
         }
     }
