@@ -62,11 +62,17 @@ async fn answer(mut stream: TcpStream) {
     stream.set_nodelay(true).expect("set");
     let std::net::IpAddr::V4(own) = stream.local_addr().expect("bound").ip() else { return };
     let number = usize::from(own.octets()[3]) - 1;
-    let mut buffer = vec![0; 16 << 10];
+    let mut received = Vec::new();
     loop {
-        let Ok(read @ 1..) = stream.read(&mut buffer).await else { return };
-        let request = &buffer[..read];
-        let body = if request.starts_with(b"GET /api/tags") {
+        // Head and body may come in two pieces.
+        let request = loop {
+            if let Some(end) = whole(&received) {
+                let rest = received.split_off(end);
+                break std::mem::replace(&mut received, rest);
+            }
+            let Ok(1..) = stream.read_buf(&mut received).await else { return };
+        };
+        let body = if request.starts_with(b"GET /api/tags ") {
             let models: Vec<String> =
                 (0..5).map(|model| format!("{{\"name\":\"m{}:latest\"}}", number * 5 + model)).collect();
             format!("{{\"models\":[{}]}}", models.join(","))
@@ -83,6 +89,17 @@ async fn answer(mut stream: TcpStream) {
             return;
         }
     }
+}
+
+/// Where the first request ends, if all of it is there.
+fn whole(received: &[u8]) -> Option<usize> {
+    let text = String::from_utf8_lossy(received);
+    let head = text.find("\r\n\r\n")? + 4;
+    let length = text[..head].lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+    });
+    Some(head + length.unwrap_or(0)).filter(|end| *end <= received.len())
 }
 
 /// Arriero as a process of its own, ended when dropped.

@@ -13,8 +13,10 @@ use bytes::{Bytes, BytesMut};
 
 use crate::fleet::body_budget::{BodyBudget, Held};
 
-/// Bytes that go to the file, and come from it, at a time.
-const FILE_PIECE: usize = 256 << 10;
+/// Bytes that go to the file at a time.
+const WRITE_PIECE: usize = 128 << 10;
+/// Bytes that come from it at a time; several of them may be on their way to the server.
+const READ_PIECE: usize = 64 << 10;
 
 /// Why a body cannot be held.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +83,7 @@ impl HeldBody {
             return Ok(());
         }
         self.pending.extend_from_slice(&bytes);
-        if self.pending.len() >= FILE_PIECE {
+        if self.pending.len() >= WRITE_PIECE {
             self.write_pending().await?;
         }
         Ok(())
@@ -106,7 +108,11 @@ impl HeldBody {
     /// # Errors
     /// When the disk is full.
     pub async fn complete(&mut self) -> Result<(), HoldError> {
-        if self.pending.is_empty() { Ok(()) } else { self.write_pending().await }
+        if !self.pending.is_empty() {
+            self.write_pending().await?;
+        }
+        self.pending = BytesMut::new();
+        Ok(())
     }
 
     async fn write_pending(&mut self) -> Result<(), HoldError> {
@@ -118,11 +124,12 @@ impl HeldBody {
                 Arc::clone(self.file.insert(Arc::new(file)))
             }
         };
+        // The buffer goes along and comes back: what one thread allocates and another frees stays resident.
         let bytes = std::mem::take(&mut self.pending);
-        let length = bytes.len() as u64;
         let at = self.in_file;
-        blocking(move || file.write_all_at(&bytes, at)).await?;
-        self.in_file += length;
+        self.pending = blocking(move || file.write_all_at(&bytes, at).map(|()| bytes)).await?;
+        self.in_file += self.pending.len() as u64;
+        self.pending.clear();
         Ok(())
     }
 
@@ -137,13 +144,10 @@ impl HeldBody {
         let left = self.in_file - cursor.offset;
         let Some(file) = self.file.as_ref().filter(|_| left > 0) else { return Ok(None) };
         let file = Arc::clone(file);
-        let length = usize::try_from(left).unwrap_or(usize::MAX).min(FILE_PIECE);
-        let bytes = blocking(move || {
-            let mut bytes = vec![0; length];
-            file.read_exact_at(&mut bytes, cursor.offset).map(|()| bytes)
-        })
-        .await?;
-        Ok(Some((bytes.into(), Cursor { piece: cursor.piece, offset: cursor.offset + length as u64 })))
+        let length = usize::try_from(left).unwrap_or(usize::MAX).min(READ_PIECE);
+        let mut bytes = BytesMut::zeroed(length);
+        let bytes = blocking(move || file.read_exact_at(&mut bytes, cursor.offset).map(|()| bytes)).await?;
+        Ok(Some((bytes.freeze(), Cursor { piece: cursor.piece, offset: cursor.offset + length as u64 })))
     }
 
     /// Whether a place is the end.
