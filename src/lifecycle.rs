@@ -167,7 +167,6 @@ pub fn start(source: Source) -> Result<Running, StartError> {
         access_log,
         temp_dir,
         in_flight: Arc::clone(&in_flight),
-        threads,
         shutdown: stopping,
     };
     let (finished, end) = oneshot::channel();

@@ -15,6 +15,7 @@
 pub mod body_budget;
 pub mod choose;
 pub mod compile;
+pub mod idle;
 pub mod inventory;
 pub mod reload;
 pub mod server;

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use parking_lot::Mutex;
 
+use super::idle::IdlePool;
 use super::inventory::Inventory;
 use crate::policy::circuit::{Admission, Circuit, CircuitPolicy, Outcome, Pass, State, Transition};
 use crate::policy::health::{Change, Health, HealthPolicy};
@@ -51,7 +52,9 @@ pub struct ServerState {
     /// Its metrics.
     pub metrics: ServerMetrics,
     in_flight: AtomicU32,
-    connections: AtomicU32,
+    connections: Arc<AtomicU32>,
+    /// Its idle connections.
+    pub idle: IdlePool,
     /// Copies of what the two state machines say, so that a choice among many takes no lock.
     up: AtomicBool,
     circuit_closed: AtomicBool,
@@ -78,7 +81,8 @@ impl ServerState {
             location,
             metrics,
             in_flight: AtomicU32::new(0),
-            connections: AtomicU32::new(0),
+            connections: Arc::default(),
+            idle: IdlePool::default(),
             up: AtomicBool::new(true),
             circuit_closed: AtomicBool::new(true),
             health: Mutex::new(Health::new(health, born)),
@@ -120,14 +124,10 @@ impl ServerState {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Counts a connection that opened.
-    pub fn connected(&self) {
-        self.connections.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts a connection that closed.
-    pub fn disconnected(&self) {
-        self.connections.fetch_sub(1, Ordering::Relaxed);
+    /// The counter of open connections, for whoever opens and closes them. A connection must not keep its
+    /// server alive, because the server keeps connections.
+    pub fn connection_counter(&self) -> &Arc<AtomicU32> {
+        &self.connections
     }
 
     /// Whether its probes say that it is up, or nothing yet.
@@ -185,7 +185,7 @@ impl ServerState {
     }
 
     /// Notes the addresses that its host name has now; returns whether they changed. An empty list
-    /// is ignored: the last good one stays.
+    /// is ignored: the last good one stays. Idle connections to the old ones are closed.
     pub fn resolved(&self, mut addresses: Vec<SocketAddr>) -> bool {
         addresses.sort_unstable();
         addresses.dedup();
@@ -193,6 +193,7 @@ impl ServerState {
             return false;
         }
         self.addresses.store(Arc::new(addresses));
+        self.idle.clear();
         true
     }
 

@@ -1,18 +1,14 @@
 //! One try at one server: the choice, the connection, and the verdict when it fails.
 
-use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
 
 use http::HeaderMap;
-use pingora_core::protocols::TcpKeepalive;
-use pingora_core::upstreams::peer::{HttpPeer, Tracer, Tracing};
-use pingora_error::{Error, ErrorType, Result};
-use pingora_proxy::Session;
 
-use super::classify;
-use super::context::{Attempt, RequestContext};
-use super::service::Service;
+use super::context::{Attempt, Exchange, RequestContext, Stop};
+use super::exchange::{Broken, Traffic, request_length};
+use super::server::{ConnectFault, Order, RequestHead, Server};
+use super::{body_scan, headers, reply};
 use crate::clock;
 use crate::fleet::choose::{Ask, choose};
 use crate::fleet::server::ServerState;
@@ -20,58 +16,69 @@ use crate::fleet::snapshot::{HashOn, Route, Upstream};
 use crate::policy::balance::consistent_hash::hash_key;
 use crate::policy::balance::scramble;
 use crate::policy::failure::Reason;
-use crate::policy::retry::{Context, Decision, Failure};
+use crate::policy::retry::{Context, Decision, Failure, GiveUp};
 
-/// Requests that share one HTTP/2 connection to a server.
-const HTTP2_STREAMS: usize = 100;
-
-/// Chooses a server and says how to reach it.
-pub fn choose_peer(session: &Session, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
-    let Some(route) = ctx.route.clone() else { return fail(ctx, Reason::NoRoute) };
+/// Tries servers until one has answered or the rule of retries says that it is enough.
+///
+/// # Errors
+/// When the client has not got a whole answer.
+pub async fn run(exchange: &mut Exchange<'_>, route: &Arc<Route>) -> Result<(), Stop> {
     loop {
-        let now = clock::now();
-        let ask = Ask {
-            model: ctx.model.as_deref(),
-            key: hash_of(&route.upstream, &session.req_header().headers, ctx),
-            tried: &ctx.tried,
-            now,
+        let server = begin(exchange, route)?;
+        let Err(broken) = once(exchange, route, &server).await else {
+            return Ok(());
         };
-        let chosen = match choose(&route.upstream, ask) {
-            Ok(chosen) => chosen,
-            // An attempt before this one failed: that is what the client is told.
-            Err(_) if ctx.attempt.is_some() => {
-                let before = ctx.reason.unwrap_or(Reason::NoServer);
-                return fail(ctx, before);
+        let reason = broken.reason;
+        exchange.ctx.reason = Some(reason);
+        if broken.failure != Failure::StaleConnection {
+            judge(&mut exchange.ctx, reason);
+        }
+        match decision(exchange, broken.failure) {
+            Decision::Retry => {}
+            Decision::RetryFresh => {
+                exchange.ctx.stale_retried = true;
+                exchange.ctx.attempts = exchange.ctx.attempts.saturating_sub(1);
+                // The server itself did nothing wrong.
+                exchange.ctx.tried.pop();
             }
-            Err(reason) => return fail(ctx, reason),
-        };
-        ctx.reason = None;
-        ctx.attempts += 1;
-        ctx.body_in = 0;
-        ctx.sent = false;
-        let attempt = Attempt::new(chosen, now);
-        let server = Arc::clone(attempt.slot.server());
-        ctx.tried.push(attempt.index);
-        ctx.attempt = Some(attempt);
-        if let Some(address) = server.address() {
-            return Ok(Box::new(peer(&route, &server, address)));
+            Decision::GiveUp(why) => {
+                tracing::debug!(reason = reason.as_str(), why = why.as_str(), "attempt failed");
+                return Err(reply::give_up(&exchange.ctx, reason));
+            }
         }
-        // A host name without an address is a server that cannot be connected to.
-        judge(ctx, Reason::ConnectFailed);
-        ctx.reason = Some(Reason::ConnectFailed);
-        if ctx.attempts >= route.retry.attempts {
-            return fail(ctx, Reason::ConnectFailed);
-        }
+        exchange.body.rewind();
+        exchange.service.metrics.retried(&route.upstream.name, reason);
     }
 }
 
-fn fail<T>(ctx: &mut RequestContext, reason: Reason) -> Result<T> {
-    ctx.reason = Some(reason);
-    Error::e_explain(ErrorType::HTTPStatus(reason.status().unwrap_or(502)), reason.as_str())
+/// Chooses a server and takes a place on it.
+fn begin(exchange: &mut Exchange<'_>, route: &Arc<Route>) -> Result<Arc<ServerState>, Stop> {
+    let ctx = &mut exchange.ctx;
+    let now = clock::now();
+    let ask = Ask {
+        model: ctx.model.as_deref(),
+        key: hash_of(&route.upstream, &exchange.head.headers, ctx),
+        tried: &ctx.tried,
+        now,
+    };
+    let chosen = match choose(&route.upstream, ask) {
+        Ok(chosen) => chosen,
+        // An attempt before this one failed: that is what the client is told.
+        Err(_) if ctx.attempt.is_some() => return Err(reply::give_up(ctx, ctx.reason.unwrap_or(Reason::NoServer))),
+        Err(reason) => return Err(reply::give_up(ctx, reason)),
+    };
+    ctx.reason = None;
+    ctx.attempts += 1;
+    ctx.body_in = 0;
+    let attempt = Attempt::new(chosen, now);
+    let server = Arc::clone(attempt.slot.server());
+    ctx.tried.push(attempt.index);
+    ctx.attempt = Some(attempt);
+    Ok(server)
 }
 
 fn hash_of(upstream: &Upstream, headers: &HeaderMap, ctx: &RequestContext) -> u64 {
-    let client = || ctx.connection.as_ref().map_or(0, |connection| hash_key(connection.client_ip.as_bytes()));
+    let client = || hash_key(ctx.connection.client_ip.as_bytes());
     match &upstream.balance.hash_on {
         HashOn::ClientIp => client(),
         HashOn::Model => ctx.model.as_deref().map_or_else(client, |model| hash_key(model.as_bytes())),
@@ -79,170 +86,82 @@ fn hash_of(upstream: &Upstream, headers: &HeaderMap, ctx: &RequestContext) -> u6
     }
 }
 
-fn peer(route: &Route, server: &Arc<ServerState>, address: std::net::SocketAddr) -> HttpPeer {
-    let location = &server.location;
-    // An empty SNI would switch certificate verification off.
-    let sni = if location.tls { location.host.clone() } else { String::new() };
-    let mut peer = HttpPeer::new(address, location.tls, sni);
-    let timeouts = &route.timeouts;
-    let options = &mut peer.options;
-    options.connection_timeout = Some(timeouts.connect);
-    options.total_connection_timeout = location.tls.then(|| timeouts.connect + timeouts.tls);
-    // Reads are limited by the request's own deadline, which knows what it waits for.
-    options.read_timeout = None;
-    options.write_timeout = Some(timeouts.write);
-    let surplus = server.connections() > route.upstream.max_idle;
-    options.idle_timeout = Some(if surplus { Duration::ZERO } else { route.upstream.idle_timeout });
-    options.tcp_keepalive = Some(TcpKeepalive {
-        idle: Duration::from_secs(60),
-        interval: Duration::from_secs(10),
-        count: 6,
-        #[cfg(target_os = "linux")]
-        user_timeout: Duration::ZERO,
-    });
-    options.tracer = Some(Tracer(Box::new(Counted(Arc::clone(server)))));
-    if route.upstream.http2 {
-        options.set_http_version(2, 2);
-        options.max_h2_streams = HTTP2_STREAMS;
-    }
-    peer
-}
-
-/// Counts the open connections of a server.
-#[derive(Clone)]
-struct Counted(Arc<ServerState>);
-
-impl std::fmt::Debug for Counted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0.name())
-    }
-}
-
-impl Tracing for Counted {
-    fn on_connected(&self) {
-        self.0.connected();
-    }
-
-    fn on_disconnected(&self) {
-        self.0.disconnected();
-    }
-
-    fn boxed_clone(&self) -> Box<dyn Tracing> {
-        Box::new(self.clone())
-    }
-}
-
-/// The request is about to be sent: from now on the server's time counts.
-pub fn sending(ctx: &RequestContext) {
-    if let Some(route) = &ctx.route {
-        ctx.deadline.phase(clock::now() + route.timeouts.first_byte);
-    }
-}
-
-/// A connection to the server stands.
-pub fn connected(ctx: &RequestContext, http1: bool, server: RawFd) {
-    // Over HTTP/2, on either side, the connection is not this request's alone.
-    let alone = http1 && ctx.route.as_ref().is_some_and(|route| !route.upstream.http2);
-    if let Some(connection) = ctx.connection.as_ref().filter(|_| alone) {
-        connection.watch.arm(server);
-    }
-}
-
-/// The connection to the server is not watched any more.
-pub fn disconnected(ctx: &RequestContext) {
-    if let Some(connection) = &ctx.connection {
-        connection.watch.disarm();
-    }
-}
-
-/// The server could not be connected to: nothing was sent.
-pub fn failed_to_connect(
-    service: &Service,
-    session: &mut Session,
-    ctx: &mut RequestContext,
-    error: Box<Error>,
-) -> Box<Error> {
-    let mut error = error.into_up();
-    let reason = match classify::reason(&error, ctx) {
-        reason @ (Reason::ConnectTimeout | Reason::TlsFailed) => reason,
-        _ => Reason::ConnectFailed,
+/// One attempt, from the connection to the last byte.
+async fn once(exchange: &mut Exchange<'_>, route: &Route, server: &Arc<ServerState>) -> Result<(), Broken> {
+    let order = Order {
+        server,
+        upstream: &route.upstream,
+        timeouts: &route.timeouts,
+        fresh: exchange.ctx.stale_retried,
+        now: clock::now(),
     };
-    // What timed out while connecting with TLS may have been either; the handshake has its own word.
-    decide(service, session, ctx, &mut error, reason, Failure::Connect);
-    error
+    let mut connection = connect(exchange, order).await?;
+    if route.upstream.http2 && body_scan::answer_expectation(exchange).await.is_err() {
+        return Err(Reason::ClientClosed.into());
+    }
+    let length = request_length(exchange);
+    headers::for_server(&mut exchange.head, route, server, length);
+    connection.send(
+        &RequestHead {
+            method: &exchange.head.method,
+            target: exchange.head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
+            tls: server.location.tls,
+            headers: &exchange.head.headers,
+        },
+        length,
+    );
+    let traffic = Traffic::new(exchange, &mut connection, route.timeouts, route.body_limit);
+    traffic.run().await?;
+    let order = Order { now: clock::now(), ..order };
+    exchange.service.connector.give_back(connection, order);
+    Ok(())
 }
 
-/// The attempt failed after it was connected.
-pub fn failed(
-    service: &Service,
-    session: &mut Session,
-    ctx: &mut RequestContext,
-    mut error: Box<Error>,
-    reused: bool,
-) -> Box<Error> {
-    let reason = classify::reason(&error, ctx);
-    let failure = classify::failure(reason, &error, ctx, reused);
-    decide(service, session, ctx, &mut error, reason, failure);
-    error
-}
-
-fn decide(
-    service: &Service,
-    session: &mut Session,
-    ctx: &mut RequestContext,
-    error: &mut Error,
-    reason: Reason,
-    failure: Failure,
-) {
-    disconnected(ctx);
-    ctx.reason = Some(reason);
-    if failure != Failure::StaleConnection {
-        judge(ctx, reason);
+/// A connection, unless the client leaves or time is up before.
+async fn connect(exchange: &mut Exchange<'_>, order: Order<'_>) -> Result<Server, Broken> {
+    if let Some(idle) = exchange.service.connector.idle(order) {
+        return Ok(idle);
     }
-    let decision = decision(session, ctx, failure);
-    error.retry = pingora_error::RetryType::Decided(matches!(decision, Decision::Retry | Decision::RetryFresh));
-    match decision {
-        Decision::Retry => {
-            ctx.deadline.begin(total_deadline(ctx));
+    let end = exchange.ctx.end();
+    let Exchange { service, client, timer, .. } = exchange;
+    let mut connecting = std::pin::pin!(service.connector.connect(order));
+    let done = timer.limit(end, |cx| {
+        if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
+            return Poll::Ready(Some(connected));
         }
-        Decision::RetryFresh => {
-            ctx.stale_retried = true;
-            ctx.attempts = ctx.attempts.saturating_sub(1);
-            // The server itself did nothing wrong.
-            ctx.tried.pop();
-        }
-        Decision::GiveUp(why) => {
-            tracing::debug!(reason = reason.as_str(), why = why.as_str(), %error, "attempt failed");
-            return;
-        }
-    }
-    if let Some(route) = &ctx.route {
-        service.metrics.retried(&route.upstream.name, reason);
+        client.poll_left(cx, true).map(|()| None)
+    });
+    match done.await {
+        None => Err(Reason::RequestTimeout.into()),
+        Some(None) => Err(Reason::ClientClosed.into()),
+        Some(Some(connected)) => connected.map_err(|fault| Broken {
+            reason: match fault {
+                ConnectFault::Failed => Reason::ConnectFailed,
+                ConnectFault::TimedOut => Reason::ConnectTimeout,
+                ConnectFault::Tls => Reason::TlsFailed,
+            },
+            failure: Failure::Connect,
+        }),
     }
 }
 
-fn total_deadline(ctx: &RequestContext) -> Option<std::time::Instant> {
-    let limit = ctx.route.as_ref()?.timeouts.request?;
-    Some(ctx.started + limit)
-}
-
-fn decision(session: &mut Session, ctx: &RequestContext, failure: Failure) -> Decision {
-    let Some(route) = &ctx.route else { return Decision::GiveUp(crate::policy::retry::GiveUp::NoOtherServer) };
-    let started = session.response_written().is_some_and(|header| !header.status.is_informational());
+fn decision(exchange: &Exchange<'_>, failure: Failure) -> Decision {
+    let ctx = &exchange.ctx;
+    let Some(route) = &ctx.route else { return Decision::GiveUp(GiveUp::NoOtherServer) };
     let context = Context {
         attempts_made: ctx.attempts,
         stale_retried: ctx.stale_retried,
         method_idempotent: ctx.idempotent,
-        body_held: !session.as_downstream().retry_buffer_truncated(),
-        response_started: started,
+        body_held: exchange.body.is_kept(),
+        response_started: ctx.status.is_some(),
         another_server: route.upstream.servers.len() > ctx.tried.len(),
     };
     route.retry.decide(failure, context)
 }
 
-/// Whether a status would be tried again, so that it is not passed on yet.
-pub fn would_retry_status(session: &mut Session, ctx: &RequestContext, status: u16) -> bool {
-    decision(session, ctx, Failure::Status(status)) == Decision::Retry
+/// Whether a failure would be tried again, so that the answer is not passed on yet.
+pub fn would_retry(exchange: &Exchange<'_>, failure: Failure) -> bool {
+    decision(exchange, failure) == Decision::Retry
 }
 
 /// Tells the server's circuit and metrics how the attempt ended; once for each attempt.

@@ -1,23 +1,15 @@
 //! Reads as much of a request body as is needed before a server can be chosen.
 //!
-//! Up to 64 KiB Pingora keeps what was read and sends it again by itself; that is the common case, a
-//! model near the front. What is longer is held here and given back by [`super::replay`].
+//! Nearly always that is the first few hundred bytes, which came with the head.
 
-use std::sync::Arc;
-use std::time::Duration;
+use http::header;
 
-use bytes::Bytes;
-use http::{Version, header};
-use pingora_error::{Error, ErrorType};
-use pingora_proxy::Session;
-
-use super::classify;
-use super::context::RequestContext;
-use super::held_body::{HeldBody, HoldError};
-use super::replay::{self, Limits};
+use super::client::ClientFault;
+use super::context::{Exchange, RequestContext, Stop};
+use super::held_body::HoldError;
 use super::reply;
-use super::request::{Stop, too_large};
-use super::service::Service;
+use super::request::too_large;
+use crate::clock;
 use crate::ollama::endpoint::ModelSource;
 use crate::ollama::multipart::MultipartScan;
 use crate::ollama::scan::{ModelScan, Progress};
@@ -42,11 +34,11 @@ enum Scan {
 }
 
 impl Scan {
-    fn of(session: &Session, source: ModelSource) -> Self {
+    fn of(headers: &http::HeaderMap, source: ModelSource) -> Self {
         if let Some(want) = source.want() {
             return Self::Json(ModelScan::new(want));
         }
-        let content_type = session.get_header(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         match (source, content_type.and_then(MultipartScan::of_content_type)) {
             (ModelSource::Multipart, Some(form)) => Self::Form(form),
             _ => Self::Nothing,
@@ -75,85 +67,32 @@ impl Scan {
 ///
 /// # Errors
 /// When the body is too large, too slow, cannot be held, or the client left.
-pub async fn find_model(
-    service: &Service,
-    session: &mut Session,
-    ctx: &mut RequestContext,
-    need: BodyNeed,
-) -> Result<Option<String>, Stop> {
-    if ctx.home.is_some() || session.is_upgrade_req() || session.is_body_empty() {
+pub async fn find_model(exchange: &mut Exchange<'_>, need: BodyNeed) -> Result<Option<String>, Stop> {
+    let nothing_came = exchange.body.length() == 0 && exchange.client.body_is_done();
+    if exchange.ctx.wants_upgrade || nothing_came || (exchange.body.is_held() && !need.whole) {
         return Ok(None);
     }
-    let mut scan = Scan::of(session, need.source);
+    let mut scan = Scan::of(&exchange.head.headers, need.source);
     if matches!(scan, Scan::Nothing) && !need.whole {
         return Ok(None);
     }
-    answer_expectation(session).await?;
-    session.enable_retry_buffering();
-    let http2_limits = http2_limits(session, ctx);
-    let mut pieces = Pieces::default();
-    if let Some(already) = session.get_retry_buffer() {
-        // A look before this one read the beginning: it stands in Pingora's buffer.
-        scan.push(&already);
-        pieces.push(service, ctx, already).await?;
-    }
+    answer_expectation(exchange).await?;
     let mut wanted = true;
-    while wanted && !session.is_body_done() {
-        let Some(bytes) = read(session, ctx, http2_limits.as_ref()).await? else { break };
-        if pieces.length + bytes.len() as u64 > need.limit {
-            return Err(too_large(ctx).into());
+    // A look before this one may have read the beginning.
+    for piece in exchange.body.short() {
+        wanted = scan.push(piece) || need.whole;
+    }
+    while wanted && let Some(bytes) = read(exchange).await? {
+        if exchange.body.length() + bytes.len() as u64 > need.limit {
+            return Err(too_large(&exchange.ctx).into());
         }
-        let more = scan.push(&bytes);
-        pieces.push(service, ctx, bytes).await?;
-        wanted = more || need.whole;
+        wanted = scan.push(&bytes) || need.whole;
+        let (service, snapshot) = (exchange.service, &exchange.ctx.snapshot);
+        let held = exchange.body.hold(bytes, || service.hold_rules(snapshot)).await;
+        held.map_err(|error| cannot_hold(&exchange.ctx, &error))?;
     }
-    if session.retry_buffer_truncated() {
-        let body = pieces.into_held(service, ctx).await?;
-        ctx.home = Some(replay::install(session, Some(body), http2_limits));
-    }
+    exchange.body.settle().await.map_err(|error| cannot_hold(&exchange.ctx, &error))?;
     Ok(scan.model())
-}
-
-/// What was read so far. As long as Pingora's own buffer may do, nothing is counted as held.
-#[derive(Default)]
-struct Pieces {
-    small: Vec<Bytes>,
-    held: Option<HeldBody>,
-    length: u64,
-}
-
-/// What Pingora keeps itself.
-const PINGORA_BUFFER: u64 = 64 << 10;
-
-impl Pieces {
-    async fn push(&mut self, service: &Service, ctx: &RequestContext, bytes: Bytes) -> Result<(), Stop> {
-        self.length += bytes.len() as u64;
-        if self.held.is_none() && self.length <= PINGORA_BUFFER {
-            self.small.push(bytes);
-            return Ok(());
-        }
-        let result = async {
-            let held = self.held.get_or_insert_with(|| HeldBody::new(service.hold_rules(ctx)));
-            for piece in self.small.drain(..) {
-                held.push(piece).await?;
-            }
-            held.push(bytes).await
-        };
-        result.await.map_err(|error| cannot_hold(ctx, &error))
-    }
-
-    async fn into_held(self, service: &Service, ctx: &RequestContext) -> Result<HeldBody, Stop> {
-        let Self { small, held, .. } = self;
-        let mut held = held.unwrap_or_else(|| HeldBody::new(service.hold_rules(ctx)));
-        let result = async {
-            for piece in small {
-                held.push(piece).await?;
-            }
-            held.complete().await
-        };
-        result.await.map_err(|error| cannot_hold(ctx, &error))?;
-        Ok(held)
-    }
 }
 
 fn cannot_hold(ctx: &RequestContext, error: &HoldError) -> Stop {
@@ -168,43 +107,29 @@ fn cannot_hold(ctx: &RequestContext, error: &HoldError) -> Stop {
     }
 }
 
-async fn read(session: &mut Session, ctx: &RequestContext, limits: Option<&Limits>) -> Result<Option<Bytes>, Stop> {
-    let reading = session.downstream_session.read_request_body();
-    let read = match limits {
-        None => reading.await,
-        Some(limits) => match tokio::time::timeout(limits.body, reading).await {
-            Ok(read) => read,
-            Err(_) => Error::e_explain(ErrorType::ReadTimedout, "silence inside the request body"),
-        },
-    };
-    read.map_err(|error| {
-        let error = error.into_down();
-        match classify::of_client(&error, ctx) {
-            Reason::BodyTimeout => {
-                reply::problem(ctx, Reason::BodyTimeout, "the request body paused for too long").into()
-            }
-            Reason::BadRequest => reply::problem(ctx, Reason::BadRequest, "malformed request body").into(),
-            Reason::RequestTimeout => reply::problem(ctx, Reason::RequestTimeout, "the request took too long").into(),
-            _ => Stop::Broken(error),
+async fn read(exchange: &mut Exchange<'_>) -> Result<Option<bytes::Bytes>, Stop> {
+    let silence = clock::now() + exchange.listener.body_timeout;
+    let end = exchange.ctx.end();
+    let at = end.map_or(silence, |end| end.min(silence));
+    let Exchange { client, timer, ctx, .. } = exchange;
+    match timer.limit(Some(at), |cx| client.poll_body(cx)).await {
+        Some(Ok(piece)) => Ok(piece),
+        Some(Err(ClientFault::Malformed)) => {
+            Err(reply::problem(ctx, Reason::BadRequest, "malformed request body").into())
         }
-    })
+        Some(Err(ClientFault::Gone)) => Err(Stop::Broken(Reason::ClientClosed)),
+        None if end.is_some_and(|end| end <= at) => {
+            Err(reply::problem(ctx, Reason::RequestTimeout, "the request took too long").into())
+        }
+        None => Err(reply::problem(ctx, Reason::BodyTimeout, "the request body paused for too long").into()),
+    }
 }
 
 /// A client that waits for permission gets it from us, since we want the body before a server is known.
-async fn answer_expectation(session: &mut Session) -> Result<(), Stop> {
-    if session.get_header(header::EXPECT).is_some() {
-        session.downstream_session.write_continue_response().await.map_err(|error| Stop::Broken(error.into_down()))?;
-        session.req_header_mut().remove_header(&header::EXPECT);
+pub async fn answer_expectation(exchange: &mut Exchange<'_>) -> Result<(), Stop> {
+    if exchange.head.headers.remove(header::EXPECT).is_some() {
+        let allowed = exchange.client.allow_body().await;
+        allowed.map_err(|_| Stop::Broken(Reason::ClientClosed))?;
     }
     Ok(())
-}
-
-/// Over HTTP/2 nobody underneath keeps the time limits.
-pub fn http2_limits(session: &Session, ctx: &RequestContext) -> Option<Limits> {
-    if session.req_header().version != Version::HTTP_2 {
-        return None;
-    }
-    let listener = ctx.connection.as_ref().and_then(|connection| ctx.snapshot.listeners.get(connection.listener));
-    let body = listener.map_or(Duration::from_secs(30), |listener| listener.body_timeout);
-    Some(Limits { deadline: Arc::clone(&ctx.deadline), body })
 }

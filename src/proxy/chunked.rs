@@ -1,8 +1,10 @@
-//! Strict chunk framing (RFC 9112 7.1), checked as bytes pass and without copying them.
+//! Strict chunk framing (RFC 9112 7.1), taken off as bytes arrive and without copying them.
 //!
 //! Lenient readers accept `0x2`, an empty size, a bare LF or data longer than its chunk, and each
 //! reads another message. This one accepts exactly the grammar: 1 to 16 hexadecimal digits, an
 //! optional extension, CRLF, data, CRLF, the last chunk, trailer fields, CRLF.
+
+use bytes::{Buf, Bytes, BytesMut};
 
 /// Bytes that all extensions of one chunk, or all trailer fields, may take.
 const MAX_EXTRA: usize = 4096;
@@ -62,23 +64,25 @@ impl ChunkFraming {
         self.state == State::Done
     }
 
-    /// Takes the next bytes; returns how many of them belong to this body.
+    /// Takes the next piece of data out of what arrived; `None` when more must arrive first, or the body is
+    /// complete. What stands behind the body stays.
     ///
     /// # Errors
-    /// When they break the grammar.
-    pub fn advance(&mut self, bytes: &[u8]) -> Result<usize, MalformedChunk> {
+    /// When the bytes break the grammar.
+    pub fn take(&mut self, arrived: &mut BytesMut) -> Result<Option<Bytes>, MalformedChunk> {
         let mut at = 0;
-        while at < bytes.len() && self.state != State::Done {
+        while at < arrived.len() && self.state != State::Done {
             if let State::Data { left } = self.state {
-                let take = left.min((bytes.len() - at) as u64);
-                at += take as usize;
+                arrived.advance(at);
+                let take = left.min(arrived.len() as u64);
                 self.state = if take == left { State::DataReturn } else { State::Data { left: left - take } };
-                continue;
+                return Ok(Some(arrived.split_to(take as usize).freeze()));
             }
-            self.state = self.step(bytes[at])?;
+            self.state = self.step(arrived[at])?;
             at += 1;
         }
-        Ok(at)
+        arrived.advance(at);
+        Ok(None)
     }
 
     fn step(&self, byte: u8) -> Result<State, MalformedChunk> {
@@ -115,15 +119,22 @@ impl ChunkFraming {
 mod tests {
     use super::*;
 
+    /// Feeds bytes; how many of them belong to the body.
+    fn advance(framing: &mut ChunkFraming, bytes: &[u8]) -> Result<usize, MalformedChunk> {
+        let mut arrived = BytesMut::from(bytes);
+        while framing.take(&mut arrived)?.is_some() {}
+        Ok(bytes.len() - arrived.len())
+    }
+
     /// The verdict at once and split at every byte: how many bytes belong to the body, if it is whole.
     fn verdict(bytes: &[u8]) -> Result<Option<usize>, MalformedChunk> {
         let mut whole = ChunkFraming::default();
-        let at_once = whole.advance(bytes).map(|taken| whole.is_done().then_some(taken));
+        let at_once = advance(&mut whole, bytes).map(|taken| whole.is_done().then_some(taken));
         let mut split = ChunkFraming::default();
         let mut taken = 0;
         let mut bytewise = Ok(());
         for byte in bytes {
-            match split.advance(std::slice::from_ref(byte)) {
+            match advance(&mut split, std::slice::from_ref(byte)) {
                 Ok(n) => taken += n,
                 Err(error) => {
                     bytewise = Err(error);

@@ -1,55 +1,36 @@
-//! One client connection: waits for a request head, checks it, hands it to Pingora, and again.
-//!
-//! The head is read here rather than by Pingora, because Pingora limits each read and not the whole
-//! head, accepts a megabyte of fields, and keeps a buffer for every idle connection. Pingora gets
-//! the checked head as bytes that "were read already" and parses nothing else.
+//! One client connection: waits for a request head, checks it, serves the request, and again.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
-use pingora_core::apps::{HttpServerApp, ServerApp};
-use pingora_core::protocols::Stream;
-use pingora_core::protocols::http::ServerSession;
-use pingora_core::server::ShutdownWatch;
-use pingora_proxy::HttpProxy;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::client_stream::{ClientStream, Connection};
-use super::deadline::LazyTimer;
+use super::client::{Client, ClientSocket, Http1};
+use super::context::Connection;
 use super::head::{self, Framing, HeadLimits, Violation};
 use super::service::Service;
-use super::watchdog::look_after;
+use super::timer::LazyTimer;
+use super::{http2, message};
 use crate::clock;
 use crate::fleet::snapshot::ListenerSettings;
-use crate::fleet::store::Store;
 use crate::ollama::dialect::{Dialect, error_body};
 use crate::policy::failure::Reason;
-use crate::telemetry::metrics::Metrics;
-
-/// Most request heads fit; a larger one, or a body behind it, grows the buffer. It lives as long as the
-/// request, so a stream pays for every byte of it.
-const HEAD_BUFFER: usize = 1024;
-/// By how much the buffer grows.
-const HEAD_GROWTH: usize = 8192;
 
 /// What all connections of a listener share.
 pub struct Acceptor {
-    /// Pingora's engine with our hooks.
-    pub proxy: Arc<HttpProxy<Service>>,
-    /// The configuration in force.
-    pub store: Arc<Store>,
-    /// Metrics of the process.
-    pub metrics: Arc<Metrics>,
+    /// What all requests share.
+    pub service: Arc<Service>,
     /// Index of the listener in the snapshot.
     pub listener: usize,
-    /// Turns true when no new request may begin.
-    pub shutdown: ShutdownWatch,
 }
 
 /// What came on a connection that was waiting.
 enum Next {
-    Request { head: BytesMut, rest: BytesMut, framing: Framing },
+    Request(BytesMut, Framing),
+    /// The preface of HTTP/2, up to where an HTTP/1 head would end.
     Http2(BytesMut),
     Refused(Violation),
     Closed,
@@ -57,47 +38,42 @@ enum Next {
 
 impl Acceptor {
     /// Serves one connection to its end.
-    pub async fn serve(self: Arc<Self>, tcp: TcpStream, client: std::net::SocketAddr) {
+    pub async fn serve(self: Arc<Self>, tcp: TcpStream, client: SocketAddr) {
         let _open = self.count();
-        let connection = Arc::new(Connection::new(tcp, client, self.listener));
-        let Ok(mut stream) = ClientStream::new(Arc::clone(&connection)).map(Box::new) else { return };
+        let facts = Arc::new(Connection::new(client, self.listener));
+        let mut connection = Http1::new(ClientSocket::Plain(tcp));
         let mut timer = LazyTimer::default();
         let mut first = true;
         loop {
-            let Some(settings) = self.store.load().listeners.get(self.listener).cloned() else { return };
-            match self.next(&mut stream, &settings, first).await {
+            let snapshot = self.service.store.pin();
+            let Some(listener) = snapshot.listeners.get(self.listener).map(Arc::clone) else { return };
+            let (head, framing) = match self.next(&mut connection, &mut timer, &listener, first).await {
                 Next::Closed => return,
-                Next::Refused(violation) => {
-                    self.metrics.refused(reason_of(&violation));
-                    stream.refuse(&refusal(&violation)).await;
-                    return;
-                }
-                Next::Http2(bytes) if settings.h2c => {
-                    stream.begin_http2(bytes);
-                    self.proxy.process_new(stream as Stream, &self.shutdown).await;
-                    return;
+                Next::Refused(violation) => return self.refuse(connection, &violation).await,
+                Next::Http2(preface) if listener.h2c => {
+                    return http2::serve(&self.service, connection, preface, &facts).await;
                 }
                 Next::Http2(_) => {
                     let violation = Violation { status: 400, what: "HTTP/2 is not enabled on this listener" };
-                    self.metrics.refused(reason_of(&violation));
-                    stream.refuse(&refusal(&violation)).await;
-                    return;
+                    return self.refuse(connection, &violation).await;
                 }
-                Next::Request { head, rest, framing } => {
-                    let Ok(head) = stream.begin_request(head, framing, rest, settings.body_timeout) else {
-                        let violation = Violation { status: 400, what: "malformed chunked body" };
-                        self.metrics.refused(reason_of(&violation));
-                        stream.refuse(&refusal(&violation)).await;
-                        return;
-                    };
-                    let mut session = ServerSession::new_http1(stream as Stream);
-                    session.set_pipelined_prefix(head);
-                    let request = self.proxy.process_new_http(session, &self.shutdown);
-                    let Some(reused) = look_after(request, &connection, &mut timer).await else { return };
-                    let (used, _) = reused.consume();
-                    let Ok(used) = used.into_any().downcast::<ClientStream>() else { return };
-                    stream = used;
+                Next::Request(head, framing) => (head, framing),
+            };
+            let Some(head) = message::request(&head.freeze()) else {
+                let violation = Violation { status: 400, what: "malformed request target" };
+                return self.refuse(connection, &violation).await;
+            };
+            connection.begin(head.version, &head.headers, framing, !listener.keepalive.is_zero());
+            let wants_upgrade = framing == Framing::Upgrade;
+            let client = Client::Http1(&mut connection);
+            // A request begins on the configuration that is in force when its head is complete.
+            let snapshot = self.service.store.pin();
+            self.service.serve(client, head, &facts, listener, snapshot, wants_upgrade, &mut timer).await;
+            if !connection.can_continue() {
+                if connection.must_linger() {
+                    connection.linger().await;
                 }
+                return;
             }
             first = false;
         }
@@ -105,38 +81,48 @@ impl Acceptor {
 
     /// Counts the connection until the returned guard is dropped.
     fn count(&self) -> impl Drop + use<> {
-        struct Open(Arc<Metrics>);
+        struct Open(Arc<crate::telemetry::metrics::Metrics>);
         impl Drop for Open {
             fn drop(&mut self) {
                 self.0.connections.dec();
             }
         }
-        self.metrics.accepted.inc();
-        self.metrics.connections.inc();
-        Open(Arc::clone(&self.metrics))
+        let metrics = &self.service.metrics;
+        metrics.accepted.inc();
+        metrics.connections.inc();
+        Open(Arc::clone(metrics))
+    }
+
+    /// Answers a head that is refused, and closes.
+    async fn refuse(&self, mut connection: Http1, violation: &Violation) {
+        self.service.metrics.refused(reason_of(violation));
+        let answer = refusal(violation);
+        if matches!(tokio::time::timeout(REFUSAL, connection.socket.write_all(&answer)).await, Ok(Ok(()))) {
+            connection.linger().await;
+        }
     }
 
     /// Waits for the next head.
-    async fn next(&self, stream: &mut ClientStream, settings: &ListenerSettings, first: bool) -> Next {
-        let mut buffer = stream.take_held();
-        if buffer.is_empty() {
-            let patience = if first { settings.header_timeout } else { settings.keepalive };
-            buffer = match self.first_bytes(stream, clock::now() + patience).await {
-                Some(bytes) => bytes,
-                None => return Next::Closed,
-            };
-        }
-        let deadline = clock::now() + settings.header_timeout;
-        let limits =
-            HeadLimits { bytes: settings.header_bytes, fields: settings.header_fields, target: settings.target_bytes };
-        match read_head(stream, buffer, limits, deadline).await {
-            Ok(Some((head, rest))) if &head[..] == head::H2_PREFACE_HEAD => {
-                let mut bytes = head;
-                bytes.unsplit(rest);
-                Next::Http2(bytes)
+    async fn next(
+        &self,
+        connection: &mut Http1,
+        timer: &mut LazyTimer,
+        listener: &ListenerSettings,
+        first: bool,
+    ) -> Next {
+        if connection.input.bytes.is_empty() {
+            let patience = if first { listener.header_timeout } else { listener.keepalive };
+            if !self.first_bytes(connection, timer, clock::now() + patience).await {
+                return Next::Closed;
             }
-            Ok(Some((head, rest))) => match head::check(&head, limits) {
-                Ok(framing) => Next::Request { head, rest, framing },
+        }
+        let deadline = clock::now() + listener.header_timeout;
+        let limits =
+            HeadLimits { bytes: listener.header_bytes, fields: listener.header_fields, target: listener.target_bytes };
+        match read_head(connection, timer, limits, deadline).await {
+            Ok(Some(head)) if &head[..] == head::H2_PREFACE_HEAD => Next::Http2(head),
+            Ok(Some(head)) => match head::check(&head, limits) {
+                Ok(framing) => Next::Request(head, framing),
                 Err(violation) => Next::Refused(violation),
             },
             Ok(None) => Next::Closed,
@@ -144,85 +130,58 @@ impl Acceptor {
         }
     }
 
-    /// The first bytes of a request; `None` when none came before the deadline, or the client left. No
-    /// buffer exists while it waits.
-    async fn first_bytes(&self, stream: &mut ClientStream, deadline: Instant) -> Option<BytesMut> {
-        // Readiness may be left over from before: only a read tells.
-        while self.wait(stream, deadline).await? {
-            let mut buffer = BytesMut::with_capacity(HEAD_BUFFER);
-            match stream.try_read(&mut buffer) {
-                Ok(Some(0)) | Err(_) => return None,
-                Ok(Some(_)) => return Some(buffer),
-                Ok(None) => {}
-            }
-        }
-        None
-    }
-
-    /// Whether bytes came before the deadline; `None` when the process is shutting down.
-    async fn wait(&self, stream: &mut ClientStream, deadline: Instant) -> Option<bool> {
-        if *self.shutdown.borrow() {
-            return None;
-        }
-        let mut shutdown = self.shutdown.clone();
-        tokio::select! {
-            biased;
-            readable = stream.wait_readable(deadline) => Some(readable.unwrap_or(false)),
-            _ = shutdown.wait_for(|stop| *stop) => None,
-        }
+    /// Whether the first bytes of a request came before the deadline and before the process stops.
+    async fn first_bytes(&self, connection: &mut Http1, timer: &mut LazyTimer, deadline: Instant) -> bool {
+        let mut shutdown = self.service.shutdown.clone();
+        let mut stopping = std::pin::pin!(shutdown.wait_for(|stop| *stop));
+        let Http1 { socket, input, .. } = connection;
+        let came = timer.limit(Some(deadline), |cx| match input.poll_fill(socket, cx) {
+            std::task::Poll::Ready(came) => std::task::Poll::Ready(came.is_ok_and(|count| count > 0)),
+            std::task::Poll::Pending => stopping.as_mut().poll(cx).map(|_| false),
+        });
+        came.await.unwrap_or(false)
     }
 }
 
-/// Reads until the head is complete; `None` when the client left without sending anything.
+/// Takes the head once it is complete; `None` when the client left without sending anything.
 async fn read_head(
-    stream: &mut ClientStream,
-    mut buffer: BytesMut,
+    connection: &mut Http1,
+    timer: &mut LazyTimer,
     limits: HeadLimits,
     deadline: Instant,
-) -> Result<Option<(BytesMut, BytesMut)>, Violation> {
+) -> Result<Option<BytesMut>, Violation> {
     const TIMEOUT: Violation = Violation { status: 408, what: "request head took too long" };
     const GONE: Violation = Violation { status: 400, what: "connection closed inside the request head" };
+    let Http1 { socket, input, .. } = connection;
     let mut searched = 0;
     let mut empty_line = false;
     loop {
         // One empty line before a request is tolerated (RFC 9112 2.2).
-        if !empty_line && buffer.starts_with(b"\r\n") {
-            buffer.advance(2);
+        if !empty_line && input.bytes.starts_with(b"\r\n") {
+            input.bytes.advance(2);
             empty_line = true;
             searched = 0;
         }
-        if let Some(end) = head::find_end(&buffer, searched) {
-            let rest = buffer.split_off(end);
-            return Ok(Some((buffer, rest)));
+        if let Some(end) = head::find_end(&input.bytes, searched) {
+            return Ok(Some(input.bytes.split_to(end)));
         }
-        if buffer.len() > limits.bytes {
+        if input.bytes.len() > limits.bytes {
             return Err(Violation { status: 431, what: "request head too large" });
         }
-        head::check_partial(&buffer)?;
-        searched = buffer.len();
-        if buffer.capacity() == buffer.len() {
-            buffer.reserve(HEAD_GROWTH);
-        }
-        match stream.try_read(&mut buffer) {
-            Ok(Some(0)) if buffer.is_empty() => return Ok(None),
-            Ok(Some(0)) => return Err(GONE),
-            Ok(Some(_)) => {
-                if clock::now() >= deadline {
-                    return Err(TIMEOUT);
-                }
-            }
-            Ok(None) => match stream.wait_readable(deadline).await {
-                Ok(true) => {}
-                Ok(false) if buffer.is_empty() => return Ok(None),
-                Ok(false) => return Err(TIMEOUT),
-                Err(_) => return Ok(None),
-            },
-            Err(_) => return Ok(None),
+        head::check_partial(&input.bytes)?;
+        searched = input.bytes.len();
+        match timer.limit(Some(deadline), |cx| input.poll_fill(socket, cx)).await {
+            Some(Ok(1..)) if clock::now() < deadline => {}
+            Some(Ok(0)) if input.bytes.is_empty() => return Ok(None),
+            Some(Ok(0)) => return Err(GONE),
+            Some(Err(_)) => return Ok(None),
+            None if input.bytes.is_empty() => return Ok(None),
+            Some(Ok(_)) | None => return Err(TIMEOUT),
         }
     }
 }
 
-/// The whole answer to a request that never reached Pingora.
+/// The whole answer to a request that is refused by its head.
 fn refusal(violation: &Violation) -> Vec<u8> {
     let phrase = http::StatusCode::from_u16(violation.status)
         .ok()
@@ -249,6 +208,9 @@ pub fn reason_of(violation: &Violation) -> Reason {
         _ => Reason::BadRequest,
     }
 }
+
+/// How long a refusal may take to be written.
+const REFUSAL: Duration = Duration::from_secs(5);
 
 /// How long a listener pauses after an error that a retry at once would repeat (no free descriptors).
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

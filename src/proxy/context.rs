@@ -1,34 +1,74 @@
-//! What one request carries from hook to hook.
+//! What one request carries from its head to its log line.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use http::HeaderValue;
+use http::{HeaderValue, request};
 
-use super::client_stream::Connection;
-use super::deadline::Deadline;
-use super::replay::Home;
+use super::client::Client;
+use super::request_body::RequestBody;
+use super::service::Service;
+use super::timer::LazyTimer;
 use crate::clock;
 use crate::fleet::choose::Chosen;
 use crate::fleet::server::Slot;
-use crate::fleet::snapshot::{Route, Snapshot};
+use crate::fleet::snapshot::{ListenerSettings, Route, Snapshot};
 use crate::ollama::dialect::Dialect;
 use crate::ollama::usage::UsageScan;
 use crate::policy::circuit::Pass;
 use crate::policy::failure::Reason;
 
-/// One request, from its head to its log line.
+/// What a request may know of the connection that it came on.
+#[derive(Debug)]
+pub struct Connection {
+    /// Address of the client's socket.
+    pub client: SocketAddr,
+    /// Its IP address as a header value.
+    pub client_ip: HeaderValue,
+    /// Index of the listener in the snapshot.
+    pub listener: usize,
+}
+
+impl Connection {
+    /// The facts of a new connection.
+    pub fn new(client: SocketAddr, listener: usize) -> Self {
+        let ip = client.ip().to_canonical().to_string();
+        let client_ip = HeaderValue::try_from(ip).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        Self { client, client_ip, listener }
+    }
+}
+
+/// A request that is being served: who asked, what came, what is known.
+pub struct Exchange<'c> {
+    /// What all requests share.
+    pub service: &'c Service,
+    /// Who asked.
+    pub client: Client<'c>,
+    /// The head of the request.
+    pub head: request::Parts,
+    /// Its body.
+    pub body: RequestBody,
+    /// The timer of the connection.
+    pub timer: &'c mut LazyTimer,
+    /// The limits of the listener that it came to.
+    pub listener: Arc<ListenerSettings>,
+    /// What is known.
+    pub ctx: RequestContext,
+}
+
+/// What is known about a request.
 pub struct RequestContext {
     /// The configuration that it began with, for all its life.
     pub snapshot: Arc<Snapshot>,
+    /// The connection that it came on.
+    pub connection: Arc<Connection>,
     /// When its head was complete.
     pub started: Instant,
     /// Its id.
     pub request_id: Option<HeaderValue>,
-    /// The connection that it came on.
-    pub connection: Option<Arc<Connection>>,
-    /// Its time limit.
-    pub deadline: Arc<Deadline>,
+    /// The host that the client named.
+    pub host: Option<HeaderValue>,
     /// Where it goes.
     pub route: Option<Arc<Route>>,
     /// Whose error bodies its client expects.
@@ -37,6 +77,8 @@ pub struct RequestContext {
     pub model: Option<String>,
     /// The model as the client wrote it.
     pub written: Option<String>,
+    /// Whether it asks for another protocol.
+    pub wants_upgrade: bool,
     /// Whether doing it twice is as good as once (RFC 9110 9.2.2).
     pub idempotent: bool,
     /// Servers that were tried.
@@ -47,20 +89,16 @@ pub struct RequestContext {
     pub stale_retried: bool,
     /// The attempt that runs, or the last one.
     pub attempt: Option<Attempt>,
+    /// Status that the client was answered.
+    pub status: Option<u16>,
     /// Bytes of the body that the running attempt sent.
     pub body_in: u64,
-    /// Whether the running attempt sent the whole body.
-    pub sent: bool,
     /// Bytes of the answer's body.
     pub body_out: u64,
     /// Why it ended, once that is known.
     pub reason: Option<Reason>,
-    /// What to tell the client, where the reason's own sentence is not enough.
-    pub reply: Option<Reply>,
     /// Reads the answer in passing.
     pub usage: Option<UsageScan>,
-    /// Where the client's session waits while a replaying one stands in its place.
-    pub home: Option<Home>,
     /// Whether it counts among those being served.
     pub counted: bool,
 }
@@ -76,7 +114,7 @@ pub struct Attempt {
     /// When it began.
     pub started: Instant,
     /// From the start to the first byte of the answer.
-    pub first_byte: Option<std::time::Duration>,
+    pub first_byte: Option<Duration>,
     /// Status that the server answered.
     pub status: Option<u16>,
 }
@@ -103,32 +141,51 @@ pub struct Reply {
     pub fields: Vec<(http::HeaderName, HeaderValue)>,
 }
 
+/// Why a request goes no further.
+pub enum Stop {
+    /// It is answered here.
+    Answer(Reply),
+    /// The client is gone or cannot be answered.
+    Broken(Reason),
+}
+
+impl From<Reply> for Stop {
+    fn from(reply: Reply) -> Self {
+        Self::Answer(reply)
+    }
+}
+
 impl RequestContext {
     /// Begins a request.
-    pub fn new(snapshot: Arc<Snapshot>) -> Self {
+    pub fn new(snapshot: Arc<Snapshot>, connection: Arc<Connection>) -> Self {
         Self {
             snapshot,
+            connection,
             started: clock::now(),
             request_id: None,
-            connection: None,
-            deadline: Arc::default(),
+            host: None,
             route: None,
             dialect: Dialect::Native,
             model: None,
             written: None,
+            wants_upgrade: false,
             idempotent: false,
             tried: Vec::new(),
             attempts: 0,
             stale_retried: false,
             attempt: None,
+            status: None,
             body_in: 0,
-            sent: false,
             body_out: 0,
             reason: None,
-            reply: None,
             usage: None,
-            home: None,
             counted: false,
         }
+    }
+
+    /// When the whole request must be over.
+    pub fn end(&self) -> Option<Instant> {
+        let limit = self.route.as_ref()?.timeouts.request?;
+        Some(self.started + limit)
     }
 }

@@ -1,42 +1,30 @@
 //! The end of a request: guards drop, the server's circuit learns, metrics and the access log are told.
 
 use http::{Version, header};
-use pingora_error::Error;
-use pingora_proxy::Session;
 
 use super::attempt;
-use super::classify;
-use super::context::RequestContext;
-use super::replay;
-use super::service::Service;
+use super::context::Exchange;
 use crate::clock;
 use crate::policy::failure::Reason;
 use crate::telemetry::access_log::{Entry, field};
 
-/// Settles the accounts of a request.
-pub fn finish(service: &Service, session: &mut Session, error: Option<&Error>, ctx: &mut RequestContext) {
-    if let Some(home) = ctx.home.take() {
-        replay::remove(session, &home);
-    }
+/// Settles the accounts of a request; `broken` says why it did not end well, if the context does not.
+pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
+    let (service, request, ctx) = (exchange.service, &exchange.head, &mut exchange.ctx);
     let usage = ctx.usage.take().map(crate::ollama::usage::UsageScan::finish).unwrap_or_default();
-    let reason = match error {
-        Some(error) => classify::reason(error, ctx),
-        None => match ctx.reason {
-            Some(reason) => reason,
-            None if usage.error.is_some() => Reason::StreamError,
-            None if ctx.attempt.as_ref().and_then(|attempt| attempt.status).is_some_and(|status| status >= 500) => {
-                Reason::UpstreamError
-            }
-            None => Reason::Ok,
-        },
+    let reason = match broken.or(ctx.reason) {
+        Some(reason) => reason,
+        None if usage.error.is_some() => Reason::StreamError,
+        None if ctx.attempt.as_ref().and_then(|attempt| attempt.status).is_some_and(|status| status >= 500) => {
+            Reason::UpstreamError
+        }
+        None => Reason::Ok,
     };
-    attempt::disconnected(ctx);
     attempt::judge(ctx, reason);
-    ctx.deadline.begin(None);
     let duration = clock::now() - ctx.started;
     let status = match reason {
         Reason::ClientClosed => 499,
-        _ => session.response_written().map_or_else(|| reason.status().unwrap_or(0), |head| head.status.as_u16()),
+        _ => ctx.status.or(reason.status()).unwrap_or(0),
     };
     service.metrics.ended(reason);
     if let Some(route) = &ctx.route {
@@ -52,20 +40,15 @@ pub fn finish(service: &Service, session: &mut Session, error: Option<&Error>, c
         metrics.output_tokens.inc_by(usage.eval_count.unwrap_or(0));
     }
     if ctx.snapshot.access_log {
-        let request = session.req_header();
         let milliseconds = |duration: std::time::Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         let route = ctx.route.as_ref();
         let attempt = ctx.attempt.as_ref();
         let entry = Entry {
             ts: (clock::unix_time() - duration.min(clock::unix_time())).as_secs_f64(),
             request_id: ctx.request_id.as_ref().map(|id| field(id.as_bytes())).unwrap_or_default(),
-            client_ip: ctx
-                .connection
-                .as_ref()
-                .map(|connection| field(connection.client_ip.as_bytes()))
-                .unwrap_or_default(),
+            client_ip: field(ctx.connection.client_ip.as_bytes()),
             method: field(request.method.as_str().as_bytes()),
-            host: request.headers.get(header::HOST).map(|host| field(host.as_bytes())).unwrap_or_default(),
+            host: ctx.host.as_ref().map(|host| field(host.as_bytes())).unwrap_or_default(),
             path: field(request.uri.path().as_bytes()),
             protocol: match request.version {
                 Version::HTTP_2 => "HTTP/2",

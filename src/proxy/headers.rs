@@ -2,108 +2,103 @@
 //!
 //! Clients are not believed: what they say about addresses is replaced by what the socket says.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
-use pingora_error::Result;
-use pingora_http::RequestHeader;
-use pingora_proxy::Session;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header, request};
 
 use super::context::RequestContext;
+use super::framing::Length;
 use super::request::REQUEST_ID;
 use crate::config::types::Kind;
+use crate::fleet::server::ServerState;
+use crate::fleet::snapshot::Route;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// How many fields are added.
-const ADDED: usize = 8;
-
-/// Completes the head that every attempt sends a copy of.
-///
-/// Pingora keeps a second map beside the fields for the letter case of their names, and clones and
-/// grows both. Field names mean the same in any case (RFC 9110 5.1), so that map is given up here; it
-/// would cost a tenth of the processor time of a small request.
-pub fn complete(session: &mut Session, ctx: &RequestContext) -> Result<()> {
-    let via = via(session.req_header());
-    let request = session.req_header_mut();
-    if request.uri.path_and_query().map(|target| target.as_str().as_bytes()) != Some(request.raw_path()) {
-        // The target cannot be told from the parsed URI alone: keep Pingora's own form of it.
-        return complete_in_place(request, via, ctx);
+/// Completes the head that every attempt sends.
+pub fn complete(head: &mut request::Parts, ctx: &RequestContext) {
+    let added = fields(head, ctx);
+    let upgrade = head.headers.get(header::UPGRADE).filter(|_| ctx.wants_upgrade).cloned();
+    strip_hop_by_hop(&mut head.headers);
+    let headers = &mut head.headers;
+    for name in [header::TE, header::PROXY_AUTHORIZATION] {
+        headers.remove(name);
     }
-    let placeholder = RequestHeader::build_no_case(http::Method::GET, b"/", None)?;
-    let mut parts = http::request::Parts::from(std::mem::replace(request, placeholder));
-    parts.headers.reserve(ADDED);
-    for (name, value) in fields(&parts.headers, &parts.uri, via, ctx) {
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, upgrade);
+    }
+    for (name, value) in added {
         match value {
-            Some(value) => parts.headers.insert(name, value),
-            None => parts.headers.remove(name),
+            Some(value) => headers.insert(name, value),
+            None => headers.remove(name),
         };
     }
-    *request = RequestHeader::from(parts);
-    Ok(())
+    if let Some(host) = &ctx.host {
+        headers.insert(header::HOST, host.clone());
+    }
 }
 
-fn complete_in_place(request: &mut RequestHeader, via: HeaderValue, ctx: &RequestContext) -> Result<()> {
-    for (name, value) in fields(&request.headers, &request.uri, via, ctx) {
-        match value {
-            Some(value) => request.insert_header(name, value)?,
-            None => drop(request.remove_header(&name)),
+/// What concerns a connection stops with it (RFC 9110 7.6.1).
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|token| HeaderName::from_bytes(token.trim().as_bytes()).ok())
+            // How the body ends is not the other side's to take away.
+            .filter(|name| !matches!(*name, header::TRANSFER_ENCODING | header::CONTENT_LENGTH | header::HOST))
+            .collect();
+        for name in named {
+            headers.remove(name);
         }
+        headers.remove(header::CONNECTION);
     }
-    Ok(())
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, header::UPGRADE] {
+        headers.remove(name);
+    }
+}
+
+/// The host that a URI names.
+pub fn authority(uri: &Uri) -> Option<HeaderValue> {
+    HeaderValue::from_str(uri.authority()?.as_str()).ok()
 }
 
 /// The fields that tell the server about the request; one without a value must not reach it.
-fn fields(
-    headers: &HeaderMap,
-    uri: &http::Uri,
-    via: HeaderValue,
-    ctx: &RequestContext,
-) -> [(HeaderName, Option<HeaderValue>); 7] {
-    // An HTTP/2 request names its host in the authority of the URI.
-    let authority = || uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
-    let host = headers.get(header::HOST).cloned().or_else(authority);
-    let client = ctx.connection.as_ref();
-    let client_ip = client.map(|connection| connection.client_ip.clone());
-    let forwarded = client.map(|connection| {
+fn fields(head: &request::Parts, ctx: &RequestContext) -> [(HeaderName, Option<HeaderValue>); 7] {
+    let host = ctx.host.clone();
+    let client_ip = Some(ctx.connection.client_ip.clone());
+    let forwarded = {
         let host = host.as_ref().and_then(|host| host.to_str().ok());
-        forwarded(connection.client.ip().to_canonical(), host)
-    });
+        forwarded(ctx.connection.client.ip().to_canonical(), host)
+    };
     [
         (X_FORWARDED_FOR, client_ip.clone()),
         (X_REAL_IP, client_ip),
-        (header::FORWARDED, forwarded),
+        (header::FORWARDED, Some(forwarded)),
         (X_FORWARDED_PROTO, Some(HeaderValue::from_static("http"))),
         (X_FORWARDED_HOST, host),
         (REQUEST_ID, ctx.request_id.clone()),
-        (header::VIA, Some(via)),
+        (header::VIA, Some(via(head))),
     ]
 }
 
-/// Addresses one attempt's copy of the head to its server.
-pub fn for_server(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
+/// Addresses the head of an attempt to its server and says how the body ends.
+pub fn for_server(head: &mut request::Parts, route: &Route, server: &ServerState, length: Length) {
+    let headers = &mut head.headers;
     // Ollama answers 403 to a Host that it does not know; other servers want the client's.
-    if let (Some(route), Some(attempt)) = (&ctx.route, &ctx.attempt)
-        && route.upstream.kind != Kind::Http
-    {
-        let authority = attempt.slot.server().location.authority.clone();
-        if route.upstream.http2 {
-            set_authority(request, &authority);
-        }
-        request.insert_header("Host", authority)?;
+    if route.upstream.kind != Kind::Http || !headers.contains_key(header::HOST) {
+        headers.insert(header::HOST, server.location.authority.clone());
     }
-    Ok(())
-}
-
-/// HTTP/2 servers read the authority from the URI.
-fn set_authority(request: &mut RequestHeader, authority: &HeaderValue) {
-    let mut parts = request.uri.clone().into_parts();
-    parts.authority = authority.to_str().ok().and_then(|authority| authority.parse().ok());
-    parts.scheme = parts.scheme.or(Some(http::uri::Scheme::HTTP));
-    if let Ok(uri) = http::Uri::from_parts(parts) {
-        request.set_uri(uri);
-    }
+    match length {
+        Length::Unknown => headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
+        Length::None | Length::Known(_) => headers.remove(header::TRANSFER_ENCODING),
+    };
 }
 
 /// RFC 7239 4: an IPv6 address stands in brackets and quotes, a host with a port in quotes.
@@ -125,7 +120,7 @@ fn forwarded(client: std::net::IpAddr, host: Option<&str>) -> HeaderValue {
 }
 
 /// RFC 9110 7.6.3.
-fn via(request: &RequestHeader) -> HeaderValue {
+fn via(request: &request::Parts) -> HeaderValue {
     let own = match request.version {
         Version::HTTP_2 => "2 arriero",
         Version::HTTP_10 => "1.0 arriero",

@@ -2,32 +2,31 @@
 //!
 //! Pingora's own listeners keep trying a taken port for half a minute and then leave the process
 //! running without it, hold a 64 KiB buffer for every idle connection, and cannot be drained by
-//! count. So the accept loop is ours and hands each connection to Pingora's engine.
+//! count. So the accept loop is ours.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
-use pingora_core::apps::HttpServerOptions;
-use pingora_core::server::ShutdownWatch;
-use pingora_core::server::configuration::ServerConf;
-use pingora_proxy::{HttpProxy, http_proxy};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
-use super::client_stream::http2_options;
 use super::connection::{ACCEPT_PAUSE, Acceptor};
+use super::server;
 use super::service::Service;
+use crate::clock;
 use crate::fleet::store::Store;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
-/// Idle connections to servers in all, far above what `max_idle` of real upstreams adds up to.
-const POOL: usize = 65_536;
+/// How often idle connections to servers are looked at.
+const PRUNE: Duration = Duration::from_secs(1);
 
 /// An address that is bound and does not accept yet.
 pub struct BoundListener {
@@ -77,10 +76,8 @@ pub struct Data {
     pub temp_dir: PathBuf,
     /// Requests being served.
     pub in_flight: Arc<AtomicUsize>,
-    /// Worker threads.
-    pub threads: usize,
     /// Turns true when no new request may begin.
-    pub shutdown: ShutdownWatch,
+    pub shutdown: watch::Receiver<bool>,
 }
 
 /// Accepts on all listeners; returns when told to shut down. Requests in flight go on.
@@ -88,49 +85,42 @@ pub struct Data {
 /// # Errors
 /// When a socket cannot be handed to the runtime.
 pub async fn serve(listeners: Vec<BoundListener>, data: Data) -> io::Result<()> {
-    let (store, metrics, shutdown) = (Arc::clone(&data.store), Arc::clone(&data.metrics), data.shutdown.clone());
-    let proxy = Arc::new(engine(data));
+    let service = Arc::new(Service {
+        store: data.store,
+        metrics: data.metrics,
+        access_log: data.access_log,
+        temp_dir: data.temp_dir,
+        in_flight: data.in_flight,
+        connector: server::Connector::new(),
+        shutdown: data.shutdown,
+    });
+    tokio::spawn(prune(Arc::clone(&service)));
     let mut accepting = tokio::task::JoinSet::new();
     for (number, bound) in listeners.into_iter().enumerate() {
-        let acceptor = Arc::new(Acceptor {
-            proxy: Arc::clone(&proxy),
-            store: Arc::clone(&store),
-            metrics: Arc::clone(&metrics),
-            listener: number,
-            shutdown: shutdown.clone(),
-        });
+        let acceptor = Arc::new(Acceptor { service: Arc::clone(&service), listener: number });
         accepting.spawn(accept(TcpListener::from_std(bound.socket)?, acceptor));
     }
     while accepting.join_next().await.is_some() {}
     Ok(())
 }
 
-fn engine(data: Data) -> HttpProxy<Service> {
-    let conf = ServerConf {
-        threads: data.threads,
-        upstream_keepalive_pool_size: POOL,
-        // Our own rule decides; this is above anything that it allows.
-        max_retries: 64,
-        ..ServerConf::default()
-    };
-    let idle = data.store.load().listeners.iter().map(|listener| listener.keepalive).max();
-    let service = Service {
-        store: data.store,
-        metrics: data.metrics,
-        access_log: data.access_log,
-        temp_dir: data.temp_dir,
-        in_flight: data.in_flight,
-    };
-    let mut proxy = http_proxy(&Arc::new(conf), service);
-    proxy.h2_options = Some(http2_options());
-    let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = idle;
-    proxy.server_options = Some(options);
-    proxy
+/// Closes idle connections to servers that are too old or of no use any more, until the process ends.
+async fn prune(service: Arc<Service>) {
+    let mut ticks = tokio::time::interval(PRUNE);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let snapshot = service.store.pin();
+        for upstream in &snapshot.upstreams {
+            for member in upstream.servers.iter().filter(|member| !member.state.idle.is_empty()) {
+                server::prune(&member.state, upstream, clock::now());
+            }
+        }
+    }
 }
 
 async fn accept(listener: TcpListener, acceptor: Arc<Acceptor>) {
-    let mut shutdown = acceptor.shutdown.clone();
+    let mut shutdown = acceptor.service.shutdown.clone();
     loop {
         let accepted = tokio::select! {
             biased;

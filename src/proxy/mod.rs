@@ -1,31 +1,39 @@
-//! The data path: Pingora's engine with our hooks, behind an accept loop of our own.
+//! The data path: from an accepted connection to the last byte of an answer.
 //!
-//! One request passes these files in this order: [`listener`] accepts, [`connection`] reads and
-//! [`head`] checks its head, [`request`] finds its route and its model ([`body_scan`] reads as much of
-//! the body as that needs, [`held_body`] keeps it, [`replay`] gives it back), [`attempt`] chooses a
-//! server and judges failures, [`headers`] writes what the server gets, [`response`] watches the
-//! answer, [`finish`] settles accounts, [`watchdog`] ends a wait that nobody else would. [`service`] is the list of hooks that Pingora calls.
+//! One request passes these files in this order. [`listener`] accepts; [`connection`] reads a head, which [`head`]
+//! checks and [`message`] takes apart; [`http2`] does so for the streams of an HTTP/2 connection. [`service`] is the
+//! life of one request: [`request`] finds its route and its model ([`body_scan`] reads as much of the
+//! [`request_body`] as that needs, [`held_body`] keeps what is long), [`attempt`] chooses a server and judges
+//! failures, [`headers`] writes what the server gets, [`exchange`] moves the bytes both ways, [`response`] watches the
+//! answer, [`reply`] answers where no server does, [`finish`] settles accounts.
 //!
-//! Pingora's types appear in this folder and in `lifecycle` only.
+//! The two sides are [`client`] and [`server`], each over HTTP/1 or HTTP/2. HTTP/1 is ours ([`input`], [`framing`] with
+//! [`chunked`], [`output`]); HTTP/2, connecting and TLS to servers are Pingora's. Its types appear in this folder only.
 
 mod attempt;
 mod body_scan;
 mod chunked;
-mod classify;
-mod client_stream;
+mod client;
 mod connection;
 mod context;
-mod deadline;
+mod exchange;
 mod finish;
+mod framing;
 pub mod head;
 mod headers;
 mod held_body;
+mod http2;
+mod http2_output;
+mod input;
 mod listener;
-mod replay;
+mod message;
+mod output;
 mod reply;
 mod request;
+mod request_body;
 mod response;
+mod server;
 mod service;
-mod watchdog;
+mod timer;
 
 pub use listener::{BoundListener, Data, bind, serve};

@@ -1,18 +1,19 @@
 //! Answers of our own: lists that the whole fleet gives together, and errors in the client's dialect.
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, header};
-use pingora_error::{Error, Result};
-use pingora_http::ResponseHeader;
-use pingora_proxy::{FailToProxy, Session};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
-use super::classify;
-use super::context::{Reply, RequestContext};
+use super::client::ClientFault;
+use super::context::{Exchange, Reply, RequestContext, Stop};
+use super::framing::Length;
+use super::message::AnswerHead;
+use super::request::REQUEST_ID;
+use crate::clock;
 use crate::ollama::dialect::{Dialect, error_body};
 use crate::policy::failure::Reason;
 
 /// Says on an answer of ours why it is ours.
-const REASON: &str = "X-Arriero-Reason";
+const REASON: HeaderName = HeaderName::from_static("x-arriero-reason");
 
 /// An error with a sentence for the client.
 pub fn problem(ctx: &RequestContext, reason: Reason, message: &str) -> Reply {
@@ -42,13 +43,13 @@ pub fn json(ctx: &RequestContext, body: Bytes) -> Reply {
 }
 
 /// What Ollama's router answers to a path that it does not know.
-pub fn not_found(_ctx: &RequestContext) -> Reply {
+pub fn not_found() -> Reply {
     let body = Bytes::from_static(b"404 page not found");
     Reply { status: 404, reason: Reason::EndpointDenied, content_type: "text/plain", body, fields: Vec::new() }
 }
 
 /// What Ollama's router answers to a known path with another method.
-pub fn wrong_method(_ctx: &RequestContext, allow: &'static str) -> Reply {
+pub fn wrong_method(allow: &'static str) -> Reply {
     Reply {
         status: 405,
         reason: Reason::MethodNotAllowed,
@@ -59,45 +60,50 @@ pub fn wrong_method(_ctx: &RequestContext, allow: &'static str) -> Reply {
 }
 
 /// Sends an answer of ours.
-pub async fn send(session: &mut Session, ctx: &mut RequestContext, reply: Reply) -> Result<()> {
-    let mut response = ResponseHeader::build(reply.status, Some(8))?;
-    response.insert_header(header::CONTENT_TYPE, reply.content_type)?;
-    response.insert_header(header::CONTENT_LENGTH, reply.body.len())?;
-    for (name, value) in reply.fields {
-        response.insert_header(name, value)?;
-    }
+///
+/// # Errors
+/// When the client does not take it.
+pub async fn send(exchange: &mut Exchange<'_>, reply: Reply) -> Result<(), Reason> {
+    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut head = AnswerHead::new(status);
+    head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
+    head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
+    head.headers.extend(reply.fields.into_iter().map(|(name, value)| (Some(name), value)));
     if reply.reason != Reason::Ok {
-        response.insert_header(REASON, reply.reason.as_str())?;
+        head.headers.insert(REASON, HeaderValue::from_static(reply.reason.as_str()));
     }
-    if let Some(id) = &ctx.request_id {
-        response.insert_header("X-Request-Id", id.clone())?;
+    if let Some(id) = &exchange.ctx.request_id {
+        head.headers.insert(REQUEST_ID, id.clone());
     }
-    let head_only = session.req_header().method == Method::HEAD;
-    let downstream = session.as_downstream_mut();
-    downstream.write_response_header(Box::new(response)).await.map_err(|error| error.into_down())?;
-    let body = if head_only { Bytes::new() } else { reply.body };
-    ctx.body_out = body.len() as u64;
-    downstream.write_response_body(body, true).await.map_err(|error| error.into_down())
+    exchange.ctx.status = Some(reply.status);
+    let client = &mut exchange.client;
+    // Whoever still sends what nobody will read cannot be asked again on this connection.
+    let last = exchange.service.is_stopping() || !client.body_is_done();
+    let body = if exchange.head.method == Method::HEAD { Bytes::new() } else { reply.body };
+    let length = if body.is_empty() { Length::None } else { Length::Known(body.len() as u64) };
+    client.head(head, length, last);
+    exchange.ctx.body_out = body.len() as u64;
+    // Their lengths are equal.
+    let _ = client.push(body).and_then(|()| client.finish(None));
+    flush(exchange).await
 }
 
-/// Answers for a request that failed, where the client can still be answered.
-pub async fn for_error(session: &mut Session, error: &Error, ctx: &mut RequestContext) -> FailToProxy {
-    let reason = classify::reason(error, ctx);
-    ctx.reason = Some(reason);
-    let started = session.response_written().is_some_and(|header| !header.status.is_informational());
-    let status = match reason {
-        Reason::ClientClosed | Reason::ClientStalled => {
-            return FailToProxy { error_code: 0, can_reuse_downstream: false };
-        }
-        reason => reason.status().unwrap_or(502),
-    };
-    if started {
-        return FailToProxy { error_code: status, can_reuse_downstream: false };
+async fn flush(exchange: &mut Exchange<'_>) -> Result<(), Reason> {
+    let limit = clock::now() + exchange.listener.write_timeout;
+    let Exchange { client, timer, .. } = exchange;
+    match timer.limit(Some(limit), |cx| client.poll_flush(cx)).await {
+        Some(Ok(())) => Ok(()),
+        Some(Err(ClientFault::Gone | ClientFault::Malformed)) => Err(Reason::ClientClosed),
+        None => Err(Reason::ClientStalled),
     }
-    let mut can_reuse = session.as_downstream_mut().is_body_done();
-    let reply = ctx.reply.take().unwrap_or_else(|| problem(ctx, reason, &sentence(reason, ctx)));
-    can_reuse &= send(session, ctx, reply).await.is_ok();
-    FailToProxy { error_code: status, can_reuse_downstream: can_reuse }
+}
+
+/// What becomes of a request that failed: an answer, where the client can still be answered.
+pub fn give_up(ctx: &RequestContext, reason: Reason) -> Stop {
+    if ctx.status.is_some() || matches!(reason, Reason::ClientClosed | Reason::ClientStalled) {
+        return Stop::Broken(reason);
+    }
+    problem(ctx, reason, &sentence(reason, ctx)).into()
 }
 
 /// What the client is told.

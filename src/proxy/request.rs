@@ -3,21 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Version, header};
-use pingora_core::protocols::http::authority::validate_request_authority;
-use pingora_error::{Error, ErrorType, Result};
-use pingora_http::RequestHeader;
-use pingora_proxy::Session;
 
 use super::body_scan::{self, BodyNeed};
-use super::client_stream::Connection;
-use super::context::{Reply, RequestContext};
-use super::headers;
-use super::replay;
-use super::reply;
-use super::service::Service;
-use crate::clock;
+use super::context::{Exchange, Reply, RequestContext, Stop};
+use super::{headers, reply};
 use crate::config::types::Kind;
 use crate::fleet::snapshot::Route;
 use crate::ollama::dialect::{self, Dialect};
@@ -31,105 +21,58 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest id that is taken over from a client.
 const MAX_REQUEST_ID: usize = 128;
 
-/// Finds out where a request goes; true when it has been answered already.
-pub async fn receive(service: &Service, session: &mut Session, ctx: &mut RequestContext) -> Result<bool> {
-    match prepare(service, session, ctx).await {
-        Ok(()) => Ok(false),
-        Err(Stop::Answer(answer)) => {
-            ctx.reason = Some(answer.reason);
-            reply::send(session, ctx, answer).await?;
-            Ok(true)
-        }
-        Err(Stop::Broken(error)) => Err(error),
+/// Finds out where a request goes.
+///
+/// # Errors
+/// When it goes no further.
+pub async fn prepare(exchange: &mut Exchange<'_>) -> Result<Arc<Route>, Stop> {
+    begin(exchange);
+    if exchange.head.version == Version::HTTP_2 {
+        limit_head(exchange)?;
     }
-}
-
-/// Why a request goes no further.
-pub enum Stop {
-    /// It is answered here.
-    Answer(Reply),
-    /// The client is gone or its connection is unusable.
-    Broken(Box<Error>),
-}
-
-impl From<Reply> for Stop {
-    fn from(reply: Reply) -> Self {
-        Self::Answer(reply)
-    }
-}
-
-async fn prepare(service: &Service, session: &mut Session, ctx: &mut RequestContext) -> Result<(), Stop> {
-    begin(session, ctx);
-    let request = session.req_header();
-    ctx.dialect = Dialect::of_path(request.uri.path());
-    if request.version == Version::HTTP_2 {
-        if validate_request_authority(request).is_err() {
-            return Err(reply::problem(ctx, Reason::BadRequest, "ambiguous authority").into());
-        }
-        limit_head(request, ctx)?;
-    }
-    let snapshot = Arc::clone(&ctx.snapshot);
-    let found = match snapshot.table.lookup_head(&head(session)) {
+    let snapshot = Arc::clone(&exchange.ctx.snapshot);
+    let found = match snapshot.table.lookup_head(&head(exchange)) {
         HeadMatch::Route(number) => Some(number),
         HeadMatch::None => None,
         HeadMatch::NeedsModel { fallback } => {
             // Until the route is known, what the most generous one allows holds.
             let need = BodyNeed {
-                source: model_source(session),
-                whole: snapshot.any_holds && (snapshot.any_replays_post || ctx.idempotent),
+                source: model_source(exchange),
+                whole: snapshot.any_holds && (snapshot.any_replays_post || exchange.ctx.idempotent),
                 limit: snapshot.largest_body,
             };
-            let model = body_scan::find_model(service, session, ctx, need).await?;
-            set_model(ctx, model);
-            snapshot.table.lookup(&head(session), ctx.model.as_deref()).or(fallback)
+            let model = body_scan::find_model(exchange, need).await?;
+            set_model(&mut exchange.ctx, model);
+            snapshot.table.lookup(&head(exchange), exchange.ctx.model.as_deref()).or(fallback)
         }
     };
     let Some(route) = found.and_then(|number| snapshot.routes.get(number)) else {
-        return Err(reply::problem(ctx, Reason::NoRoute, "no route matches this request").into());
+        return Err(reply::problem(&exchange.ctx, Reason::NoRoute, "no route matches this request").into());
     };
-    take_route(ctx, route);
-    limit_length(session, ctx, route)?;
+    take_route(&mut exchange.ctx, route);
+    limit_length(exchange, route)?;
     if route.upstream.has_models() {
-        ask_for_model(service, session, ctx, route).await?;
+        ask_for_model(exchange, route).await?;
     }
-    if route.holds && (route.retry.replay_post || ctx.idempotent) {
+    if route.holds && (route.retry.replay_post || exchange.ctx.idempotent) {
         let need = BodyNeed { source: ModelSource::None, whole: true, limit: route.body_limit };
-        body_scan::find_model(service, session, ctx, need).await?;
+        body_scan::find_model(exchange, need).await?;
     }
-    headers::complete(session, ctx).map_err(Stop::Broken)?;
-    if session.req_header().version == Version::HTTP_2 && ctx.home.is_none() {
-        let limits = body_scan::http2_limits(session, ctx);
-        ctx.home = Some(replay::install(session, None, limits));
-    }
-    Ok(())
+    headers::complete(&mut exchange.head, &exchange.ctx);
+    Ok(Arc::clone(route))
 }
 
-/// The facts of the connection, the time limits of the client's side, and the id.
-fn begin(session: &mut Session, ctx: &mut RequestContext) {
-    let connection = session
-        .digest()
-        .and_then(|digest| digest.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref::<Arc<Connection>>())
-        .cloned();
-    if let Some(connection) = &connection {
-        if session.req_header().version != Version::HTTP_2 {
-            ctx.deadline = Arc::clone(&connection.deadline);
-            connection.watch.begin();
-        }
-        if let Some(listener) = ctx.snapshot.listeners.get(connection.listener) {
-            session.set_write_timeout(Some(listener.write_timeout));
-            if listener.keepalive.is_zero() {
-                session.set_keepalive(None);
-            }
-        }
-    }
-    ctx.deadline.begin(None);
-    // Our own stream keeps the time limits of reads.
-    session.set_read_timeout(None);
-    ctx.connection = connection;
-    ctx.idempotent = session.req_header().method.is_idempotent();
-    let given = session
-        .get_header(&REQUEST_ID)
-        .filter(|id| !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.as_bytes().iter().all(u8::is_ascii_graphic));
+/// The dialect and the id.
+fn begin(exchange: &mut Exchange<'_>) {
+    let ctx = &mut exchange.ctx;
+    ctx.dialect = Dialect::of_path(exchange.head.uri.path());
+    // An HTTP/2 request names its host in the authority of the URI.
+    ctx.host = exchange.head.headers.get(header::HOST).cloned().or_else(|| headers::authority(&exchange.head.uri));
+    ctx.idempotent = exchange.head.method.is_idempotent();
+    let given =
+        exchange.head.headers.get(&REQUEST_ID).filter(|id| {
+            !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.as_bytes().iter().all(u8::is_ascii_graphic)
+        });
     ctx.request_id = Some(given.cloned().unwrap_or_else(new_request_id));
 }
 
@@ -152,21 +95,19 @@ fn new_request_id() -> HeaderValue {
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("0"))
 }
 
-fn head(session: &Session) -> Head<'_> {
-    let request = session.req_header();
-    let host = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+fn head<'e>(exchange: &'e Exchange<'_>) -> Head<'e> {
+    let request = &exchange.head;
     Head {
         method: &request.method,
-        host: host.or_else(|| request.uri.authority().map(http::uri::Authority::as_str)),
+        host: exchange.ctx.host.as_ref().and_then(|host| host.to_str().ok()),
         path: request.uri.path(),
         headers: &request.headers,
     }
 }
 
 /// Where a route with a condition on the model finds it, whatever the upstream is.
-fn model_source(session: &Session) -> ModelSource {
-    let request = session.req_header();
-    match classify(&request.method, request.uri.path()).want_model() {
+fn model_source(exchange: &Exchange<'_>) -> ModelSource {
+    match classify(&exchange.head.method, exchange.head.uri.path()).want_model() {
         ModelSource::None => ModelSource::JsonNameFallback,
         known => known,
     }
@@ -181,29 +122,28 @@ fn take_route(ctx: &mut RequestContext, route: &Arc<Route>) {
     ctx.route = Some(Arc::clone(route));
     route.metrics.in_flight.inc();
     ctx.counted = true;
-    ctx.deadline.begin(route.timeouts.request.map(|limit| ctx.started + limit));
 }
 
 /// Over HTTP/2 nobody has counted the head yet.
-fn limit_head(request: &RequestHeader, ctx: &RequestContext) -> Result<(), Stop> {
-    let listener = ctx.connection.as_ref().and_then(|connection| ctx.snapshot.listeners.get(connection.listener));
-    let Some(listener) = listener else { return Ok(()) };
+fn limit_head(exchange: &Exchange<'_>) -> Result<(), Stop> {
+    let (request, listener) = (&exchange.head, &exchange.listener);
     let target = request.uri.path_and_query().map_or(0, |target| target.as_str().len());
     if target > listener.target_bytes {
-        return Err(reply::problem(ctx, Reason::TargetTooLong, "request target too long").into());
+        return Err(reply::problem(&exchange.ctx, Reason::TargetTooLong, "request target too long").into());
     }
     // As many bytes as the same fields have in HTTP/1.
     let bytes: usize = request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if request.headers.len() > listener.header_fields || target + bytes > listener.header_bytes {
-        return Err(reply::problem(ctx, Reason::HeaderTooLarge, "request head too large").into());
+        return Err(reply::problem(&exchange.ctx, Reason::HeaderTooLarge, "request head too large").into());
     }
     Ok(())
 }
 
-fn limit_length(session: &Session, ctx: &RequestContext, route: &Route) -> Result<(), Stop> {
-    let length = session.get_header(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+fn limit_length(exchange: &Exchange<'_>, route: &Route) -> Result<(), Stop> {
+    let length = exchange.head.headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > route.body_limit) {
-        return Err(too_large(ctx).into());
+        return Err(too_large(&exchange.ctx).into());
     }
     Ok(())
 }
@@ -215,16 +155,11 @@ pub fn too_large(ctx: &RequestContext) -> Reply {
 
 /// For an upstream that is chosen by model: answers what the fleet answers together, refuses what is
 /// not passed on, and finds the model of the rest.
-async fn ask_for_model(
-    service: &Service,
-    session: &mut Session,
-    ctx: &mut RequestContext,
-    route: &Route,
-) -> Result<(), Stop> {
-    let request = session.req_header();
-    let (method, path) = (request.method.clone(), request.uri.path().to_owned());
-    let endpoint = classify(&method, &path);
+async fn ask_for_model(exchange: &mut Exchange<'_>, route: &Route) -> Result<(), Stop> {
+    let path = exchange.head.uri.path().to_owned();
+    let endpoint = classify(&exchange.head.method, &path);
     let index = route.upstream.models.load_full();
+    let ctx = &mut exchange.ctx;
     match &endpoint {
         Endpoint::Tags if route.upstream.kind == Kind::Ollama => {
             return Err(reply::json(ctx, index.tags.clone()).into());
@@ -242,8 +177,8 @@ async fn ask_for_model(
             let message = format!("{} is not passed on to the servers", verb.label());
             return Err(reply::problem(ctx, Reason::EndpointDenied, &message).into());
         }
-        Endpoint::WrongMethod(allow) => return Err(reply::wrong_method(ctx, allow).into()),
-        Endpoint::Unknown if route.upstream.kind == Kind::Ollama => return Err(reply::not_found(ctx).into()),
+        Endpoint::WrongMethod(allow) => return Err(reply::wrong_method(allow).into()),
+        Endpoint::Unknown if route.upstream.kind == Kind::Ollama => return Err(reply::not_found().into()),
         Endpoint::Root
         | Endpoint::Status
         | Endpoint::Version
@@ -261,17 +196,18 @@ async fn ask_for_model(
         }
         Endpoint::Inference(_) | Endpoint::Show => {
             if ctx.model.is_none() {
-                refuse_unreadable(session, ctx, &endpoint)?;
+                refuse_unreadable(exchange, &endpoint)?;
                 let need = BodyNeed {
                     source: endpoint.want_model(),
-                    whole: route.holds && (route.retry.replay_post || ctx.idempotent),
+                    whole: route.holds && (route.retry.replay_post || exchange.ctx.idempotent),
                     limit: route.body_limit,
                 };
-                let model = body_scan::find_model(service, session, ctx, need).await?;
-                set_model(ctx, model);
+                let model = body_scan::find_model(exchange, need).await?;
+                set_model(&mut exchange.ctx, model);
             }
         }
     }
+    let ctx = &exchange.ctx;
     let Some(model) = ctx.model.as_deref() else {
         return Err(reply::problem(ctx, Reason::ModelRequired, "model is required").into());
     };
@@ -283,8 +219,8 @@ async fn ask_for_model(
 }
 
 /// Refuses a request whose model cannot be told before it is sent.
-fn refuse_unreadable(session: &Session, ctx: &RequestContext, endpoint: &Endpoint<'_>) -> Result<(), Stop> {
-    let request = session.req_header();
+fn refuse_unreadable(exchange: &Exchange<'_>, endpoint: &Endpoint<'_>) -> Result<(), Stop> {
+    let (request, ctx) = (&exchange.head, &exchange.ctx);
     if request.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
         let message = "the request body is compressed, so its model cannot be read";
         return Err(reply::problem(ctx, Reason::UnsupportedEncoding, message).into());
@@ -292,28 +228,6 @@ fn refuse_unreadable(session: &Session, ctx: &RequestContext, endpoint: &Endpoin
     // For a form, Go's FormValue reads the query too, and prefers it.
     if endpoint.want_model() == ModelSource::Multipart && request.uri.query().is_some() {
         return Err(reply::problem(ctx, Reason::BadRequest, "this path takes no query").into());
-    }
-    Ok(())
-}
-
-/// A piece of the request body on its way to the server.
-pub fn body_passes(body: &mut Option<Bytes>, end_of_stream: bool, ctx: &mut RequestContext) -> Result<()> {
-    if let Some(bytes) = body {
-        ctx.body_in += bytes.len() as u64;
-    }
-    if let Some(route) = ctx.route.as_ref() {
-        if ctx.body_in > route.body_limit {
-            ctx.reason = Some(Reason::BodyTooLarge);
-            return Error::e_explain(ErrorType::HTTPStatus(413), "request body too large");
-        }
-        // The server's time for an answer begins when it has everything.
-        let limit = if end_of_stream { route.timeouts.first_byte } else { route.timeouts.write };
-        ctx.deadline.phase(clock::now() + limit);
-        ctx.sent = end_of_stream;
-    }
-    // Pingora writes the end of a chunked body twice when HTTP/2 ends it with an empty frame.
-    if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
-        *body = None;
     }
     Ok(())
 }

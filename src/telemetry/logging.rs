@@ -14,9 +14,9 @@ pub struct LogLevel(Option<Handle<EnvFilter, Registry>>);
 
 fn filter(level: &str) -> EnvFilter {
     let directives = if level == "debug" {
-        "info,arriero=debug,pingora_core=debug,pingora_proxy=debug".to_owned()
+        "info,arriero=debug,pingora_core=debug".to_owned()
     } else {
-        format!("{level},pingora_core=off,pingora_proxy=off,pingora_pool=off,h2=off,hyper=off")
+        format!("{level},pingora_core=off,pingora_pool=off,h2=off,hyper=off")
     };
     EnvFilter::new(directives)
 }

@@ -1,0 +1,412 @@
+//! One attempt's traffic: the request to the server, the answer to the client, both at the same time.
+//!
+//! One task polls both directions. A direction that cannot write does not read, so whoever is slow holds the
+//! other one back and memory stays bounded. Before it waits, everything that can be written has been written, so
+//! nothing is held back either. Each time it waits, it knows for whom, and that decides which time limit runs:
+//!
+//! | waits for | limit | reason |
+//! |---|---|---|
+//! | the client's body | the listener's `timeouts.request_body` | `body_timeout` |
+//! | the server to take the body | the route's `timeouts.write` | `write_timeout` |
+//! | the first byte of the answer | `timeouts.first_byte`, from the last byte of the request | `first_byte_timeout` |
+//! | more of the answer | `timeouts.read` | `read_timeout` |
+//! | the client to take the answer | the listener's `timeouts.write` | `client_stalled` |
+//! | anything | `timeouts.request` | `request_timeout` |
+//!
+//! The client is watched all the while. Where its body is read, that read sees it leave; where the body is
+//! complete, the socket is asked; where nobody reads because the server takes nothing, a look four times a second
+//! tells.
+
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::client::ClientFault;
+use super::context::Exchange;
+use super::framing::{Length, WrongLength};
+use super::message::AnswerHead;
+use super::request_body::BodyFault;
+use super::server::{Server, ServerFault};
+use super::{attempt, response};
+use crate::clock;
+use crate::fleet::snapshot::Timeouts;
+use crate::policy::failure::Reason;
+use crate::policy::retry::Failure;
+
+/// Bytes that may wait for a slow reader.
+const QUEUE: usize = 64 << 10;
+/// Time between two looks at a client that nobody reads from.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Why an attempt failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// In the words of the log.
+    pub reason: Reason,
+    /// In the words of the retry rule.
+    pub failure: Failure,
+}
+
+impl From<Reason> for Broken {
+    fn from(reason: Reason) -> Self {
+        let failure = if reason == Reason::FirstByteTimeout { Failure::FirstByteTimeout } else { Failure::Other };
+        Self { reason, failure }
+    }
+}
+
+/// What the way up waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Up {
+    Client,
+    Server,
+    /// The request has been sent.
+    Nothing,
+}
+
+/// What the way down waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Down {
+    Client,
+    Server,
+    /// The answer has been sent.
+    Nothing,
+}
+
+/// The traffic of one attempt.
+pub struct Traffic<'t, 'c> {
+    exchange: &'t mut Exchange<'c>,
+    server: &'t mut Server,
+    limits: Timeouts,
+    body_limit: u64,
+    end: Option<Instant>,
+    /// The client's body is at its end.
+    body_ended: bool,
+    /// All of the request has been written, or never will be.
+    sent: bool,
+    write_failed: bool,
+    /// The server's body is at its end.
+    answer_ended: bool,
+    broken: Option<Broken>,
+    /// The connection belongs to another protocol.
+    tunnel: bool,
+    client_read: Instant,
+    client_wrote: Progress,
+    server_read: Instant,
+    server_wrote: Progress,
+}
+
+/// When a writer last got rid of something.
+#[derive(Clone, Copy)]
+struct Progress {
+    bytes: u64,
+    at: Instant,
+}
+
+impl Progress {
+    fn note(&mut self, bytes: u64, now: Instant) {
+        if bytes != self.bytes {
+            *self = Self { bytes, at: now };
+        }
+    }
+}
+
+impl<'t, 'c> Traffic<'t, 'c> {
+    /// Between a client and a server that has been sent the head.
+    pub fn new(exchange: &'t mut Exchange<'c>, server: &'t mut Server, limits: Timeouts, body_limit: u64) -> Self {
+        let now = clock::now();
+        let client_wrote = Progress { bytes: exchange.client.written(), at: now };
+        let server_wrote = Progress { bytes: server.written(), at: now };
+        let end = exchange.ctx.end();
+        Self {
+            exchange,
+            server,
+            limits,
+            body_limit,
+            end,
+            body_ended: false,
+            sent: false,
+            write_failed: false,
+            answer_ended: false,
+            broken: None,
+            tunnel: false,
+            client_read: now,
+            client_wrote,
+            server_read: now,
+            server_wrote,
+        }
+    }
+
+    /// Sends the request and passes the answer on.
+    ///
+    /// # Errors
+    /// Why it broke off. What the client has got of an answer by then stands in the context.
+    pub async fn run(mut self) -> Result<(), Broken> {
+        let head = loop {
+            let mut head = std::future::poll_fn(|cx| self.poll_head(cx)).await?;
+            if head.status == http::StatusCode::SWITCHING_PROTOCOLS {
+                return self.upgrade(head).await;
+            }
+            if !head.status.is_informational() {
+                break head;
+            }
+            response::strip_hop_by_hop(&mut head.headers);
+            self.exchange.client.interim(&head);
+        };
+        let status = head.status.as_u16();
+        response::note_status(&mut self.exchange.ctx, status);
+        if status >= 400 && attempt::would_retry(self.exchange, Failure::Status(status)) {
+            return Err(Broken { reason: Reason::UpstreamError, failure: Failure::Status(status) });
+        }
+        self.exchange.body.release();
+        let length = self.server.length();
+        response::begin(self.exchange, head, length);
+        self.server_read = clock::now();
+        self.client_wrote.at = self.server_read;
+        std::future::poll_fn(|cx| self.poll_answer(cx)).await
+    }
+
+    /// From here on bytes pass both ways without a meaning for us.
+    async fn upgrade(mut self, head: AnswerHead) -> Result<(), Broken> {
+        use super::client::Client;
+        response::note_status(&mut self.exchange.ctx, head.status.as_u16());
+        let (Client::Http1(client), Server::Http1(server)) = (&mut self.exchange.client, &mut *self.server) else {
+            return Err(Reason::UpstreamProtocol.into());
+        };
+        if !self.exchange.ctx.wants_upgrade {
+            return Err(Reason::UpstreamProtocol.into());
+        }
+        self.exchange.body.release();
+        let head = response::upgraded(&mut self.exchange.ctx, head);
+        client.upgrade(&head);
+        server.upgrade();
+        self.tunnel = true;
+        self.body_ended = false;
+        self.sent = false;
+        match std::future::poll_fn(|cx| self.poll_answer(cx)).await {
+            // How such a connection is left is the other protocol's business.
+            Err(Broken { reason: Reason::ClientClosed, .. }) => Ok(()),
+            ended => ended,
+        }
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, Broken>> {
+        let now = clock::now();
+        // An interim answer may wait to be passed on.
+        if self.exchange.client.queued() > 0 {
+            let _ = self.exchange.client.poll_flush(cx).map_err(of_client)?;
+        }
+        let up = self.pump_up(cx, now)?;
+        match self.server.poll_head(cx) {
+            Poll::Ready(Ok(head)) => return Poll::Ready(Ok(head)),
+            Poll::Ready(Err(fault)) => return Poll::Ready(Err(self.before_answer(fault))),
+            Poll::Pending => {}
+        }
+        self.watch_client(up, cx)?;
+        let mut limit = self.limit_up(up, now);
+        if up == Up::Nothing {
+            limit = Some((self.server_wrote.at + self.limits.first_byte, Reason::FirstByteTimeout));
+        }
+        self.poll_limits(limit, up, cx, now)
+    }
+
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let now = clock::now();
+        let up = self.pump_up(cx, now)?;
+        let down = self.pump_down(cx, now)?;
+        if down == Down::Nothing || self.tunnel && up == Up::Nothing {
+            return Poll::Ready(self.broken.map_or(Ok(()), Err));
+        }
+        if !self.tunnel {
+            self.watch_client(up, cx)?;
+        }
+        let mut limit = self.limit_up(up, now).filter(|_| !self.tunnel);
+        let slowest = match down {
+            Down::Client => Some((self.client_wrote.at + self.exchange.listener.write_timeout, Reason::ClientStalled)),
+            Down::Server if self.tunnel => None,
+            Down::Server | Down::Nothing => Some((self.server_read + self.limits.read, Reason::ReadTimeout)),
+        };
+        limit = earlier(limit, slowest);
+        self.poll_limits(limit, up, cx, now)
+    }
+
+    /// Moves the request as far as it goes.
+    fn pump_up(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Up, Broken> {
+        while !self.sent {
+            let mut client_is_due = false;
+            while !self.body_ended && self.server.queued() < QUEUE {
+                let exchange = &mut *self.exchange;
+                match exchange.body.poll_next(&mut exchange.client, cx) {
+                    Poll::Ready(Ok(Some(piece))) => {
+                        self.client_read = now;
+                        exchange.ctx.body_in += piece.len() as u64;
+                        if exchange.ctx.body_in > self.body_limit && !self.tunnel {
+                            return Err(Reason::BodyTooLarge.into());
+                        }
+                        self.server.push(piece);
+                    }
+                    Poll::Ready(Ok(None)) => {
+                        self.body_ended = true;
+                        self.server.finish();
+                    }
+                    Poll::Ready(Err(BodyFault::Client(fault))) => return Err(of_client(fault)),
+                    Poll::Ready(Err(BodyFault::Held(error))) => {
+                        tracing::error!(%error, "a held request body cannot be read");
+                        return Err(Reason::Internal.into());
+                    }
+                    Poll::Pending => {
+                        client_is_due = true;
+                        break;
+                    }
+                }
+            }
+            let flushed = self.server.poll_flush(cx);
+            self.server_wrote.note(self.server.written(), now);
+            match flushed {
+                Poll::Ready(Ok(())) if self.body_ended => {
+                    self.sent = true;
+                    self.server_wrote.at = now;
+                }
+                Poll::Ready(Ok(())) if client_is_due => return Ok(Up::Client),
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => {
+                    // It may have answered all the same before it closed.
+                    self.write_failed = true;
+                    self.sent = true;
+                }
+                Poll::Pending => return Ok(Up::Server),
+            }
+        }
+        Ok(Up::Nothing)
+    }
+
+    /// Moves the answer as far as it goes.
+    fn pump_down(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Down, Broken> {
+        loop {
+            let mut server_is_due = false;
+            while !self.answer_ended && self.exchange.client.queued() < QUEUE {
+                match self.server.poll_body(cx) {
+                    Poll::Ready(Ok(Some(piece))) => {
+                        self.server_read = now;
+                        response::body_passes(&mut self.exchange.ctx, &piece);
+                        self.exchange.client.push(piece).map_err(too_long)?;
+                    }
+                    Poll::Ready(Ok(None)) => {
+                        let Poll::Ready(trailers) = self.server.poll_trailers(cx) else {
+                            server_is_due = true;
+                            break;
+                        };
+                        self.answer_ended = true;
+                        if !self.tunnel {
+                            self.exchange.client.finish(trailers).map_err(too_long)?;
+                        }
+                    }
+                    Poll::Ready(Err(fault)) => {
+                        // What came before it goes to the client still.
+                        self.answer_ended = true;
+                        self.broken = (!self.tunnel).then(|| match fault {
+                            ServerFault::Protocol(_) => Reason::UpstreamProtocol.into(),
+                            ServerFault::Closed | ServerFault::Write => Reason::UpstreamTruncated.into(),
+                        });
+                    }
+                    Poll::Pending => {
+                        server_is_due = true;
+                        break;
+                    }
+                }
+            }
+            let flushed = self.exchange.client.poll_flush(cx);
+            self.client_wrote.note(self.exchange.client.written(), now);
+            match flushed {
+                Poll::Ready(Ok(())) if self.answer_ended => return Ok(Down::Nothing),
+                Poll::Ready(Ok(())) if server_is_due => {
+                    self.client_wrote.at = now;
+                    return Ok(Down::Server);
+                }
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(fault)) => return Err(of_client(fault)),
+                Poll::Pending => return Ok(Down::Client),
+            }
+        }
+    }
+
+    /// Notices that the client has left.
+    fn watch_client(&mut self, up: Up, cx: &mut Context<'_>) -> Result<(), Broken> {
+        match self.exchange.client.poll_left(cx, up == Up::Server) {
+            Poll::Ready(()) => Err(Reason::ClientClosed.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    fn limit_up(&self, up: Up, _now: Instant) -> Option<(Instant, Reason)> {
+        match up {
+            Up::Client => Some((self.client_read + self.exchange.listener.body_timeout, Reason::BodyTimeout)),
+            Up::Server => Some((self.server_wrote.at + self.limits.write, Reason::WriteTimeout)),
+            Up::Nothing => None,
+        }
+    }
+
+    fn poll_limits<T>(
+        &mut self,
+        limit: Option<(Instant, Reason)>,
+        up: Up,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Poll<Result<T, Broken>> {
+        let limit = earlier(limit, self.end.map(|end| (end, Reason::RequestTimeout)));
+        let look = (up == Up::Server && !self.exchange.client.body_is_done()).then(|| now + LOOK);
+        let Some(at) = [limit.map(|(at, _)| at), look].into_iter().flatten().min() else { return Poll::Pending };
+        if self.exchange.timer.poll(cx, at).is_pending() {
+            return Poll::Pending;
+        }
+        match limit {
+            Some((late, reason)) if late <= at => Poll::Ready(Err(reason.into())),
+            _ => {
+                // Time for a look: this task runs again at once.
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+
+    /// What it means that a server broke off before it answered.
+    fn before_answer(&self, fault: ServerFault) -> Broken {
+        if let ServerFault::Protocol(what) = fault {
+            tracing::debug!(what, "an answer is not valid HTTP");
+            return Reason::UpstreamProtocol.into();
+        }
+        // A connection from the pool that had ended before: when even writing failed, it had. When everything was
+        // written, only the answer is missing and the server may have begun to work: then a request is sent again
+        // only if doing it twice is as good as once (RFC 9110 9.2.2).
+        let stale = self.server.is_reused() && (self.write_failed || self.exchange.ctx.idempotent);
+        let failure = if stale { Failure::StaleConnection } else { Failure::Reset };
+        Broken { reason: Reason::UpstreamReset, failure }
+    }
+}
+
+fn earlier(a: Option<(Instant, Reason)>, b: Option<(Instant, Reason)>) -> Option<(Instant, Reason)> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if b.0 < a.0 { b } else { a }),
+        (a, b) => a.or(b),
+    }
+}
+
+fn of_client(fault: ClientFault) -> Broken {
+    match fault {
+        ClientFault::Gone => Reason::ClientClosed.into(),
+        ClientFault::Malformed => Reason::BadRequest.into(),
+    }
+}
+
+fn too_long(_: WrongLength) -> Broken {
+    Reason::UpstreamProtocol.into()
+}
+
+/// What is known about the length of the request's body.
+pub fn request_length(exchange: &Exchange<'_>) -> Length {
+    let length = exchange.head.headers.get(http::header::CONTENT_LENGTH);
+    match length.and_then(|length| length.to_str().ok()?.parse().ok()) {
+        Some(0) => Length::None,
+        Some(length) => Length::Known(length),
+        None if exchange.client.body_is_done() && exchange.body.length() == 0 => Length::None,
+        None => Length::Unknown,
+    }
+}

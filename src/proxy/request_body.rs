@@ -1,0 +1,166 @@
+//! The body of a request: what was read before a server was chosen, then what still comes from the client.
+//!
+//! What was read early is kept so that it can be sent later, and sent again after an attempt that failed. The
+//! first bytes of any body are kept a while for the same reason. As soon as bytes have passed that are not kept,
+//! there is no way back, and the body says so.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+
+use super::client::{Client, ClientFault};
+use super::held_body::{At, Cursor, HeldBody, HoldError, HoldRules};
+
+/// Bytes that are kept without being counted as held: a body of this size is there for another attempt anyway.
+const KEPT: usize = 64 << 10;
+
+/// Why the body goes no further.
+#[derive(Debug)]
+pub enum BodyFault {
+    /// The client's doing.
+    Client(ClientFault),
+    /// What was held on disk cannot be read.
+    Held(io::Error),
+}
+
+/// A request's body.
+#[derive(Debug, Default)]
+pub struct RequestBody {
+    /// The beginning, while it is short.
+    short: Vec<Bytes>,
+    /// The beginning, once it is not.
+    held: Option<HeldBody>,
+    /// Bytes of the beginning.
+    length: u64,
+    next_short: usize,
+    next_held: Cursor,
+    reading: Option<(JoinHandle<io::Result<Bytes>>, Cursor)>,
+    /// Whether bytes have passed that are not kept.
+    passed: bool,
+}
+
+impl RequestBody {
+    /// Bytes that were read early.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether the beginning became too long to be looked at again.
+    pub fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// The beginning, while it is short.
+    pub fn short(&self) -> &[Bytes] {
+        &self.short
+    }
+
+    /// Keeps a piece that was read early.
+    ///
+    /// # Errors
+    /// When the budget of the process or the disk is full.
+    pub async fn hold(&mut self, piece: Bytes, rules: impl FnOnce() -> HoldRules) -> Result<(), HoldError> {
+        self.length += piece.len() as u64;
+        if self.held.is_none() && self.length <= KEPT as u64 {
+            self.short.push(piece);
+            return Ok(());
+        }
+        let held = self.held.get_or_insert_with(|| HeldBody::new(rules()));
+        for piece in self.short.drain(..) {
+            held.push(piece).await?;
+        }
+        held.push(piece).await
+    }
+
+    /// Brings what was held to its place, so that it can be read.
+    ///
+    /// # Errors
+    /// When the disk is full.
+    pub async fn settle(&mut self) -> Result<(), HoldError> {
+        match &mut self.held {
+            Some(held) => held.complete().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether all that was sent can be sent again.
+    pub fn is_kept(&self) -> bool {
+        !self.passed
+    }
+
+    /// Begins again at the first byte.
+    pub fn rewind(&mut self) {
+        self.next_short = 0;
+        self.next_held = Cursor::default();
+        self.reading = None;
+    }
+
+    /// Nothing will be sent again: what has been sent need not be kept.
+    pub fn release(&mut self) {
+        self.passed = true;
+    }
+
+    /// The next piece; `None` at the end.
+    pub fn poll_next(
+        &mut self,
+        client: &mut Client<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, BodyFault>> {
+        if let Some(piece) = self.short.get(self.next_short) {
+            self.next_short += 1;
+            return Poll::Ready(Ok(Some(piece.clone())));
+        }
+        if let Some(piece) = ready!(self.poll_held(cx)).map_err(BodyFault::Held)? {
+            return Poll::Ready(Ok(Some(piece)));
+        }
+        match ready!(client.poll_body(cx)) {
+            Ok(Some(piece)) => {
+                self.pass(&piece);
+                Poll::Ready(Ok(Some(piece)))
+            }
+            Ok(None) => Poll::Ready(Ok(None)),
+            Err(fault) => Poll::Ready(Err(BodyFault::Client(fault))),
+        }
+    }
+
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        let Some(held) = &self.held else { return Poll::Ready(Ok(None)) };
+        loop {
+            if let Some((reading, next)) = &mut self.reading {
+                let bytes = ready!(Pin::new(reading).poll(cx)).map_err(io::Error::other)?;
+                self.next_held = *next;
+                self.reading = None;
+                return Poll::Ready(bytes.map(Some));
+            }
+            match held.at(self.next_held) {
+                At::Piece(piece, next) => {
+                    self.next_held = next;
+                    return Poll::Ready(Ok(Some(piece)));
+                }
+                At::File(reading, next) => self.reading = Some((reading, next)),
+                At::End if self.passed => {
+                    // All of it has been sent, and will not be again: memory, disk and budget are free.
+                    self.held = None;
+                    return Poll::Ready(Ok(None));
+                }
+                At::End => return Poll::Ready(Ok(None)),
+            }
+        }
+    }
+
+    /// A piece passes that was not read early.
+    fn pass(&mut self, piece: &Bytes) {
+        self.length += piece.len() as u64;
+        if !self.passed && self.held.is_none() && self.length <= KEPT as u64 {
+            self.short.push(piece.clone());
+            self.next_short = self.short.len();
+        } else {
+            self.passed = true;
+            self.short = Vec::new();
+            self.next_short = 0;
+        }
+    }
+}
