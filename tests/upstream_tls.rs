@@ -106,6 +106,19 @@ async fn a_server_must_have_the_name_and_the_authority() {
 }
 
 #[tokio::test]
+async fn a_server_that_signed_itself_is_trusted_by_its_own_certificate() {
+    let files = Files::new();
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let params = rcgen::CertificateParams::new(vec!["server.test".to_owned()]).expect("names");
+    let own = params.self_signed(&key).expect("a certificate");
+    let issued = Issued { der: own.der().clone(), cert: own.pem(), key: key.serialize_pem(), serial: Vec::new() };
+    let address = files.server(&issued, None).await;
+    let trusting = Trusted { ca: Some(files.path("server.pem")), ..Trusted::default() };
+    ask(address, &load(&trusting), "server.test").await.expect("it is its own authority");
+    ask(address, &load(&trusting), "other.test").await.expect_err("another name");
+}
+
+#[tokio::test]
 async fn a_certificate_is_shown_to_servers_that_ask() {
     let (files, authority, clients) = (Files::new(), Authority::new("ca"), Authority::new("clients"));
     let address = files.server(&authority.issue(&["server.test"]), Some(&clients)).await;
