@@ -12,9 +12,15 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// Wall-clock time since 1970, for logs and metrics only.
+/// Wall-clock time since 1970, for logs, metrics and certificates only.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
 #[must_use]
 pub fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Wall-clock time in whole seconds since 1970, as certificates count it.
+#[must_use]
+pub fn unix_seconds() -> i64 {
+    i64::try_from(unix_time().as_secs()).unwrap_or(i64::MAX)
 }

@@ -109,6 +109,9 @@ pub async fn metrics(Extract(state): Shared) -> Response {
             });
         }
     }
+    for (name, end) in snapshot.certificate_expiries() {
+        fleet.certificate(&name, end);
+    }
     let status = state.reloader.status();
     fleet.process(state.store.body_budget.used(), &snapshot.hash, status.in_force, snapshot.loaded_at);
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";

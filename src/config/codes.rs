@@ -70,12 +70,21 @@ codes! {
     HASH_ON "E037" "What `consistent_hash` should hash is not correct.";
     CONTRADICTION "E038" "Two values contradict each other.";
     OPEN_ADMIN "E039" "The admin listener can be reached from outside and has no token.";
+    TLS_FILE "E050" "A certificate, key or OCSP file cannot be read.";
+    CERTIFICATE "E051" "A file does not hold the certificate that it should.";
+    PRIVATE_KEY "E052" "A file does not hold a private key that can be used.";
+    KEY_MISMATCH "E053" "A certificate and a private key do not belong together.";
+    STAPLE "E054" "A file does not hold an OCSP response.";
     NEVER_MATCHES "W001" "A route can never match.";
     UNUSED_UPSTREAM "W002" "No route uses this upstream.";
     SLOW_CHECK "W003" "A health check may take longer than the time between two checks.";
     NO_REPLAY "W004" "`replay_post` has no effect.";
     NOT_EXPANDED "W005" "A `$NAME` without braces is not expanded.";
     NO_ROUTES "W006" "There is no route.";
+    NOT_VALID "W020" "A certificate is not valid now.";
+    NOT_VERIFIED "W021" "The certificates of servers are not checked.";
+    STAPLE_HELD_BACK "W022" "An OCSP response does not fit its certificate and is not sent.";
+    NEVER_CHOSEN "W023" "A certificate can never be chosen.";
 }
 
 #[cfg(test)]

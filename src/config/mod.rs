@@ -14,6 +14,7 @@ use std::path::Path as FilePath;
 
 mod address;
 pub mod codes;
+pub mod credentials;
 mod de;
 mod decode;
 mod diagnostic;
@@ -55,6 +56,12 @@ pub struct Loaded {
 pub fn load(path: &FilePath, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Diagnostics> {
     let bytes = source::read(path)?;
     parse_bytes(&path.display().to_string(), &bytes, env)
+}
+
+/// The hash that [`Loaded`] would have for the file at `path`; `None` when it cannot be read.
+#[must_use]
+pub fn hash_of(path: &FilePath) -> Option<String> {
+    source::read(path).ok().map(|bytes| hash(&bytes))
 }
 
 /// Checks `text`, called `name` in messages; `env` gives the values of variables.

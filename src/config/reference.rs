@@ -16,8 +16,17 @@ const VALUES: &str = r##"version: 1
 listeners:
   - address: 0.0.0.0:8080
     h2c: false
+    #tls:
+      #certificates:
+        #- cert: /etc/letsencrypt/live/ollama.example.com/fullchain.pem
+          #key: /etc/letsencrypt/live/ollama.example.com/privkey.pem
+          #ocsp: /var/lib/arriero/ollama.example.com.ocsp
+      #min_version: "1.2"
+      #client_ca: /etc/arriero/clients-ca.pem
+      #client_auth: required
     timeouts:
       request_header: 10s
+      tls: 5s
       request_body: 30s
       keepalive: 75s
       write: 60s
@@ -63,6 +72,12 @@ upstreams:
       - url: ${OLLAMA_HOST_2:-http://10.0.0.12:11434}
         name: t4-1
     http2: false
+    #tls:
+      #ca: /etc/arriero/servers-ca.pem
+      #server_name: ollama.internal
+      #verify: true
+      #client_cert: /etc/arriero/client.pem
+      #client_key: /etc/arriero/client.key
     balance:
       policy: least_requests
       #hash_on: client_ip

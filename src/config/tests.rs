@@ -7,6 +7,7 @@ mod generated;
 mod good;
 mod hostile;
 mod rules;
+mod tls;
 mod variables;
 
 /// A small file that is right in every respect.

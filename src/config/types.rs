@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{ByteSize, Duration};
 
+mod tls;
 mod upstream;
 mod words;
 
+pub use tls::{CertificateFiles, ClientAuth, ListenerTls, MinVersion, UpstreamTls};
 pub use upstream::{
     Active, Balance, BalancePolicy, Check, Circuit, Health, Inventory, Keepalive, Kind, ModelAffinity, Off,
     ServerEntry, Upstream,
@@ -60,6 +62,8 @@ pub struct Listener {
     /// Also speak HTTP/2 without TLS to clients that start with its preface.
     #[serde(default)]
     pub h2c: bool,
+    /// Speak TLS (HTTP/2 and HTTP/1.1 alike) and nothing else.
+    pub tls: Option<ListenerTls>,
     /// How long this listener waits for its clients.
     #[serde(default)]
     pub timeouts: ListenerTimeouts,
@@ -74,6 +78,8 @@ pub struct Listener {
 pub struct ListenerTimeouts {
     /// Longest time from the first byte of a request head to its last, and from connecting to the first byte.
     pub request_header: Duration,
+    /// Longest time from connecting to the end of the TLS handshake.
+    pub tls: Duration,
     /// Longest silence between two reads of a request body.
     pub request_body: Duration,
     /// How long an idle connection is kept between requests.
@@ -84,7 +90,7 @@ pub struct ListenerTimeouts {
 
 impl Default for ListenerTimeouts {
     fn default() -> Self {
-        Self { request_header: secs(10), request_body: secs(30), keepalive: secs(75), write: secs(60) }
+        Self { request_header: secs(10), tls: secs(5), request_body: secs(30), keepalive: secs(75), write: secs(60) }
     }
 }
 

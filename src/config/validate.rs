@@ -12,6 +12,7 @@ use crate::units::{ByteSize, Duration};
 mod listeners;
 mod process;
 mod routes;
+mod tls;
 mod upstreams;
 
 /// Checks every rule; what is found goes to the report.

@@ -9,8 +9,11 @@ use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::inventory::ModelIndex;
+use super::listener_tls::ListenerTls;
 use super::server::{Identity, Location, ServerState};
 use super::snapshot::{Balance, Check, HashOn, ListenerSettings, Member, Route, Snapshot, Timeouts, Upstream};
+use super::upstream_tls::UpstreamTls;
+use crate::clock;
 use crate::config::ServerUrl;
 use crate::config::types::{self, Active, BalancePolicy, Config, Kind, ModelAffinity};
 use crate::ollama::ModelPattern;
@@ -85,6 +88,12 @@ pub fn compile(config: &Config, hash: String, around: &Surroundings<'_>) -> Resu
             metrics: around.metrics.route(&route.name, &route.upstream),
         }));
     }
+    let listeners = config
+        .listeners
+        .iter()
+        .enumerate()
+        .map(|(number, listener)| compile_listener(number, listener).map(Arc::new))
+        .collect::<Result<Vec<_>, _>>()?;
     let snapshot = Snapshot {
         largest_body: routes.iter().map(|route| route.body_limit).max().unwrap_or(0),
         any_holds: routes.iter().any(|route| route.holds),
@@ -94,7 +103,7 @@ pub fn compile(config: &Config, hash: String, around: &Surroundings<'_>) -> Resu
         table: RouteTable::build(matches),
         routes,
         upstreams,
-        listeners: config.listeners.iter().map(|listener| Arc::new(compile_listener(listener))).collect(),
+        listeners,
         body_memory: to_usize(config.server.body_memory.0),
         access_log: config.telemetry.access_log == types::AccessLog::Json,
         drain: config.server.drain.0,
@@ -106,9 +115,12 @@ fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-fn compile_listener(listener: &types::Listener) -> ListenerSettings {
-    ListenerSettings {
+fn compile_listener(number: usize, listener: &types::Listener) -> Result<ListenerSettings, CompileError> {
+    let tls = listener.tls.as_ref().map(|tls| ListenerTls::load(tls, clock::unix_seconds()).map(Arc::new)).transpose();
+    Ok(ListenerSettings {
         h2c: listener.h2c,
+        tls: tls.map_err(|problem| error(format!("listeners[{number}].tls"), problem))?,
+        tls_timeout: listener.timeouts.tls.0,
         header_timeout: listener.timeouts.request_header.0,
         body_timeout: listener.timeouts.request_body.0,
         keepalive: listener.timeouts.keepalive.0,
@@ -116,7 +128,7 @@ fn compile_listener(listener: &types::Listener) -> ListenerSettings {
         header_bytes: to_usize(listener.limits.header_bytes.0),
         header_fields: listener.limits.header_fields as usize,
         target_bytes: to_usize(listener.limits.target_bytes.0),
-    }
+    })
 }
 
 fn compile_match(path: &str, matches: &types::Match) -> Result<RouteMatch, CompileError> {
@@ -213,10 +225,14 @@ fn compile_upstream(
             Ok(Member { state, weight: entry.weight, max_in_flight: entry.max_in_flight.unwrap_or(u32::MAX) })
         })
         .collect::<Result<Vec<_>, CompileError>>()?;
+    let encrypted = upstream.tls.is_some() || servers.iter().any(|member| member.state.location.tls);
+    let tls =
+        encrypted.then(|| UpstreamTls::load(upstream.tls.clone().unwrap_or_default(), upstream.http2)).transpose();
     let compiled = Upstream {
         name: name.to_owned(),
         kind: upstream.kind,
         http2: upstream.http2,
+        tls: tls.map_err(|problem| error(format!("upstreams.{name}.tls"), problem))?,
         balance: compile_balance(name, upstream, &servers)?,
         max_idle: upstream.keepalive.max_idle,
         idle_timeout: upstream.keepalive.idle_timeout.0,

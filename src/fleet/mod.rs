@@ -10,15 +10,20 @@
 //! - [`server::ServerState`] is what changes by itself: health, circuit, requests in flight, models,
 //!   addresses. It is kept by identity (upstream, name, URL) and shared by successive snapshots.
 //! - [`store::Store`] holds the current snapshot and swaps it in one step.
+//! - [`files::FromFiles`] is what is made from files beside the configuration, and follows their changes.
 //! - [`reload::Reloader`] is the one way to a new snapshot, whoever asks for it.
 
 pub mod body_budget;
+pub mod certificates;
 pub mod choose;
 pub mod compile;
 pub mod idle;
+pub mod files;
 pub mod inventory;
+pub mod listener_tls;
 pub mod reload;
 pub mod server;
 pub mod snapshot;
 pub mod store;
+pub mod upstream_tls;
 pub mod watch;

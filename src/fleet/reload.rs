@@ -40,6 +40,14 @@ impl Source {
         }
     }
 
+    /// Hash of what is there now, without checking it; `None` when it cannot be read.
+    fn hash(&self) -> Option<String> {
+        match self {
+            Self::File(path) => config::hash_of(path),
+            Self::Text(_) => None,
+        }
+    }
+
     /// The file, if it is one.
     pub fn path(&self) -> Option<&Path> {
         match self {
@@ -137,10 +145,16 @@ impl Reloader {
             }
         }
         self.metrics.reloaded(word);
+        // Who asks for a reload after renewing certificates has them in force when it returns.
+        self.store.pin().refresh_certificates(clock::unix_seconds(), &self.metrics);
         result
     }
 
     fn try_reload(&self, current: &mut Config) -> Result<Reloaded, Refused> {
+        // Files that it names may be broken at this moment: that is not a fault of what is in force.
+        if self.source.hash().is_some_and(|hash| hash == self.store.load().hash) {
+            return Ok(Reloaded::Unchanged);
+        }
         let loaded = self.source.load().map_err(Refused::Invalid)?;
         if loaded.hash == self.store.load().hash {
             return Ok(Reloaded::Unchanged);

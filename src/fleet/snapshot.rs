@@ -1,12 +1,15 @@
 //! One configuration, compiled: every value resolved, every name looked up, ready to serve.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
 use super::inventory::ModelIndex;
+use super::listener_tls::ListenerTls;
 use super::server::ServerState;
+use super::upstream_tls::UpstreamTls;
 use crate::config::types::{BalancePolicy, Kind};
 use crate::policy::balance::affinity::Affinity;
 use crate::policy::balance::consistent_hash::ConsistentHash;
@@ -15,7 +18,7 @@ use crate::policy::circuit::CircuitPolicy;
 use crate::policy::health::HealthPolicy;
 use crate::policy::retry::RetryPolicy;
 use crate::routing::table::RouteTable;
-use crate::telemetry::metrics::RouteMetrics;
+use crate::telemetry::metrics::{Metrics, RouteMetrics};
 
 /// One configuration in its compiled form.
 pub struct Snapshot {
@@ -45,11 +48,48 @@ pub struct Snapshot {
     pub drain: Duration,
 }
 
+impl Snapshot {
+    /// Keeps what the listeners of the snapshot before have for TLS where the settings are the same, so
+    /// that clients can resume their sessions.
+    pub fn keep_tls(&mut self, before: &Self) {
+        let known: Vec<_> = before.listeners.iter().filter_map(|listener| listener.tls.as_ref()).collect();
+        for listener in &mut self.listeners {
+            let same = |tls: &Arc<ListenerTls>| known.iter().find(|known| known.same_settings(tls));
+            if let Some(tls) = listener.tls.as_ref().and_then(same) {
+                *listener =
+                    Arc::new(ListenerSettings { tls: Some(Arc::clone(tls)), ..ListenerSettings::clone(listener) });
+            }
+        }
+    }
+
+    /// Looks at all files of certificates and takes what changed; `now` is in seconds since 1970.
+    pub fn refresh_certificates(&self, now: i64, metrics: &Metrics) {
+        self.listeners.iter().filter_map(|listener| listener.tls.as_ref()).for_each(|tls| tls.refresh(now, metrics));
+        self.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref()).for_each(|tls| tls.refresh(metrics));
+    }
+
+    /// What each certificate is called, and the last second of its validity since 1970. Of several that
+    /// are called the same, the one that ends first.
+    pub fn certificate_expiries(&self) -> BTreeMap<String, i64> {
+        let listeners = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        let upstreams = self.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref());
+        let mut all = BTreeMap::new();
+        for (name, end) in listeners.flat_map(|tls| tls.expiries()).chain(upstreams.filter_map(UpstreamTls::expiry)) {
+            all.entry(name).and_modify(|known: &mut i64| *known = end.min(*known)).or_insert(end);
+        }
+        all
+    }
+}
+
 /// What may change about a listener while it runs.
 #[derive(Clone, Debug)]
 pub struct ListenerSettings {
     /// Whether HTTP/2 without TLS is spoken.
     pub h2c: bool,
+    /// What handshakes need; `None` on a listener without TLS.
+    pub tls: Option<Arc<ListenerTls>>,
+    /// Longest time from connecting to the end of the handshake.
+    pub tls_timeout: Duration,
     /// Longest time for a request head.
     pub header_timeout: Duration,
     /// Longest silence inside a request body.
@@ -109,6 +149,8 @@ pub struct Upstream {
     pub kind: Kind,
     /// Whether its servers are spoken to in HTTP/2.
     pub http2: bool,
+    /// TLS towards its servers; `None` when no URL begins with `https://`.
+    pub tls: Option<UpstreamTls>,
     /// Its members in the order of the file.
     pub servers: Vec<Member>,
     /// How one is chosen.

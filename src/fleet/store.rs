@@ -43,8 +43,10 @@ impl Store {
     }
 
     /// Puts a new snapshot in force: one swap, seen by every request that begins from now on.
-    pub fn publish(&self, next: Snapshot) {
+    /// What must outlive a snapshot is handed on to it.
+    pub fn publish(&self, mut next: Snapshot) {
         let publishing = self.publishing.lock();
+        next.keep_tls(&self.load());
         for upstream in &next.upstreams {
             for member in &upstream.servers {
                 member.state.set_policies(upstream.health.clone(), upstream.circuit.clone());

@@ -1,7 +1,7 @@
 //! One GET over a connection of its own: what a probe says must not depend on a pool.
 
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,12 +14,23 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::fleet::server::ServerState;
+use crate::fleet::upstream_tls::UpstreamTls;
 
 /// Largest answer that is read.
 const MAX_ANSWER: usize = 8 << 20;
+
+/// A server, and how it is spoken to.
+#[derive(Clone, Copy)]
+pub struct Way<'a> {
+    /// The server.
+    pub server: &'a ServerState,
+    /// TLS of its upstream.
+    pub tls: Option<&'a UpstreamTls>,
+    /// Whether it is spoken to in HTTP/2.
+    pub http2: bool,
+}
 
 /// What a server answered.
 pub struct Answer {
@@ -33,22 +44,24 @@ pub struct Answer {
 ///
 /// # Errors
 /// Anything that kept the answer away, as text for the log.
-pub async fn get(server: &ServerState, http2: bool, path: &str, timeout: Duration) -> Result<Answer, io::Error> {
-    match tokio::time::timeout(timeout, exchange(server, http2, path)).await {
+pub async fn get(way: Way<'_>, path: &str, timeout: Duration) -> Result<Answer, io::Error> {
+    match tokio::time::timeout(timeout, exchange(way, path)).await {
         Ok(answer) => answer,
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {timeout:?}"))),
     }
 }
 
-async fn exchange(server: &ServerState, http2: bool, path: &str) -> Result<Answer, io::Error> {
+async fn exchange(Way { server, tls, http2 }: Way<'_>, path: &str) -> Result<Answer, io::Error> {
     let address = server.address().ok_or_else(|| io::Error::other("the host name is not resolved"))?;
     let tcp = TcpStream::connect(address).await?;
     tcp.set_nodelay(true)?;
     if !server.location.tls {
         return request(TokioIo::new(tcp), server, http2, path).await;
     }
-    let name = ServerName::try_from(server.location.host.clone()).map_err(io::Error::other)?;
-    let tls = TlsConnector::from(tls_config()).connect(name, tcp).await?;
+    // Between two configurations a server may for a moment belong to none.
+    let tls = tls.ok_or_else(|| io::Error::other("the upstream is being changed"))?;
+    let name = ServerName::try_from(tls.name(&server.location.host).to_owned()).map_err(io::Error::other)?;
+    let tls = TlsConnector::from(Arc::clone(&tls.trust().config)).connect(name, tcp).await?;
     request(TokioIo::new(tls), server, http2, path).await
 }
 
@@ -77,14 +90,4 @@ where
     let status = response.status().as_u16();
     let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(io::Error::other)?;
     Ok(Answer { status, body: body.to_bytes() })
-}
-
-/// TLS with the certificate authorities that the system trusts.
-fn tls_config() -> Arc<ClientConfig> {
-    static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-    Arc::clone(CONFIG.get_or_init(|| {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
-    }))
 }

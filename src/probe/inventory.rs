@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::client;
+use super::client::{self, Way};
 use crate::config::types::Kind;
 use crate::fleet::inventory::Inventory;
-use crate::fleet::server::ServerState;
 use crate::ollama::wire;
 
 /// How long each list may take. A `/api/ps` that is late means that a model is loading.
@@ -34,27 +33,27 @@ impl Outcome {
 }
 
 /// Asks a server for its models and notes them.
-pub async fn look(server: &ServerState, kind: Kind, http2: bool) -> Outcome {
-    let before = server.inventory();
+pub async fn look(way: Way<'_>, kind: Kind) -> Outcome {
+    let before = way.server.inventory();
     let found = match kind {
-        Kind::Ollama => ollama(server, http2, &before).await,
-        Kind::Openai => openai(server, http2).await,
+        Kind::Ollama => ollama(way, &before).await,
+        Kind::Openai => openai(way).await,
         Kind::Http => None,
     };
     let Some(found) = found else { return Outcome::Failed };
     if same(&before, &found) {
         return Outcome::Same;
     }
-    server.learned(found);
+    way.server.learned(found);
     Outcome::Changed
 }
 
-async fn ollama(server: &ServerState, http2: bool, before: &Inventory) -> Option<Inventory> {
+async fn ollama(way: Way<'_>, before: &Inventory) -> Option<Inventory> {
     let (tags, ps, openai, version) = tokio::join!(
-        list(server, http2, "/api/tags", |body| wire::parse_tags(body).ok()),
-        list(server, http2, "/api/ps", |body| wire::parse_ps(body).ok()),
-        list(server, http2, "/v1/models", |body| wire::parse_openai_models(body).ok()),
-        list(server, http2, "/api/version", wire::parse_version),
+        list(way, "/api/tags", |body| wire::parse_tags(body).ok()),
+        list(way, "/api/ps", |body| wire::parse_ps(body).ok()),
+        list(way, "/v1/models", |body| wire::parse_openai_models(body).ok()),
+        list(way, "/api/version", wire::parse_version),
     );
     Some(Inventory {
         available: Some(tags?),
@@ -65,13 +64,13 @@ async fn ollama(server: &ServerState, http2: bool, before: &Inventory) -> Option
     })
 }
 
-async fn openai(server: &ServerState, http2: bool) -> Option<Inventory> {
-    let openai = list(server, http2, "/v1/models", |body| wire::parse_openai_models(body).ok()).await?;
+async fn openai(way: Way<'_>) -> Option<Inventory> {
+    let openai = list(way, "/v1/models", |body| wire::parse_openai_models(body).ok()).await?;
     Some(Inventory { openai, ..Inventory::default() })
 }
 
-async fn list<T>(server: &ServerState, http2: bool, path: &str, parse: fn(&[u8]) -> Option<T>) -> Option<T> {
-    let answer = client::get(server, http2, path, TIMEOUT).await.ok()?;
+async fn list<T>(way: Way<'_>, path: &str, parse: fn(&[u8]) -> Option<T>) -> Option<T> {
+    let answer = client::get(way, path, TIMEOUT).await.ok()?;
     if answer.status == 200 { parse(&answer.body) } else { None }
 }
 

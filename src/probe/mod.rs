@@ -6,6 +6,7 @@
 //! Liveness is a plain GET (`/api/version` for Ollama): Ollama's `/api/ps` hangs while a model loads,
 //! so a server is never called dead because of it.
 
+mod certificates;
 mod client;
 mod inventory;
 
@@ -19,9 +20,11 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::clock;
 use crate::config::types::Kind;
 use crate::fleet::server::{Identity, ServerState};
-use crate::fleet::snapshot::{Check, Snapshot};
+use crate::fleet::snapshot::{Check, Snapshot, Upstream};
 use crate::fleet::store::Store;
 use crate::telemetry::metrics::Metrics;
+
+pub use certificates::watch as watch_certificates;
 
 /// Time between two look-ups of a host name.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -178,7 +181,8 @@ impl Target {
     }
 
     async fn check(&self, check: &Check) {
-        let answer = client::get(&self.state, self.plan.http2, &check.path, check.timeout).await;
+        let upstream = self.upstream();
+        let answer = client::get(self.way(upstream.as_deref()), &check.path, check.timeout).await;
         let good = matches!(&answer, Ok(answer) if (200..400).contains(&answer.status));
         self.metrics.probed("liveness", if good { "ok" } else { "failed" });
         if let Some(change) = self.state.probed(good, clock::now()) {
@@ -199,7 +203,8 @@ impl Target {
     }
 
     async fn look(&self) {
-        let outcome = inventory::look(&self.state, self.plan.kind, self.plan.http2).await;
+        let upstream = self.upstream();
+        let outcome = inventory::look(self.way(upstream.as_deref()), self.plan.kind).await;
         self.metrics.probed("inventory", outcome.as_str());
         if outcome == inventory::Outcome::Changed {
             self.index();
@@ -208,9 +213,19 @@ impl Target {
 
     /// Makes the index of the server's upstream anew.
     fn index(&self) {
-        if let Some(upstream) = self.store.upstream(&self.state.identity.upstream) {
+        if let Some(upstream) = self.upstream() {
             upstream.index_models();
         }
+    }
+
+    fn way<'a>(&'a self, upstream: Option<&'a Upstream>) -> client::Way<'a> {
+        let tls = upstream.and_then(|upstream| upstream.tls.as_ref());
+        client::Way { server: &self.state, tls, http2: self.plan.http2 }
+    }
+
+    /// The server's upstream as it is now.
+    fn upstream(&self) -> Option<Arc<Upstream>> {
+        self.store.upstream(&self.state.identity.upstream)
     }
 }
 

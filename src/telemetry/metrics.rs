@@ -64,6 +64,7 @@ pub struct Metrics {
     /// Access log lines lost.
     pub log_dropped: Counter,
     reloads: Counters,
+    certificate_reloads: Counters,
     /// Set from the state of the fleet whenever metrics are read.
     pub fleet: FleetGauges,
 }
@@ -79,6 +80,7 @@ pub struct FleetGauges {
     reload_ok: Gauge,
     reload_time: Gauge<f64, AtomicU64>,
     hash: Gauges,
+    certificate_expiry: Gauges,
 }
 
 /// A server as the metrics show it.
@@ -109,6 +111,7 @@ impl FleetGauges {
             &self.server_circuit,
             &self.server_models,
             &self.hash,
+            &self.certificate_expiry,
         ] {
             family.clear();
         }
@@ -130,6 +133,11 @@ impl FleetGauges {
             labels.push(("in", place.to_owned()));
             self.server_models.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+    }
+
+    /// Tells when a certificate ends, in seconds since 1970.
+    pub fn certificate(&self, name: &str, end: i64) {
+        self.certificate_expiry.get_or_create(&labels([("name", name)])).set(end);
     }
 
     /// Tells the process's own state; `loaded` is seconds since 1970.
@@ -184,6 +192,7 @@ impl Default for Metrics {
             accepted: register(r, names::ACCEPTED, Counter::default()),
             log_dropped: register(r, names::LOG_DROPPED, Counter::default()),
             reloads: register(r, names::RELOADS, Family::default()),
+            certificate_reloads: register(r, names::CERTIFICATE_RELOADS, Family::default()),
             fleet: FleetGauges {
                 server_up: register(r, names::SERVER_UP, Family::default()),
                 server_in_flight: register(r, names::SERVER_IN_FLIGHT, Family::default()),
@@ -194,6 +203,7 @@ impl Default for Metrics {
                 reload_ok: register(r, names::RELOAD_OK, Gauge::default()),
                 reload_time: register(r, names::RELOAD_TIME, Gauge::default()),
                 hash: register(r, names::CONFIG_HASH, Family::default()),
+                certificate_expiry: register(r, names::CERTIFICATE_EXPIRY, Family::default()),
             },
             registry,
         }
@@ -255,6 +265,11 @@ impl Metrics {
     /// Counts a reload.
     pub fn reloaded(&self, result: &'static str) {
         self.reloads.get_or_create(&labels([("result", result)])).inc();
+    }
+
+    /// Counts a changed certificate file.
+    pub fn certificates_reloaded(&self, result: &'static str) {
+        self.certificate_reloads.get_or_create(&labels([("result", result)])).inc();
     }
 
     /// The text that Prometheus reads (OpenMetrics 1.0).

@@ -58,6 +58,14 @@ pub const RELOAD_TIME: Metric =
     ("arriero_config_last_reload_success_timestamp_seconds", "When the configuration in force was loaded");
 /// Hash of the configuration in force.
 pub const CONFIG_HASH: Metric = ("arriero_config_hash_info", "Hash of the configuration in force");
+/// Ends of certificates.
+pub const CERTIFICATE_EXPIRY: Metric = (
+    "arriero_certificate_expiry_seconds",
+    "When the certificate stops being valid, in seconds since 1970, by its first name",
+);
+/// Renewals of certificates.
+pub const CERTIFICATE_RELOADS: Metric =
+    ("arriero_certificate_reloads", "Certificate files that changed, by result (applied, refused)");
 /// Version.
 pub const BUILD: Metric = ("arriero_build_info", "Version of this program");
 /// Lost log lines.

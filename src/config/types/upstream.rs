@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::secs;
+use super::{UpstreamTls, secs};
 use crate::units::Duration;
 
 /// What the servers of an upstream are.
@@ -29,6 +29,8 @@ pub struct Upstream {
     /// Speak HTTP/2 to the servers (without TLS: with prior knowledge).
     #[serde(default)]
     pub http2: bool,
+    /// TLS towards servers with an `https://` URL. Without it the system's authorities are trusted.
+    pub tls: Option<UpstreamTls>,
     /// How a server is chosen.
     #[serde(default)]
     pub balance: Balance,

@@ -18,6 +18,7 @@ pub(super) fn check(config: &Config, rules: &mut Rules<'_, '_, '_>) {
     for (index, listener) in config.listeners.iter().enumerate() {
         let path = root.index(index);
         limits(&path, listener, rules);
+        super::tls::listener(&path, listener, rules);
         let address_path = path.key("address");
         match HostPort::parse(&listener.address) {
             Err(why) => {

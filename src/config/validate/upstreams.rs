@@ -20,6 +20,7 @@ pub(super) fn check(config: &Config, rules: &mut Rules<'_, '_, '_>) {
             rules.key(codes::UNUSED_UPSTREAM, &path, message, "add a route to it, or remove it");
         }
         servers(&path.key("servers"), upstream, rules);
+        super::tls::upstream(&path, upstream, rules);
         balance(&path.key("balance"), upstream, rules);
         circuit(&path.key("circuit"), &upstream.circuit, rules);
         health(&path.key("health").key("active"), &upstream.health, rules);
