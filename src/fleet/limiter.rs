@@ -102,10 +102,8 @@ impl Limiter {
     }
 
     /// A hash that cannot be foreseen outside of this process.
-    pub fn hash(&self, feed: impl FnOnce(&mut dyn Hasher)) -> u64 {
-        let mut hasher = self.secret.build_hasher();
-        feed(&mut hasher);
-        hasher.finish()
+    pub fn hash(&self, value: &impl Hash) -> u64 {
+        self.secret.hash_one(value)
     }
 
     /// Asks all limits; either all count the request, and `taken` gets what was taken at each, or none does.
@@ -314,11 +312,9 @@ impl Hasher for Hashed {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        bytes.hash(self);
-    }
-
-    fn write_u8(&mut self, byte: u8) {
-        self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
     }
 
     fn write_u64(&mut self, key: u64) {

@@ -10,12 +10,18 @@
 //! - [`server::ServerState`] is what changes by itself: health, circuit, requests in flight, models,
 //!   addresses. It is kept by identity (upstream, name, URL) and shared by successive snapshots.
 //! - [`store::Store`] holds the current snapshot and swaps it in one step.
+//! - [`limits::RouteLimits`] are the limits of a route; [`limiter::Limiter`], [`concurrency::Concurrency`] and
+//!   [`connections::Connections`] hold what they count, and outlive snapshots too.
 //! - [`reload::Reloader`] is the one way to a new snapshot, whoever asks for it.
 
 pub mod body_budget;
 pub mod choose;
 pub mod compile;
+pub mod concurrency;
+pub mod connections;
 pub mod inventory;
+pub mod limiter;
+pub mod limits;
 pub mod reload;
 pub mod server;
 pub mod snapshot;

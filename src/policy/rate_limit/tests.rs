@@ -81,12 +81,8 @@ impl Nginx {
 /// Nginx gives no `delay` for `nodelay`, and a `delay` of 0 for neither.
 fn compare(per_second: u32, burst: u32, delay: Option<u32>, times: &[u64]) -> Result<(), TestCaseError> {
     let undelayed = delay.unwrap_or(burst).min(burst);
-    let mut nginx = Nginx {
-        rate: i64::from(per_second) * 1000,
-        burst: i64::from(burst),
-        delay: i64::from(undelayed),
-        last: None,
-    };
+    let mut nginx =
+        Nginx { rate: i64::from(per_second) * 1000, burst: i64::from(burst), delay: i64::from(undelayed), last: None };
     let mut key = Key::of(per_second, SECOND, burst, burst - undelayed);
     for now in times {
         let (theirs, ours) = (nginx.wait_ms(i64::try_from(*now).unwrap()), key.wait_ms(*now));
