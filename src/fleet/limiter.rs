@@ -42,7 +42,6 @@ mod tests;
 pub const MOST_KEYS: usize = 100_000;
 
 const SHARDS: usize = 64;
-const KEYS_PER_SHARD: usize = MOST_KEYS / SHARDS;
 
 /// Keys that the hand looks at for one to give up.
 const SAMPLE: usize = 8;
@@ -53,6 +52,7 @@ pub struct Limiter {
     secret: RandomState,
     epoch: Instant,
     keys: Gauge,
+    keys_per_shard: usize,
 }
 
 /// A limit that a request is subject to, with its key there.
@@ -97,8 +97,12 @@ impl Limiter {
     /// A table without keys, which counts them in `keys`.
     #[must_use]
     pub fn new(keys: Gauge, now: Instant) -> Self {
+        Self::with_most(MOST_KEYS, keys, now)
+    }
+
+    fn with_most(most_keys: usize, keys: Gauge, now: Instant) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect();
-        Self { shards, secret: RandomState::new(), epoch: now, keys }
+        Self { shards, secret: RandomState::new(), epoch: now, keys, keys_per_shard: most_keys / SHARDS }
     }
 
     /// A hash that cannot be foreseen outside of this process.
@@ -138,7 +142,7 @@ impl Limiter {
         }
         for (ask, taken) in asks.iter().zip(&taken[first..]) {
             if let Some(shard) = shards.get(ask.key)
-                && shard.store(ask, taken.after, now)
+                && shard.store(ask, taken.after, now, self.keys_per_shard)
             {
                 self.keys.inc();
             }
@@ -224,7 +228,7 @@ struct Share {
 struct Shard {
     slots: Vec<Slot>,
     index: HashMap<u64, u32, BuildHasherDefault<Hashed>>,
-    shares: HashMap<u32, Share>,
+    shares: HashMap<u32, Share, BuildHasherDefault<Hashed>>,
     hand: usize,
 }
 
@@ -241,13 +245,13 @@ impl Shard {
         })
     }
 
-    /// Stores a key; true when there is one more than before.
-    fn store(&mut self, ask: &Ask<'_>, due: Due, now: u64) -> bool {
+    /// Stores a key, of `most` in all; true when there is one more than before.
+    fn store(&mut self, ask: &Ask<'_>, due: Due, now: u64, most: usize) -> bool {
         if let Some(slot) = self.find(ask.key) {
             slot.due = due;
             return false;
         }
-        let given_up = self.to_give_up(now);
+        let given_up = self.to_give_up(now, most);
         #[expect(clippy::cast_possible_truncation, reason = "the low bits")]
         let slot = Slot { key: ask.key, due, limit: ask.identity as u32, again: false };
         let share = self.shares.entry(slot.limit).or_insert(Share { keys: 0, interval: 0 });
@@ -271,9 +275,9 @@ impl Shard {
     }
 
     /// The place of a key that may go, or none if there is room for one more.
-    fn to_give_up(&mut self, now: u64) -> Option<usize> {
+    fn to_give_up(&mut self, now: u64, most: usize) -> Option<usize> {
         let all = self.slots.len();
-        let full = all >= KEYS_PER_SHARD;
+        let full = all >= most;
         let mut best: Option<(Reverse<u32>, u64, usize)> = None;
         for _ in 0..SAMPLE.min(all) {
             let place = self.hand;
@@ -302,7 +306,7 @@ impl Shard {
     }
 }
 
-/// Takes a key, which is a hash already, as its own hash.
+/// Takes a key, or the part of one, which is a hash already, as its own hash.
 #[derive(Default)]
 struct Hashed(u64);
 
@@ -319,5 +323,10 @@ impl Hasher for Hashed {
 
     fn write_u64(&mut self, key: u64) {
         self.0 = key;
+    }
+
+    fn write_u32(&mut self, part: u32) {
+        // Spread over all bits: a map looks at the highest and at the lowest.
+        self.0 = u64::from(part).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }
