@@ -70,6 +70,7 @@ codes! {
     HASH_ON "E037" "What `consistent_hash` should hash is not correct.";
     CONTRADICTION "E038" "Two values contradict each other.";
     OPEN_ADMIN "E039" "The admin listener can be reached from outside and has no token.";
+    LIMIT_KEY "E070" "What a limit counts by is not correct.";
     NEVER_MATCHES "W001" "A route can never match.";
     UNUSED_UPSTREAM "W002" "No route uses this upstream.";
     SLOW_CHECK "W003" "A health check may take longer than the time between two checks.";

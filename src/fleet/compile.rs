@@ -9,8 +9,9 @@ use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::inventory::ModelIndex;
+use super::limiter::Limiter;
 use super::server::{Identity, Location, ServerState};
-use super::snapshot::{Balance, Check, HashOn, ListenerSettings, Member, Route, Snapshot, Timeouts, Upstream};
+use super::snapshot::{Balance, Check, HashOn, Lasting, ListenerSettings, Member, Route, Snapshot, Timeouts, Upstream};
 use crate::config::ServerUrl;
 use crate::config::types::{self, Active, BalancePolicy, Config, Kind, ModelAffinity};
 use crate::ollama::ModelPattern;
@@ -22,6 +23,9 @@ use crate::policy::health::HealthPolicy;
 use crate::policy::retry::{RetryOn, RetryPolicy};
 use crate::routing::table::{ModelMatch, RouteMatch, RouteTable};
 use crate::telemetry::metrics::Metrics;
+
+mod limits;
+mod listeners;
 
 /// A part of the configuration that validation let through and that still cannot run. Validation
 /// catches these first, with a position in the file; this is the second line.
@@ -50,11 +54,40 @@ pub struct Surroundings<'a> {
     pub unix_time: f64,
 }
 
-/// Compiles a validated configuration. Nothing that runs is touched until the result is published.
+/// Compiles the first configuration of a process, once validated.
 ///
 /// # Errors
 /// The first part that cannot run.
 pub fn compile(config: &Config, hash: String, around: &Surroundings<'_>) -> Result<Snapshot, CompileError> {
+    let lasting = Lasting {
+        limiter: Arc::new(Limiter::new(around.metrics.limiter_keys.clone(), around.now)),
+        running: Arc::default(),
+        connections: Arc::default(),
+    };
+    compile_with(config, hash, around, lasting, &[])
+}
+
+/// Compiles a validated configuration that follows `before`: what limits count goes on. Nothing that runs is touched
+/// until the result is published.
+///
+/// # Errors
+/// The first part that cannot run.
+pub fn compile_next(
+    config: &Config,
+    hash: String,
+    around: &Surroundings<'_>,
+    before: &Snapshot,
+) -> Result<Snapshot, CompileError> {
+    compile_with(config, hash, around, before.lasting.clone(), &before.listeners)
+}
+
+fn compile_with(
+    config: &Config,
+    hash: String,
+    around: &Surroundings<'_>,
+    lasting: Lasting,
+    listeners: &[Arc<ListenerSettings>],
+) -> Result<Snapshot, CompileError> {
     let upstreams = config
         .upstreams
         .iter()
@@ -71,6 +104,7 @@ pub fn compile(config: &Config, hash: String, around: &Surroundings<'_>) -> Resu
             .get(route.upstream.as_str())
             .ok_or_else(|| error(format!("{path}.upstream"), "no such upstream"))?;
         let retry = compile_retry(&route.retry);
+        let metrics = around.metrics.route(&route.name, &route.upstream);
         routes.push(Arc::new(Route {
             name: route.name.clone(),
             upstream: Arc::clone(upstream),
@@ -81,8 +115,9 @@ pub fn compile(config: &Config, hash: String, around: &Surroundings<'_>) -> Resu
                 .or(config.defaults.limits.request_body)
                 .map_or(100 << 20, |size| size.0),
             holds: retry.attempts > 1 && retry.on.iter().any(|on| *on != RetryOn::Connect),
+            limits: limits::compile(&path, route, &lasting, metrics.rate_limited.clone())?,
             retry,
-            metrics: around.metrics.route(&route.name, &route.upstream),
+            metrics,
         }));
     }
     let snapshot = Snapshot {
@@ -94,29 +129,18 @@ pub fn compile(config: &Config, hash: String, around: &Surroundings<'_>) -> Resu
         table: RouteTable::build(matches),
         routes,
         upstreams,
-        listeners: config.listeners.iter().map(|listener| Arc::new(compile_listener(listener))).collect(),
+        listeners: listeners::compile(&config.listeners, listeners, &lasting),
         body_memory: to_usize(config.server.body_memory.0),
         access_log: config.telemetry.access_log == types::AccessLog::Json,
         drain: config.server.drain.0,
+        reserved_files: config.server.reserved_files,
+        lasting,
     };
     Ok(snapshot)
 }
 
 fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
-}
-
-fn compile_listener(listener: &types::Listener) -> ListenerSettings {
-    ListenerSettings {
-        h2c: listener.h2c,
-        header_timeout: listener.timeouts.request_header.0,
-        body_timeout: listener.timeouts.request_body.0,
-        keepalive: listener.timeouts.keepalive.0,
-        write_timeout: listener.timeouts.write.0,
-        header_bytes: to_usize(listener.limits.header_bytes.0),
-        header_fields: listener.limits.header_fields as usize,
-        target_bytes: to_usize(listener.limits.target_bytes.0),
-    }
 }
 
 fn compile_match(path: &str, matches: &types::Match) -> Result<RouteMatch, CompileError> {

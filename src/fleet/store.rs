@@ -45,6 +45,9 @@ impl Store {
     /// Puts a new snapshot in force: one swap, seen by every request that begins from now on.
     pub fn publish(&self, next: Snapshot) {
         let publishing = self.publishing.lock();
+        for listener in &next.listeners {
+            listener.connections.set_limits(listener.connection_limits);
+        }
         for upstream in &next.upstreams {
             for member in &upstream.servers {
                 member.state.set_policies(upstream.health.clone(), upstream.circuit.clone());

@@ -120,6 +120,30 @@ impl RateLimit {
         Self { count: count.max(1), period: period.max(1), burst, delayed: delayed.min(burst) }
     }
 
+    /// Requests in a period.
+    #[must_use]
+    pub const fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The period.
+    #[must_use]
+    pub const fn period(&self) -> Duration {
+        Duration::from_nanos(self.period)
+    }
+
+    /// How many requests may come early.
+    #[must_use]
+    pub const fn burst(&self) -> u32 {
+        self.burst
+    }
+
+    /// How many of these are delayed.
+    #[must_use]
+    pub const fn delayed(&self) -> u32 {
+        self.delayed
+    }
+
     /// The time between two requests at this rate, rounded down to nanoseconds.
     #[must_use]
     pub const fn interval(&self) -> u64 {
