@@ -319,7 +319,55 @@ fn locate(url: &str) -> Result<Location, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
+    use crate::clock;
+    use crate::fleet::connections::TooMany;
+    use crate::fleet::limits::Facts;
+    use crate::fleet::store::Store;
+
+    /// A configuration with a limit on how often, and one on the connections of a client.
+    fn snapshot(rate: &str, per_client: u32, metrics: &Arc<Metrics>, before: Option<&Snapshot>) -> Snapshot {
+        let text = format!(
+            "version: 1\nlisteners:\n  - {{ address: \"127.0.0.1:0\", limits: {{ connections_per_ip: {per_client} }} }}\n\
+             routes: [{{ name: all, upstream: web, rate_limits: [{{ {rate} }}] }}]\n\
+             upstreams: {{ web: {{ kind: http, servers: [{{ url: \"http://127.0.0.1:1\" }}] }} }}\n"
+        );
+        let loaded = crate::config::parse("test", &text, &|_| None).unwrap();
+        let around = Surroundings { servers: HashMap::new(), metrics, now: clock::now(), unix_time: 0.0 };
+        match before {
+            None => compile(&loaded.config, loaded.hash, &around).unwrap(),
+            Some(before) => compile_next(&loaded.config, loaded.hash, &around, before).unwrap(),
+        }
+    }
+
+    #[test]
+    fn what_limits_count_goes_on_in_the_next_snapshot() {
+        let metrics = Arc::new(Metrics::default());
+        let (headers, client_ip) = (http::HeaderMap::new(), IpAddr::from([192, 0, 2, 1]));
+        let facts = Facts { client_ip, key_id: None, model: None, host: None, headers: &headers, now: clock::now() };
+        let passed =
+            |snapshot: &Snapshot| (0..9).filter(|_| snapshot.routes[0].limits.before_body(&facts).is_ok()).count();
+        let store = Store::new(snapshot("rate: 1/d, burst: 4", 2, &metrics, None), Arc::default());
+        assert_eq!(passed(&store.load()), 5);
+        let listener = Arc::clone(&store.load().listeners[0].connections);
+        let open = [(); 2].map(|()| listener.try_open(Some(client_ip)).unwrap());
+
+        store.publish(snapshot("rate: 1/d, burst: 4", 1, &metrics, Some(&store.load())));
+        assert_eq!(passed(&store.load()), 0, "the limit is the same");
+        assert!(Arc::ptr_eq(&listener, &store.load().listeners[0].connections));
+        assert_eq!(listener.try_open(Some(client_ip)).unwrap_err(), TooMany::OfClient);
+        drop(open);
+        let _open = listener.try_open(Some(client_ip)).unwrap();
+        assert_eq!(listener.try_open(Some(client_ip)).unwrap_err(), TooMany::OfClient, "one at a time now");
+
+        store.publish(snapshot("rate: 2/d, burst: 1", 1, &metrics, Some(&store.load())));
+        assert_eq!(passed(&store.load()), 2, "another limit begins anew");
+        let text = metrics.encode();
+        assert!(text.contains("arriero_rate_limited_total{route=\"all\"} 20"), "{text}");
+        assert!(text.contains("arriero_rate_limiter_keys 2"), "{text}");
+    }
 
     #[test]
     fn urls_are_taken_apart() {

@@ -251,7 +251,7 @@ impl Shard {
             slot.due = due;
             return false;
         }
-        let given_up = self.to_give_up(now, most);
+        let given_up = self.place_to_free(now, most);
         #[expect(clippy::cast_possible_truncation, reason = "the low bits")]
         let slot = Slot { key: ask.key, due, limit: ask.identity as u32, again: false };
         let share = self.shares.entry(slot.limit).or_insert(Share { keys: 0, interval: 0 });
@@ -275,7 +275,7 @@ impl Shard {
     }
 
     /// The place of a key that may go, or none if there is room for one more.
-    fn to_give_up(&mut self, now: u64, most: usize) -> Option<usize> {
+    fn place_to_free(&mut self, now: u64, most: usize) -> Option<usize> {
         let all = self.slots.len();
         let full = all >= most;
         let mut best: Option<(Reverse<u32>, u64, usize)> = None;

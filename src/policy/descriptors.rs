@@ -24,11 +24,17 @@ pub struct Descriptors {
 }
 
 impl Descriptors {
+    /// Most connections of clients, over all listeners.
+    #[must_use]
+    pub const fn most(&self) -> u64 {
+        let most = self.soft.saturating_sub(self.reserved) / PER_CONNECTION;
+        if most == 0 { 1 } else { most }
+    }
+
     /// Whether another connection may be accepted while `open` connections of clients are.
     #[must_use]
     pub const fn may_accept(&self, open: u64) -> bool {
-        let most = self.soft.saturating_sub(self.reserved) / PER_CONNECTION;
-        open == 0 || open < most
+        open < self.most()
     }
 
     /// Whether a connection that was just accepted must be closed, because its descriptor is one of those that

@@ -78,8 +78,10 @@ fn all_limits_are_told_together() {
     assert_eq!((wait, quota.limit, quota.remaining), (Duration::ZERO, 5, 4));
     let Answer::Granted { wait, quota: Some(quota) } = ask() else { panic!("the second is delayed") };
     assert_eq!((wait, quota.remaining), (MINUTE, 3));
-    let refused = (0..4).map(|_| ask()).last();
-    let Some(Answer::Refused { retry_after, quota }) = refused else { panic!("the sixth is refused") };
+    for _ in 0..3 {
+        assert!(matches!(ask(), Answer::Granted { .. }));
+    }
+    let Answer::Refused { retry_after, quota } = ask() else { panic!("the sixth is refused") };
     assert_eq!((retry_after, quota.limit, quota.remaining), (MINUTE, 5, 0));
     let none = table.limiter.ask(&[], table.now, &mut Vec::new());
     assert_eq!(none, Answer::Granted { wait: Duration::ZERO, quota: None });
