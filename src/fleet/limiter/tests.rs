@@ -171,7 +171,7 @@ fn a_flood_of_new_keys_does_not_give_back_a_used_up_limit() {
 fn who_keeps_coming_stays_known_also_where_one_request_is_all() {
     let (mut table, limit) = (Table::small(), RateLimit::new(5, Duration::from_hours(1), 0, 0));
     assert!(table.passes(&[(&limit, 1, 1)]));
-    assert_eq!(flood(&mut table, (&limit, 1), 1, FLOOD, (&limit, 1), SMALL as u64 / 20), 0);
+    assert_eq!(flood(&mut table, (&limit, 1), 1, FLOOD, (&limit, 1), SMALL as u64 / 100), 0);
 }
 
 #[test]
