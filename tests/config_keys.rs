@@ -70,6 +70,10 @@ const COMPILED: &[Row] = &[
     ("listeners[].timeouts.write", "\"7s\"", "7s", |s| text(s.listeners[0].write_timeout)),
     ("listeners[].limits.header_bytes", "\"16KiB\"", "16384", |s| text(s.listeners[0].header_bytes)),
     ("listeners[].limits.header_fields", "42", "42", |s| text(s.listeners[0].header_fields)),
+    ("listeners[].limits.connections", "7", "7", |s| text(s.listeners[0].connection_limits.connections)),
+    ("listeners[].limits.connections_per_ip", "7", "7", |s| text(s.listeners[0].connection_limits.connections_per_ip)),
+    ("listeners[].limits.requests", "7", "7", |s| text(s.listeners[0].connection_limits.requests)),
+    ("listeners[].limits.body_rate", "\"7KiB\"", "7168", |s| text(s.listeners[0].body_rate.bytes_per_second)),
     ("listeners[].limits.target_bytes", "\"4KiB\"", "4096", |s| text(s.listeners[0].target_bytes)),
     ("routes[].name", "\"renamed\"", "\"renamed\"", |s| text(&s.routes[0].name)),
     ("routes[].match.host", "[\"a.test\"]", BOTH, taken),
@@ -85,6 +89,15 @@ const COMPILED: &[Row] = &[
     ("routes[].timeouts.write", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.write)),
     ("routes[].timeouts.request", "\"7s\"", "Some(7s)", |s| text(s.routes[0].timeouts.request)),
     ("routes[].limits.request_body", "\"7KiB\"", "7168", |s| text(s.routes[0].body_limit)),
+    ("routes[].rate_limits[].key", "[\"api_key\", \"header:x-user\"]", "LimitKey([ApiKey, Header(\"x-user\")])", |s| {
+        text(&s.routes[0].limits.rates[0].key)
+    }),
+    ("routes[].rate_limits[].rate", "\"7/h\"", "(7, 3600s, 5, 0)", |s| rate(s)),
+    ("routes[].rate_limits[].burst", "7", "(9, 1s, 7, 0)", |s| rate(s)),
+    ("routes[].rate_limits[].delay", "\"all\"", "(9, 1s, 5, 5)", |s| rate(s)),
+    ("routes[].rate_limits[].preset", "\"general\"", "(100, 60s, 20, 0)", |s| rate(s)),
+    ("routes[].concurrency[].key", "\"model\"", "LimitKey([Model])", |s| text(&s.routes[0].limits.at_a_time[0].key)),
+    ("routes[].concurrency[].max", "7", "7", |s| text(s.routes[0].limits.at_a_time[0].most)),
     ("routes[].retry.attempts", "2", "2", |s| text(s.routes[0].retry.attempts)),
     ("routes[].retry.on", "[\"reset\", \"503\"]", "([Reset, Status(503)], true)", |s| {
         text((&s.routes[0].retry.on, s.routes[0].holds))
@@ -125,6 +138,7 @@ const COMPILED: &[Row] = &[
     ("defaults.timeouts.request", "\"7s\"", "Some(7s)", |s| text(s.routes[0].timeouts.request)),
     ("defaults.limits.request_body", "\"7KiB\"", "7168", |s| text(s.routes[0].body_limit)),
     ("server.drain", "\"7s\"", "7s", |s| text(s.drain)),
+    ("server.reserved_files", "7", "7", |s| text(s.reserved_files)),
     ("server.body_memory", "\"7KiB\"", "7168", |s| text(s.body_memory)),
 ];
 
@@ -160,12 +174,25 @@ fn checked(snapshot: &Snapshot) -> &arriero::fleet::snapshot::Check {
     fleet(snapshot).check.as_ref().expect("servers of this kind are checked")
 }
 
+/// The numbers of the first rate limit: requests, their time, burst, how many of it are delayed.
+fn rate(snapshot: &Snapshot) -> String {
+    let limit = &snapshot.routes[0].limits.rates[0].limit;
+    text(format_args!("({}, {:?}, {}, {})", limit.count(), limit.period(), limit.burst(), limit.delayed()))
+}
+
 /// A configuration with as little as can be; JSON is YAML.
 fn base(url: &str) -> Value {
     json!({
         "version": 1,
         "listeners": [{ "address": "127.0.0.1:0" }],
-        "routes": [{ "name": "first", "upstream": "fleet" }, { "name": "second", "upstream": "other" }],
+        "routes": [
+            // Keys of limits can be set only where there is one.
+            {
+                "name": "first", "upstream": "fleet",
+                "rate_limits": [{ "rate": "9/s", "burst": 5 }], "concurrency": [{ "max": 9 }],
+            },
+            { "name": "second", "upstream": "other" },
+        ],
         "upstreams": {
             "fleet": {
                 "kind": "ollama", "servers": [{ "url": url }],
@@ -180,6 +207,11 @@ fn base(url: &str) -> Value {
 
 /// The first thing that a key of the schema stands for in [`base`], set to a value.
 fn set(config: &mut Value, key: &str, value: Value) {
+    if key == "routes[].rate_limits[].preset" {
+        // It stands in the place of these.
+        let limit = config["routes"][0]["rate_limits"][0].as_object_mut().expect("a limit");
+        limit.retain(|key, _| key != "rate" && key != "burst");
+    }
     let key = key.replace("upstreams.*", "upstreams.fleet").replace(".*", ".x-team").replace("[]", ".0");
     let slot = key.split('.').fold(config, |at, step| match step.parse::<usize>() {
         Ok(index) => &mut at[index],

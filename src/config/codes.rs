@@ -75,6 +75,7 @@ codes! {
     PRIVATE_KEY "E052" "A file does not hold a private key that can be used.";
     KEY_MISMATCH "E053" "A certificate and a private key do not belong together.";
     STAPLE "E054" "A file does not hold an OCSP response.";
+    LIMIT_KEY "E070" "What a limit counts by is not correct.";
     NEVER_MATCHES "W001" "A route can never match.";
     UNUSED_UPSTREAM "W002" "No route uses this upstream.";
     SLOW_CHECK "W003" "A health check may take longer than the time between two checks.";

@@ -34,6 +34,10 @@ listeners:
       header_bytes: 32KiB
       header_fields: 100
       target_bytes: 8KiB
+      connections: 10000
+      connections_per_ip: 1000
+      #requests: 2000
+      body_rate: 1KiB
 routes:
   - name: vision
     match:
@@ -52,6 +56,16 @@ routes:
       #request: 1h
     limits:
       request_body: 100MiB
+    rate_limits:
+      - key: client_ip
+        rate: 100/m
+        burst: 20
+        delay: 0
+      - key: [api_key, model]
+        preset: general
+    concurrency:
+      - key: client_ip
+        max: 10
     retry:
       attempts: 3
       on: [connect]
@@ -124,6 +138,7 @@ server:
   body_memory: 1MiB
   #temp_dir: /var/tmp
   drain: 300s
+  reserved_files: 32
 telemetry:
   access_log: json
   log_level: info

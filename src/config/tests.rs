@@ -6,6 +6,7 @@ mod files;
 mod generated;
 mod good;
 mod hostile;
+mod limits;
 mod rules;
 mod tls;
 mod variables;

@@ -13,10 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{ByteSize, Duration};
 
+mod limits;
 mod tls;
 mod upstream;
 mod words;
 
+pub use limits::{ConcurrencyLimit, Delay, ListenerLimits, Preset, RateLimit};
 pub use tls::{CertificateFiles, ClientAuth, ListenerTls, MinVersion, UpstreamTls};
 pub use upstream::{
     Active, Balance, BalancePolicy, Check, Circuit, Health, Inventory, Keepalive, Kind, ModelAffinity, Off,
@@ -67,7 +69,7 @@ pub struct Listener {
     /// How long this listener waits for its clients.
     #[serde(default)]
     pub timeouts: ListenerTimeouts,
-    /// How large a request head may be.
+    /// What this listener takes at most.
     #[serde(default)]
     pub limits: ListenerLimits,
 }
@@ -94,24 +96,6 @@ impl Default for ListenerTimeouts {
     }
 }
 
-/// How large a request head may be.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct ListenerLimits {
-    /// Bytes of the request line and all header fields together; more is answered 431.
-    pub header_bytes: ByteSize,
-    /// Number of header fields; more is answered 431.
-    pub header_fields: u32,
-    /// Bytes of the request target; more is answered 414.
-    pub target_bytes: ByteSize,
-}
-
-impl Default for ListenerLimits {
-    fn default() -> Self {
-        Self { header_bytes: ByteSize(32 << 10), header_fields: 100, target_bytes: ByteSize(8 << 10) }
-    }
-}
-
 /// A match, the policies that hold for it, and its upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -129,6 +113,12 @@ pub struct Route {
     /// Size limits.
     #[serde(default)]
     pub limits: Limits,
+    /// How often requests may come. Each limit must allow a request; at most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rate_limits: Vec<RateLimit>,
+    /// How many requests may run at a time. Each limit must allow a request; at most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub concurrency: Vec<ConcurrencyLimit>,
     /// When a failed attempt is tried again. Only connect failures by default.
     #[serde(default)]
     pub retry: Retry,
@@ -287,6 +277,9 @@ pub struct Server {
     pub temp_dir: Option<String>,
     /// How long requests in flight may take to finish after SIGTERM.
     pub drain: Duration,
+    /// File descriptors that connections of clients leave free, for reloads, health checks and the admin listener.
+    #[schemars(range(min = 1, max = 65536))]
+    pub reserved_files: u32,
 }
 
 impl Default for Server {
@@ -297,6 +290,7 @@ impl Default for Server {
             body_memory: ByteSize(1 << 20),
             temp_dir: None,
             drain: secs(300),
+            reserved_files: 32,
         }
     }
 }

@@ -9,6 +9,7 @@ use super::tree::{Node, Path, Scalar, Value};
 use super::types::{Config, Timeouts};
 use crate::units::{ByteSize, Duration};
 
+mod limits;
 mod listeners;
 mod process;
 mod routes;
@@ -55,6 +56,15 @@ impl Rules<'_, '_, '_> {
     /// Whether the file has a value at `path`.
     fn given(&self, path: &Path<'_>) -> bool {
         self.tree.find(&path.steps()).is_some_and(|node| !node.skip)
+    }
+
+    /// Whether nothing in the mapping at `path` was passed over for being wrong: else what seems to be missing in it
+    /// may be there.
+    fn is_whole(&self, path: &Path<'_>) -> bool {
+        match self.tree.find(&path.steps()).map(|node| &node.value) {
+            Some(Value::Map(entries)) => !entries.iter().any(|entry| entry.value.skip),
+            _ => true,
+        }
     }
 
     /// `value` in backticks, or the reference that it came out of.

@@ -9,9 +9,9 @@ use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::inventory::ModelIndex;
-use super::listener_tls::ListenerTls;
+use super::limiter::Limiter;
 use super::server::{Identity, Location, ServerState};
-use super::snapshot::{Balance, Check, HashOn, ListenerSettings, Member, Route, Snapshot, Timeouts, Upstream};
+use super::snapshot::{Balance, Check, HashOn, Lasting, ListenerSettings, Member, Route, Snapshot, Timeouts, Upstream};
 use super::upstream_tls::UpstreamTls;
 use crate::clock;
 use crate::config::ServerUrl;
@@ -25,6 +25,9 @@ use crate::policy::health::HealthPolicy;
 use crate::policy::retry::{RetryOn, RetryPolicy};
 use crate::routing::table::{ModelMatch, RouteMatch, RouteTable};
 use crate::telemetry::metrics::Metrics;
+
+mod limits;
+mod listeners;
 
 /// A part of the configuration that validation let through and that still cannot run. Validation
 /// catches these first, with a position in the file; this is the second line.
@@ -53,11 +56,40 @@ pub struct Surroundings<'a> {
     pub unix_time: f64,
 }
 
-/// Compiles a validated configuration. Nothing that runs is touched until the result is published.
+/// Compiles the first configuration of a process, once validated.
 ///
 /// # Errors
 /// The first part that cannot run.
 pub fn compile(config: &Config, hash: String, around: &Surroundings<'_>) -> Result<Snapshot, CompileError> {
+    let lasting = Lasting {
+        limiter: Arc::new(Limiter::new(around.metrics.limiter_keys.clone(), around.now)),
+        running: Arc::default(),
+        connections: Arc::default(),
+    };
+    compile_with(config, hash, around, lasting, &[])
+}
+
+/// Compiles a validated configuration that follows `before`: what limits count goes on. Nothing that runs is touched
+/// until the result is published.
+///
+/// # Errors
+/// The first part that cannot run.
+pub fn compile_next(
+    config: &Config,
+    hash: String,
+    around: &Surroundings<'_>,
+    before: &Snapshot,
+) -> Result<Snapshot, CompileError> {
+    compile_with(config, hash, around, before.lasting.clone(), &before.listeners)
+}
+
+fn compile_with(
+    config: &Config,
+    hash: String,
+    around: &Surroundings<'_>,
+    lasting: Lasting,
+    listeners: &[Arc<ListenerSettings>],
+) -> Result<Snapshot, CompileError> {
     let upstreams = config
         .upstreams
         .iter()
@@ -74,6 +106,7 @@ pub fn compile(config: &Config, hash: String, around: &Surroundings<'_>) -> Resu
             .get(route.upstream.as_str())
             .ok_or_else(|| error(format!("{path}.upstream"), "no such upstream"))?;
         let retry = compile_retry(&route.retry);
+        let metrics = around.metrics.route(&route.name, &route.upstream);
         routes.push(Arc::new(Route {
             name: route.name.clone(),
             upstream: Arc::clone(upstream),
@@ -84,16 +117,11 @@ pub fn compile(config: &Config, hash: String, around: &Surroundings<'_>) -> Resu
                 .or(config.defaults.limits.request_body)
                 .map_or(100 << 20, |size| size.0),
             holds: retry.attempts > 1 && retry.on.iter().any(|on| *on != RetryOn::Connect),
+            limits: limits::compile(&path, route, &lasting, metrics.rate_limited.clone())?,
             retry,
-            metrics: around.metrics.route(&route.name, &route.upstream),
+            metrics,
         }));
     }
-    let listeners = config
-        .listeners
-        .iter()
-        .enumerate()
-        .map(|(number, listener)| compile_listener(number, listener).map(Arc::new))
-        .collect::<Result<Vec<_>, _>>()?;
     let snapshot = Snapshot {
         largest_body: routes.iter().map(|route| route.body_limit).max().unwrap_or(0),
         any_holds: routes.iter().any(|route| route.holds),
@@ -103,32 +131,18 @@ pub fn compile(config: &Config, hash: String, around: &Surroundings<'_>) -> Resu
         table: RouteTable::build(matches),
         routes,
         upstreams,
-        listeners,
+        listeners: listeners::compile(&config.listeners, listeners, &lasting)?,
         body_memory: to_usize(config.server.body_memory.0),
         access_log: config.telemetry.access_log == types::AccessLog::Json,
         drain: config.server.drain.0,
+        reserved_files: config.server.reserved_files,
+        lasting,
     };
     Ok(snapshot)
 }
 
 fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
-}
-
-fn compile_listener(number: usize, listener: &types::Listener) -> Result<ListenerSettings, CompileError> {
-    let tls = listener.tls.as_ref().map(|tls| ListenerTls::load(tls, clock::unix_seconds()).map(Arc::new)).transpose();
-    Ok(ListenerSettings {
-        h2c: listener.h2c,
-        tls: tls.map_err(|problem| error(format!("listeners[{number}].tls"), problem))?,
-        tls_timeout: listener.timeouts.tls.0,
-        header_timeout: listener.timeouts.request_header.0,
-        body_timeout: listener.timeouts.request_body.0,
-        keepalive: listener.timeouts.keepalive.0,
-        write_timeout: listener.timeouts.write.0,
-        header_bytes: to_usize(listener.limits.header_bytes.0),
-        header_fields: listener.limits.header_fields as usize,
-        target_bytes: to_usize(listener.limits.target_bytes.0),
-    })
 }
 
 fn compile_match(path: &str, matches: &types::Match) -> Result<RouteMatch, CompileError> {
@@ -311,7 +325,55 @@ fn locate(url: &str) -> Result<Location, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
+    use crate::clock;
+    use crate::fleet::connections::TooMany;
+    use crate::fleet::limits::Facts;
+    use crate::fleet::store::Store;
+
+    /// A configuration with a limit on how often, and one on the connections of a client.
+    fn snapshot(rate: &str, per_client: u32, metrics: &Arc<Metrics>, before: Option<&Snapshot>) -> Snapshot {
+        let text = format!(
+            "version: 1\nlisteners:\n  - {{ address: \"127.0.0.1:0\", limits: {{ connections_per_ip: {per_client} }} }}\n\
+             routes: [{{ name: all, upstream: web, rate_limits: [{{ {rate} }}] }}]\n\
+             upstreams: {{ web: {{ kind: http, servers: [{{ url: \"http://127.0.0.1:1\" }}] }} }}\n"
+        );
+        let loaded = crate::config::parse("test", &text, &|_| None).unwrap();
+        let around = Surroundings { servers: HashMap::new(), metrics, now: clock::now(), unix_time: 0.0 };
+        match before {
+            None => compile(&loaded.config, loaded.hash, &around).unwrap(),
+            Some(before) => compile_next(&loaded.config, loaded.hash, &around, before).unwrap(),
+        }
+    }
+
+    #[test]
+    fn what_limits_count_goes_on_in_the_next_snapshot() {
+        let metrics = Arc::new(Metrics::default());
+        let (headers, client_ip) = (http::HeaderMap::new(), IpAddr::from([192, 0, 2, 1]));
+        let facts = Facts { client_ip, key_id: None, model: None, host: None, headers: &headers, now: clock::now() };
+        let passed =
+            |snapshot: &Snapshot| (0..9).filter(|_| snapshot.routes[0].limits.before_body(&facts).is_ok()).count();
+        let store = Store::new(snapshot("rate: 1/d, burst: 4", 2, &metrics, None), Arc::default());
+        assert_eq!(passed(&store.load()), 5);
+        let listener = Arc::clone(&store.load().listeners[0].connections);
+        let open = [(); 2].map(|()| listener.try_open(Some(client_ip)).unwrap());
+
+        store.publish(snapshot("rate: 1/d, burst: 4", 1, &metrics, Some(&store.load())));
+        assert_eq!(passed(&store.load()), 0, "the limit is the same");
+        assert!(Arc::ptr_eq(&listener, &store.load().listeners[0].connections));
+        assert_eq!(listener.try_open(Some(client_ip)).unwrap_err(), TooMany::OfClient);
+        drop(open);
+        let _open = listener.try_open(Some(client_ip)).unwrap();
+        assert_eq!(listener.try_open(Some(client_ip)).unwrap_err(), TooMany::OfClient, "one at a time now");
+
+        store.publish(snapshot("rate: 2/d, burst: 1", 1, &metrics, Some(&store.load())));
+        assert_eq!(passed(&store.load()), 2, "another limit begins anew");
+        let text = metrics.encode();
+        assert!(text.contains("arriero_rate_limited_total{route=\"all\"} 20"), "{text}");
+        assert!(text.contains("arriero_rate_limiter_keys 2"), "{text}");
+    }
 
     #[test]
     fn urls_are_taken_apart() {

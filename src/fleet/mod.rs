@@ -11,6 +11,8 @@
 //!   addresses. It is kept by identity (upstream, name, URL) and shared by successive snapshots.
 //! - [`store::Store`] holds the current snapshot and swaps it in one step.
 //! - [`files::FromFiles`] is what is made from files beside the configuration, and follows their changes.
+//! - [`limits::RouteLimits`] are the limits of a route; [`limiter::Limiter`], [`concurrency::Concurrency`] and
+//!   [`connections::Connections`] hold what they count, and outlive snapshots too.
 //! - [`reload::Reloader`] is the one way to a new snapshot, whoever asks for it.
 
 pub mod body_budget;
@@ -21,6 +23,11 @@ pub mod idle;
 pub mod files;
 pub mod inventory;
 pub mod listener_tls;
+pub mod concurrency;
+pub mod connections;
+pub mod inventory;
+pub mod limiter;
+pub mod limits;
 pub mod reload;
 pub mod server;
 pub mod snapshot;

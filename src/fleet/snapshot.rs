@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use super::concurrency::Concurrency;
+use super::connections::{AllConnections, ConnectionLimits, Connections};
 use super::inventory::ModelIndex;
 use super::listener_tls::ListenerTls;
+use super::limiter::Limiter;
+use super::limits::RouteLimits;
 use super::server::ServerState;
 use super::upstream_tls::UpstreamTls;
 use crate::config::types::{BalancePolicy, Kind};
@@ -17,6 +21,7 @@ use crate::policy::balance::round_robin::RoundRobin;
 use crate::policy::circuit::CircuitPolicy;
 use crate::policy::health::HealthPolicy;
 use crate::policy::retry::RetryPolicy;
+use crate::policy::upload_rate::UploadRate;
 use crate::routing::table::RouteTable;
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 
@@ -46,6 +51,21 @@ pub struct Snapshot {
     pub access_log: bool,
     /// How long requests in flight may take to finish when the process stops.
     pub drain: Duration,
+    /// File descriptors that connections of clients leave free.
+    pub reserved_files: u32,
+    /// What all snapshots of the process share.
+    pub lasting: Lasting,
+}
+
+/// What limits count, for the whole process and beyond a reload.
+#[derive(Clone)]
+pub struct Lasting {
+    /// The keys of rate limits.
+    pub limiter: Arc<Limiter>,
+    /// Requests that run, by the keys of concurrency limits.
+    pub running: Arc<Concurrency>,
+    /// Connections of clients, over all listeners.
+    pub connections: Arc<AllConnections>,
 }
 
 impl Snapshot {
@@ -84,6 +104,12 @@ impl Snapshot {
 /// What may change about a listener while it runs.
 #[derive(Clone, Debug)]
 pub struct ListenerSettings {
+    /// Its address, as it stands in the file.
+    pub address: String,
+    /// Its connections and requests, which it keeps in the next snapshot.
+    pub connections: Arc<Connections>,
+    /// How many there may be; in force once the snapshot is.
+    pub connection_limits: ConnectionLimits,
     /// Whether HTTP/2 without TLS is spoken.
     pub h2c: bool,
     /// What handshakes need; `None` on a listener without TLS.
@@ -94,6 +120,8 @@ pub struct ListenerSettings {
     pub header_timeout: Duration,
     /// Longest silence inside a request body.
     pub body_timeout: Duration,
+    /// Least rate of a request body.
+    pub body_rate: UploadRate,
     /// How long an idle connection is kept.
     pub keepalive: Duration,
     /// Longest time for one write to the client.
@@ -116,6 +144,8 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// Largest request body in bytes.
     pub body_limit: u64,
+    /// How often requests may come, and how many at a time.
+    pub limits: RouteLimits,
     /// When an attempt is made again.
     pub retry: RetryPolicy,
     /// Whether that may be after something was sent, so that the body must be held before the first attempt.

@@ -47,6 +47,9 @@ impl Store {
     pub fn publish(&self, mut next: Snapshot) {
         let publishing = self.publishing.lock();
         next.keep_tls(&self.load());
+        for listener in &next.listeners {
+            listener.connections.set_limits(listener.connection_limits);
+        }
         for upstream in &next.upstreams {
             for member in &upstream.servers {
                 member.state.set_policies(upstream.health.clone(), upstream.circuit.clone());

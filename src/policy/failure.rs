@@ -77,6 +77,11 @@ reasons! {
     ModelRequired, "model_required", Some(400), "The request named no model where one is needed.";
     ModelNotFound, "model_not_found", Some(404), "No server of the upstream has the model.";
 
+    // Too much of it.
+    RateLimited, "rate_limited", Some(429), "A limit in the route's `rate_limits` had nothing left for the request.";
+    ConcurrencyLimited, "concurrency_limited", Some(429), "A limit in the route's `concurrency` had its most requests at a time.";
+    Overloaded, "overloaded", Some(503), "The listener had its `limits.requests` requests at a time.";
+
     // Nobody to send it to.
     NoServer, "no_server", Some(503), "Each server that could answer was down, open-circuited, banned or draining.";
     ServerBusy, "server_busy", Some(503), "Each server that could answer had `max_in_flight` requests.";

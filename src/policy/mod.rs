@@ -20,6 +20,10 @@
 //! | [`health`] | do the background checks say that this server is up? |
 //! | [`retry`] | may this failed attempt be made again? |
 //! | [`failure`] | in one word, why did the request end as it did? |
+//! | [`rate_limit`] | may this request pass now, later, or not at all? |
+//! | [`network`] | which addresses are one client? |
+//! | [`descriptors`] | may another connection be accepted? |
+//! | [`upload_rate`] | does the request body come fast enough? |
 //!
 //! # Invariants
 //!
@@ -29,6 +33,10 @@
 
 pub mod balance;
 pub mod circuit;
+pub mod descriptors;
 pub mod failure;
 pub mod health;
+pub mod network;
+pub mod rate_limit;
 pub mod retry;
+pub mod upload_rate;

@@ -57,6 +57,10 @@ pub struct Metrics {
     tokens: Counters,
     probes: Counters,
     refused: Vec<Counter>,
+    rate_limited: Counters,
+    connections_refused: Counters,
+    /// Keys of rate limits.
+    pub limiter_keys: Gauge,
     /// Open client connections.
     pub connections: Gauge,
     /// Client connections accepted.
@@ -188,6 +192,9 @@ impl Default for Metrics {
             tokens: register(r, names::TOKENS, Family::default()),
             probes: register(r, names::PROBES, Family::default()),
             refused: by_reason(r, names::REFUSED),
+            rate_limited: register(r, names::RATE_LIMITED, Family::default()),
+            connections_refused: register(r, names::CONNECTIONS_REFUSED, Family::default()),
+            limiter_keys: register(r, names::LIMITER_KEYS, Gauge::default()),
             connections: register(r, names::CONNECTIONS, Gauge::default()),
             accepted: register(r, names::ACCEPTED, Counter::default()),
             log_dropped: register(r, names::LOG_DROPPED, Counter::default()),
@@ -220,6 +227,7 @@ impl Metrics {
             in_flight: self.in_flight.get_or_create(&route_label()).clone(),
             request_bytes: self.request_bytes.get_or_create(&route_label()).clone(),
             response_bytes: self.response_bytes.get_or_create(&route_label()).clone(),
+            rate_limited: self.rate_limited.get_or_create(&route_label()).clone(),
             prompt_tokens: self.token_counter(upstream, "prompt"),
             output_tokens: self.token_counter(upstream, "output"),
             labels: labels([("route", route), ("upstream", upstream)]),
@@ -250,6 +258,11 @@ impl Metrics {
     /// Counts a head that was refused.
     pub fn refused(&self, reason: Reason) {
         self.refused[reason as usize].inc();
+    }
+
+    /// Counts a connection that was closed because of `limit`: `listener`, `client` or `files`.
+    pub fn connection_refused(&self, limit: &'static str) {
+        self.connections_refused.get_or_create(&labels([("limit", limit)])).inc();
     }
 
     /// Counts an attempt after the first.
@@ -292,6 +305,8 @@ pub struct RouteMetrics {
     pub request_bytes: Counter,
     /// Bytes of response bodies.
     pub response_bytes: Counter,
+    /// Requests over one of its limits.
+    pub rate_limited: Counter,
     /// Tokens of prompts.
     pub prompt_tokens: Counter,
     /// Tokens of answers.

@@ -45,6 +45,14 @@ pub const CONNECTIONS: Metric = ("arriero_connections", "Open client connections
 pub const ACCEPTED: Metric = ("arriero_connections_accepted", "Client connections accepted");
 /// Refused heads.
 pub const REFUSED: Metric = ("arriero_heads_refused", "Request heads refused before routing, by reason");
+/// Requests over a limit.
+pub const RATE_LIMITED: Metric =
+    ("arriero_rate_limited", "Requests refused by a rate or concurrency limit of their route, by route");
+/// Keys of rate limits.
+pub const LIMITER_KEYS: Metric = ("arriero_rate_limiter_keys", "Keys that rate limits know, of 100000 at most");
+/// Refused connections.
+pub const CONNECTIONS_REFUSED: Metric =
+    ("arriero_connections_refused", "Client connections closed because there were too many, by the limit");
 /// Held bodies.
 pub const HELD: Metric = ("arriero_held_body_bytes", "Bytes of request bodies held in memory and on disk");
 /// Reloads.

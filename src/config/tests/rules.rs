@@ -4,7 +4,7 @@ use super::{GOOD, found, load};
 
 /// Replaces `from` in the good file, and holds that exactly `expected` is found.
 #[track_caller]
-fn edit(from: &str, to: &str, expected: &[&str]) {
+pub(super) fn edit(from: &str, to: &str, expected: &[&str]) {
     assert!(GOOD.contains(from), "{from}");
     let text = GOOD.replacen(from, to, 1);
     assert_eq!(found(&text), expected, "\n{text}");
@@ -12,12 +12,12 @@ fn edit(from: &str, to: &str, expected: &[&str]) {
 
 /// Adds `more` below a line of the good file.
 #[track_caller]
-fn add(below: &str, more: &str, expected: &[&str]) {
+pub(super) fn add(below: &str, more: &str, expected: &[&str]) {
     edit(below, &format!("{below}\n{more}"), expected);
 }
 
 #[track_caller]
-fn hint(text: &str, expected: &str) {
+pub(super) fn hint(text: &str, expected: &str) {
     let printed = match load(text) {
         Ok(loaded) => super::Diagnostics(loaded.warnings).render(false),
         Err(found) => found.render(false),
@@ -25,8 +25,8 @@ fn hint(text: &str, expected: &str) {
     assert!(printed.contains(expected), "{printed}");
 }
 
-const ADDRESS: &str = "  - address: 127.0.0.1:0";
-const ROUTE: &str = "    upstream: fleet";
+pub(super) const ADDRESS: &str = "  - address: 127.0.0.1:0";
+pub(super) const ROUTE: &str = "    upstream: fleet";
 const URL: &str = "      - url: http://127.0.0.1:11434";
 const KIND: &str = "    kind: ollama";
 

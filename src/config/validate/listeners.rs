@@ -51,6 +51,15 @@ fn limits(path: &Path<'_>, listener: &Listener, rules: &mut Rules<'_, '_, '_>) {
     rules.not_empty(&limits.key("header_bytes"), listener.limits.header_bytes, hint);
     rules.not_empty(&limits.key("target_bytes"), listener.limits.target_bytes, hint);
     rules.range(&limits.key("header_fields"), listener.limits.header_fields, 1, u32::MAX);
+    if let Some(requests) = listener.limits.requests {
+        rules.range(&limits.key("requests"), requests, 1, u32::MAX);
+    }
+    let (all, of_one) = (listener.limits.connections, listener.limits.connections_per_ip);
+    let of_one_path = limits.key("connections_per_ip");
+    if all > 0 && of_one > all && rules.given(&of_one_path) {
+        let message = "one client may have more connections than all clients together";
+        rules.value(codes::CONTRADICTION, &of_one_path, message, "make it no larger than `connections`");
+    }
 }
 
 fn admin(config: &Config, listeners: &HashMap<HostPort, usize>, rules: &mut Rules<'_, '_, '_>) {

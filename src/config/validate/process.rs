@@ -13,6 +13,7 @@ pub(super) fn check(config: &Config, rules: &mut Rules<'_, '_, '_>) {
     if let Some(threads) = server.threads {
         rules.range(&root.key("threads"), threads, 1, 256);
     }
+    rules.range(&root.key("reserved_files"), server.reserved_files, 1, 65_536);
     let budget_path = root.key("body_budget");
     rules.not_empty(&budget_path, server.body_budget, "leave it out for the default");
     if server.body_memory > server.body_budget && server.body_budget.0 > 0 {

@@ -29,6 +29,7 @@ pub(super) fn check(config: &Config, rules: &mut Rules<'_, '_, '_>) {
         upstream(config, &path, route, rules);
         conditions(&path.key("match"), &route.matches, rules);
         rules.timeouts(&path.key("timeouts"), &route.timeouts);
+        super::limits::check(config, &path, route, rules);
         retry(&path.key("retry"), &route.retry, rules);
     }
     never_match(config, &root, rules);
