@@ -70,12 +70,17 @@ codes! {
     HASH_ON "E037" "What `consistent_hash` should hash is not correct.";
     CONTRADICTION "E038" "Two values contradict each other.";
     OPEN_ADMIN "E039" "The admin listener can be reached from outside and has no token.";
+    NETWORK "E060" "A network is not correct.";
+    ORIGIN "E061" "An origin is not correct.";
+    NO_KEYS "E062" "A route asks for API keys and there is no file with them.";
+    KEY "E063" "An entry of a keys file is not correct.";
     NEVER_MATCHES "W001" "A route can never match.";
     UNUSED_UPSTREAM "W002" "No route uses this upstream.";
     SLOW_CHECK "W003" "A health check may take longer than the time between two checks.";
     NO_REPLAY "W004" "`replay_post` has no effect.";
     NOT_EXPANDED "W005" "A `$NAME` without braces is not expanded.";
     NO_ROUTES "W006" "There is no route.";
+    TRUSTS_ALL "W060" "Everybody is trusted as a proxy, so anybody can choose an address.";
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod decode;
 mod diagnostic;
 mod diff;
 mod interpolate;
+pub mod keys;
 mod reference;
 mod schema;
 mod source;

@@ -16,6 +16,9 @@ const VALUES: &str = r##"version: 1
 listeners:
   - address: 0.0.0.0:8080
     h2c: false
+    proxy_protocol: off
+    #trusted_proxies: [10.0.0.0/8, "2001:db8::/32"]
+    #hosts: [ollama.example.com, "*.example.com"]
     timeouts:
       request_header: 10s
       request_body: 30s
@@ -47,6 +50,17 @@ routes:
       attempts: 3
       on: [connect]
       replay_post: false
+    #auth: required
+    access:
+      #allow: [10.0.0.0/8, "2001:db8::/32"]
+      #deny: [10.6.6.6]
+    cors:
+      origins: [https://app.example.com]
+      methods: [GET, HEAD, POST]
+      headers: [authorization, content-type]
+      expose: [x-request-id]
+      max_age: 600s
+      credentials: false
   - name: models
     match: { path: [/api/, /v1/] }
     upstream: fleet
@@ -100,6 +114,8 @@ defaults:
     #request: 1h
   limits:
     request_body: 100MiB
+auth:
+  #keys_file: ./keys.yaml
 admin:
   address: 127.0.0.1:5100
   #token_file: /run/secrets/arriero_admin

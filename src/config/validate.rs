@@ -4,11 +4,14 @@
 //! value that came out of a variable (`Rules::shown` gives the reference instead).
 
 use super::codes::{self, Code};
+use super::keys::KeysFile;
 use super::source::Report;
 use super::tree::{Node, Path, Scalar, Value};
 use super::types::{Config, Timeouts};
 use crate::units::{ByteSize, Duration};
 
+mod access;
+mod keys;
 mod listeners;
 mod process;
 mod routes;
@@ -26,6 +29,12 @@ pub(super) fn validate(config: &Config, tree: &Node<'_>, report: &mut Report<'_>
     routes::check(config, &mut rules);
     upstreams::check(config, &mut rules);
     process::check(config, &mut rules);
+    access::check(config, &mut rules);
+}
+
+/// Checks the rules about a keys file.
+pub(super) fn validate_keys(file: &KeysFile, tree: &Node<'_>, report: &mut Report<'_>) {
+    keys::check(file, &mut Rules { tree, report });
 }
 
 /// What rules need: positions of values, and a place for what they find.

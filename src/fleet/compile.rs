@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::inventory::ModelIndex;
+use super::keys::Keys;
 use super::server::{Identity, Location, ServerState};
 use super::snapshot::{Balance, Check, HashOn, ListenerSettings, Member, Route, Snapshot, Timeouts, Upstream};
 use crate::config::ServerUrl;
@@ -19,9 +20,12 @@ use crate::policy::balance::consistent_hash::ConsistentHash;
 use crate::policy::balance::round_robin::RoundRobin;
 use crate::policy::circuit::CircuitPolicy;
 use crate::policy::health::HealthPolicy;
+use crate::policy::hosts::Hosts;
 use crate::policy::retry::{RetryOn, RetryPolicy};
 use crate::routing::table::{ModelMatch, RouteMatch, RouteTable};
 use crate::telemetry::metrics::Metrics;
+
+mod access;
 
 /// A part of the configuration that validation let through and that still cannot run. Validation
 /// catches these first, with a position in the file; this is the second line.
@@ -55,6 +59,29 @@ pub struct Surroundings<'a> {
 /// # Errors
 /// The first part that cannot run.
 pub fn compile(config: &Config, hash: String, around: &Surroundings<'_>) -> Result<Snapshot, CompileError> {
+    compile_with(config, hash, around, None)
+}
+
+/// Compiles a validated configuration that follows the one of `before`, whose keys are kept if the file is the same.
+///
+/// # Errors
+/// The first part that cannot run.
+pub fn compile_after(
+    config: &Config,
+    hash: String,
+    around: &Surroundings<'_>,
+    before: &Snapshot,
+) -> Result<Snapshot, CompileError> {
+    compile_with(config, hash, around, before.keys.as_ref())
+}
+
+fn compile_with(
+    config: &Config,
+    hash: String,
+    around: &Surroundings<'_>,
+    keys_before: Option<&Arc<Keys>>,
+) -> Result<Snapshot, CompileError> {
+    let keys = access::keys(&config.auth, keys_before)?;
     let upstreams = config
         .upstreams
         .iter()
@@ -82,9 +109,18 @@ pub fn compile(config: &Config, hash: String, around: &Surroundings<'_>) -> Resu
                 .map_or(100 << 20, |size| size.0),
             holds: retry.attempts > 1 && retry.on.iter().any(|on| *on != RetryOn::Connect),
             retry,
+            auth: access::mode(route.auth, keys.is_some()),
+            access: access::access(&path, &route.access)?,
+            cors: access::cors(&path, route.cors.as_ref())?,
             metrics: around.metrics.route(&route.name, &route.upstream),
         }));
     }
+    let listeners = config
+        .listeners
+        .iter()
+        .enumerate()
+        .map(|(number, listener)| compile_listener(&format!("listeners[{number}]"), listener).map(Arc::new))
+        .collect::<Result<Vec<_>, _>>()?;
     let snapshot = Snapshot {
         largest_body: routes.iter().map(|route| route.body_limit).max().unwrap_or(0),
         any_holds: routes.iter().any(|route| route.holds),
@@ -94,7 +130,8 @@ pub fn compile(config: &Config, hash: String, around: &Surroundings<'_>) -> Resu
         table: RouteTable::build(matches),
         routes,
         upstreams,
-        listeners: config.listeners.iter().map(|listener| Arc::new(compile_listener(listener))).collect(),
+        keys,
+        listeners,
         body_memory: to_usize(config.server.body_memory.0),
         access_log: config.telemetry.access_log == types::AccessLog::Json,
         drain: config.server.drain.0,
@@ -106,9 +143,12 @@ fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-fn compile_listener(listener: &types::Listener) -> ListenerSettings {
-    ListenerSettings {
+fn compile_listener(path: &str, listener: &types::Listener) -> Result<ListenerSettings, CompileError> {
+    Ok(ListenerSettings {
         h2c: listener.h2c,
+        proxy_protocol: listener.proxy_protocol == types::ProxyProtocol::Accept,
+        trusted_proxies: access::networks(&format!("{path}.trusted_proxies"), &listener.trusted_proxies)?,
+        hosts: Hosts::new(listener.hosts.iter().map(String::as_str)),
         header_timeout: listener.timeouts.request_header.0,
         body_timeout: listener.timeouts.request_body.0,
         keepalive: listener.timeouts.keepalive.0,
@@ -116,7 +156,7 @@ fn compile_listener(listener: &types::Listener) -> ListenerSettings {
         header_bytes: to_usize(listener.limits.header_bytes.0),
         header_fields: listener.limits.header_fields as usize,
         target_bytes: to_usize(listener.limits.target_bytes.0),
-    }
+    })
 }
 
 fn compile_match(path: &str, matches: &types::Match) -> Result<RouteMatch, CompileError> {

@@ -10,12 +10,14 @@
 //! - [`server::ServerState`] is what changes by itself: health, circuit, requests in flight, models,
 //!   addresses. It is kept by identity (upstream, name, URL) and shared by successive snapshots.
 //! - [`store::Store`] holds the current snapshot and swaps it in one step.
+//! - [`keys::Keys`] are the API keys, from a file of their own that changes without a reload.
 //! - [`reload::Reloader`] is the one way to a new snapshot, whoever asks for it.
 
 pub mod body_budget;
 pub mod choose;
 pub mod compile;
 pub mod inventory;
+pub mod keys;
 pub mod reload;
 pub mod server;
 pub mod snapshot;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::compile::{CompileError, Surroundings, compile};
+use super::compile::{CompileError, Surroundings, compile_after};
 use super::store::Store;
 use crate::clock;
 use crate::config::types::Config;
@@ -155,7 +155,7 @@ impl Reloader {
             now: clock::now(),
             unix_time: clock::unix_time().as_secs_f64(),
         };
-        let snapshot = compile(&loaded.config, loaded.hash, &around)?;
+        let snapshot = compile_after(&loaded.config, loaded.hash, &around, &self.store.load())?;
         for warning in &loaded.warnings {
             tracing::warn!("{}", warning.message);
         }

@@ -21,6 +21,7 @@ pub mod head;
 mod headers;
 mod held_body;
 mod listener;
+pub mod proxy_protocol;
 mod replay;
 mod reply;
 mod request;

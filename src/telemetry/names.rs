@@ -58,6 +58,11 @@ pub const RELOAD_TIME: Metric =
     ("arriero_config_last_reload_success_timestamp_seconds", "When the configuration in force was loaded");
 /// Hash of the configuration in force.
 pub const CONFIG_HASH: Metric = ("arriero_config_hash_info", "Hash of the configuration in force");
+/// Last look at the keys file.
+pub const KEYS_OK: Metric = (
+    "arriero_keys_last_reload_successful",
+    "1 when the keys file on disk is in force or there is none, 0 when it was refused",
+);
 /// Version.
 pub const BUILD: Metric = ("arriero_build_info", "Version of this program");
 /// Lost log lines.
