@@ -32,9 +32,9 @@ enum Format {
 }
 
 /// The keys file is needed to run, so it is checked too.
-fn with_keys(loaded: Loaded) -> Result<Loaded, Diagnostics> {
+fn with_keys(mut loaded: Loaded) -> Result<Loaded, Diagnostics> {
     if let Some(file) = &loaded.config.auth.keys_file {
-        keys::load(Path::new(file))?;
+        loaded.warnings.extend(keys::check(Path::new(file))?);
     }
     Ok(loaded)
 }

@@ -81,6 +81,7 @@ codes! {
     NOT_EXPANDED "W005" "A `$NAME` without braces is not expanded.";
     NO_ROUTES "W006" "There is no route.";
     TRUSTS_ALL "W060" "Everybody is trusted as a proxy, so anybody can choose an address.";
+    NO_KEYS_FILE "W061" "The keys file does not exist.";
 }
 
 #[cfg(test)]

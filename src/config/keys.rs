@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::diagnostic::Diagnostics;
+use super::diagnostic::{Diagnostic, Diagnostics};
 use super::source::{self, Report, Source};
 use super::{codes, decode, hash, tree, validate};
 use crate::policy::api_key::Digest;
@@ -173,10 +173,25 @@ pub fn load(path: &FilePath) -> Result<LoadedKeys, Diagnostics> {
     })
 }
 
+/// Checks the keys file at `path` beside a configuration that names it. One that is not there is a warning: the
+/// machine where a configuration is checked need not be the one where it runs.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn check(path: &FilePath) -> Result<Vec<Diagnostic>, Diagnostics> {
+    let found = match load(path) {
+        Ok(_) => return Ok(Vec::new()),
+        Err(found) if path.exists() => return Err(found),
+        Err(found) => found.0,
+    };
+    let code = codes::NO_KEYS_FILE;
+    Ok(found.into_iter().map(|one| Diagnostic { code: code.id, severity: code.severity(), ..one }).collect())
+}
+
 fn parse(name: &str, bytes: &[u8]) -> Result<LoadedKeys, Diagnostics> {
     let text = source::text(name, bytes)?;
     let mut report = Report::new(Source::new(name, text));
-    let file = check(text, &mut report);
+    let file = read(text, &mut report);
     let refused = report.has_errors();
     match file {
         Some(file) if !refused => Ok(LoadedKeys { keys: file.keys, hash: hash(bytes) }),
@@ -184,9 +199,12 @@ fn parse(name: &str, bytes: &[u8]) -> Result<LoadedKeys, Diagnostics> {
     }
 }
 
-fn check(text: &str, report: &mut Report<'_>) -> Option<KeysFile> {
+fn read(text: &str, report: &mut Report<'_>) -> Option<KeysFile> {
     let mut tree = tree::build(text, report)?;
     let file: KeysFile = decode::decode(&mut tree, true, report)?;
     validate::validate_keys(&file, &tree, report);
     Some(file)
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,8 +52,8 @@ routes:
       replay_post: false
     #auth: required
     access:
-      #allow: [10.0.0.0/8, "2001:db8::/32"]
-      #deny: [10.6.6.6]
+      allow: [10.0.0.0/8, "2001:db8::/32"]
+      deny: [10.6.6.6]
     cors:
       origins: [https://app.example.com]
       methods: [GET, HEAD, POST]
@@ -114,7 +114,7 @@ defaults:
     #request: 1h
   limits:
     request_body: 100MiB
-auth:
+#auth:
   #keys_file: ./keys.yaml
 admin:
   address: 127.0.0.1:5100

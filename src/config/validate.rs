@@ -75,6 +75,14 @@ impl Rules<'_, '_, '_> {
         if cut.len() == shown.len() { format!("`{cut}`") } else { format!("`{cut}…`") }
     }
 
+    /// `why` as a hint, unless it may repeat a value that came out of a variable: then `instead`.
+    fn why(&self, path: &Path<'_>, why: impl ToString, instead: &str) -> String {
+        match self.tree.find(&path.steps()).map(|node| &node.value) {
+            Some(Value::Scalar(Scalar { typed: Some(_), .. })) => instead.to_owned(),
+            _ => why.to_string(),
+        }
+    }
+
     /// A duration that has no meaning when it is zero.
     fn not_zero(&mut self, path: &Path<'_>, duration: Duration, hint: &'static str) {
         if duration.0.is_zero() {

@@ -255,7 +255,8 @@ fn look(keys: &Keys, told: &mut Option<String>, metrics: &Metrics) {
     let file = keys.path.display();
     match result {
         Ok(changed) => {
-            if changed || told.take().is_some() {
+            let mended = told.take().is_some();
+            if changed || mended {
                 tracing::info!(%file, keys = keys.current.load().len(), "keys in force");
             }
         }

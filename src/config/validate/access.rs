@@ -77,7 +77,8 @@ fn networks(path: &Path<'_>, list: &[String], rules: &mut Rules<'_, '_, '_>) {
         if let Err(why) = text.parse::<Cidr>() {
             let path = path.index(index);
             let shown = rules.shown(&path, text);
-            rules.value(codes::NETWORK, &path, format!("{shown} is not a network"), why.to_string());
+            let hint = rules.why(&path, why, "write a network such as `10.0.0.0/8`, or one address");
+            rules.value(codes::NETWORK, &path, format!("{shown} is not a network"), hint);
         }
     }
 }
@@ -92,7 +93,8 @@ fn of_cors(path: &Path<'_>, cors: &Cors, rules: &mut Rules<'_, '_, '_>) {
         if let Err(why) = check_origin(origin) {
             let path = origins.index(index);
             let shown = rules.shown(&path, origin);
-            rules.value(codes::ORIGIN, &path, format!("{shown} is not an origin"), why);
+            let hint = rules.why(&path, why, "write a scheme, a host and a port, such as `https://app.example.com`");
+            rules.value(codes::ORIGIN, &path, format!("{shown} is not an origin"), hint);
         }
     }
     if cors.credentials && cors.origins.iter().any(|origin| origin == "*") {

@@ -45,7 +45,7 @@ fn a_key_is_found_by_its_whole_text_only() {
 }
 
 #[test]
-fn every_look_up_compares_exactly_two_digests() {
+fn every_look_up_compares_digests_exactly_once() {
     let set = set();
     let good = text_of(1);
     let presented = [
@@ -174,6 +174,7 @@ fn the_metric_shows_whether_the_file_is_in_force() {
     fs::write(&path, "keys: {").unwrap();
     look(&keys, &mut told, &metrics);
     assert!(shown(&metrics).ends_with(" 0") && told.is_some());
+    fs::remove_file(&path).unwrap();
     put(&path, &[2]);
     look(&keys, &mut told, &metrics);
     assert!(shown(&metrics).ends_with(" 1") && told.is_none() && knows(&keys, 2));
