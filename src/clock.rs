@@ -12,7 +12,7 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// Wall-clock time since 1970, for logs, metrics and certificates only.
+/// Wall-clock time since 1970, for logs, metrics and dates in files; never to measure how long something takes.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
 #[must_use]
 pub fn unix_time() -> Duration {

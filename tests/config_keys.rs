@@ -12,6 +12,7 @@ use std::sync::Arc;
 use arriero::demo::{Host, HostConfig};
 use arriero::fleet::compile::{Surroundings, compile};
 use arriero::fleet::snapshot::{Snapshot, Upstream};
+use arriero::policy::cors;
 use arriero::routing::table::Head;
 use arriero::telemetry::metrics::Metrics;
 use arriero::{clock, config};
@@ -59,10 +60,40 @@ fn taken(snapshot: &Snapshot) -> String {
     text((one.map(|route| &snapshot.routes[route].name), other.map(|route| &snapshot.routes[route].name)))
 }
 
+/// Whether two clients may use the first route.
+fn reached(snapshot: &Snapshot) -> String {
+    let may = |ip: [u8; 4]| snapshot.routes[0].access.permits(ip.into());
+    text((may([10, 0, 0, 1]), may([127, 0, 0, 1])))
+}
+
+fn from_a(more: &[(&'static str, &'static str)]) -> HeaderMap {
+    let fields = [("origin", "https://a.test")].into_iter().chain(more.iter().copied());
+    fields.map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+}
+
+/// The answer to a preflight for the first route.
+fn preflight(snapshot: &Snapshot) -> String {
+    let fields = from_a(&[("access-control-request-method", "PUT")]);
+    let asked = cors::Asked { method: &Method::OPTIONS, host: Some("c.test"), fields: &fields };
+    text(cors::judge(snapshot.routes[0].cors.as_ref(), true, &asked))
+}
+
+/// The fields of an answer to a page of another origin.
+fn exposed(snapshot: &Snapshot) -> String {
+    text(snapshot.routes[0].cors.as_ref().map(|cors| cors.fields(&from_a(&[]))))
+}
+
 const BOTH: &str = "(Some(\"first\"), Some(\"second\"))";
 
 const COMPILED: &[Row] = &[
     ("listeners[].h2c", "true", "true", |s| text(s.listeners[0].h2c)),
+    ("listeners[].proxy_protocol", "\"accept\"", "true", |s| text(s.listeners[0].proxy_protocol)),
+    ("listeners[].trusted_proxies", "[\"10.0.0.0/8\"]", "true", |s| {
+        text(s.listeners[0].trusted_proxies.contains([10, 0, 0, 1].into()))
+    }),
+    ("listeners[].hosts", "[\"a.test\"]", "(true, false)", |s| {
+        text((s.listeners[0].hosts.know("a.test"), s.listeners[0].hosts.know("b.test")))
+    }),
     ("listeners[].timeouts.request_header", "\"7s\"", "7s", |s| text(s.listeners[0].header_timeout)),
     ("listeners[].timeouts.tls", "\"7s\"", "7s", |s| text(s.listeners[0].tls_timeout)),
     ("listeners[].timeouts.request_body", "\"7s\"", "7s", |s| text(s.listeners[0].body_timeout)),
@@ -103,6 +134,14 @@ const COMPILED: &[Row] = &[
         text((&s.routes[0].retry.on, s.routes[0].holds))
     }),
     ("routes[].retry.replay_post", "true", "true", |s| text(s.routes[0].retry.replay_post)),
+    ("routes[].access.allow", "[\"10.0.0.0/8\"]", "(true, false)", reached),
+    ("routes[].access.deny", "[\"127.0.0.1\"]", "(true, false)", reached),
+    ("routes[].cors.origins", "[\"https://b.test\"]", "false", |s| text(preflight(s).contains("https://a.test"))),
+    ("routes[].cors.methods", "[\"PUT\"]", "true", |s| text(preflight(s).contains("PUT"))),
+    ("routes[].cors.headers", "[\"x-hue\"]", "true", |s| text(preflight(s).contains("x-hue"))),
+    ("routes[].cors.expose", "[\"x-b\"]", "true", |s| text(exposed(s).contains("x-b"))),
+    ("routes[].cors.max_age", "\"77s\"", "true", |s| text(preflight(s).contains("77"))),
+    ("routes[].cors.credentials", "true", "true", |s| text(preflight(s).contains("allow-credentials"))),
     ("upstreams.*.kind", "\"openai\"", "(Openai, Some(\"/v1/models\"))", |s| {
         text((fleet(s).kind, fleet(s).check.as_ref().map(|check| &check.path)))
     }),
@@ -160,6 +199,8 @@ const TLS: &[(&str, Proof)] = &[
 /// Keys of the process: the running program shows that it reads them.
 const PROCESS: &[(&str, Proof)] = &[
     ("version", || version().boxed()),
+    ("routes[].auth", || route_auth().boxed()),
+    ("auth.keys_file", || keys_file().boxed()),
     ("listeners[].address", || listener_address().boxed()),
     ("admin.address", || admin_address().boxed()),
     ("admin.token_file", || admin_token().boxed()),
@@ -184,11 +225,12 @@ fn rate(snapshot: &Snapshot) -> String {
 fn base(url: &str) -> Value {
     json!({
         "version": 1,
-        "listeners": [{ "address": "127.0.0.1:0" }],
+        // Without trusted proxies `proxy_protocol` would have no meaning.
+        "listeners": [{ "address": "127.0.0.1:0", "trusted_proxies": ["192.0.2.1"] }],
         "routes": [
             // Keys of limits can be set only where there is one.
             {
-                "name": "first", "upstream": "fleet",
+                "name": "first", "upstream": "fleet", "cors": { "origins": ["https://a.test"] },
                 "rate_limits": [{ "rate": "9/s", "burst": 5 }], "concurrency": [{ "max": 9 }],
             },
             { "name": "second", "upstream": "other" },
@@ -306,6 +348,29 @@ async fn version() {
     config["version"] = json!(2);
     let found = config::parse("keys", &config.to_string(), &|_| None).expect_err("a version that is not known");
     assert!(found.render(false).contains("version"), "{}", found.render(false));
+}
+
+async fn route_auth() {
+    let folder = folder();
+    fs::write(folder.path().join("keys.yaml"), "keys: []").expect("written");
+    let mut config = base("http://127.0.0.1:9");
+    let look = |config: &Value| text(compiled(config).routes[0].auth);
+    assert_eq!(look(&config), "None");
+    set(&mut config, "auth.keys_file", json!(folder.path().join("keys.yaml")));
+    assert_eq!(look(&config), "Required");
+    for (word, mode) in [("required", "Required"), ("optional", "Optional"), ("none", "None")] {
+        set(&mut config, "routes[].auth", json!(word));
+        assert_eq!(look(&config), mode);
+    }
+}
+
+async fn keys_file() {
+    let folder = folder();
+    let mut config = base("http://127.0.0.1:9");
+    set(&mut config, "auth.keys_file", json!(folder.path().join("nowhere.yaml")));
+    fs::write(folder.path().join("arriero.yaml"), config.to_string()).expect("written");
+    let ended = support::process::finish(support::process::arriero(&["run"], folder.path())).await;
+    assert!(ended.code == Some(1) && ended.err.contains("nowhere.yaml"), "{ended:?}");
 }
 
 async fn listener_address() {

@@ -1,11 +1,12 @@
 //! `arriero check`: is this configuration valid?
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
 
+use crate::config::{Diagnostics, Loaded, keys};
 use crate::fleet::reload::Source;
 
 /// What to check.
@@ -30,10 +31,18 @@ enum Format {
     Json,
 }
 
+/// The keys file is needed to run, so it is checked too.
+fn with_keys(mut loaded: Loaded) -> Result<Loaded, Diagnostics> {
+    if let Some(file) = &loaded.config.auth.keys_file {
+        loaded.warnings.extend(keys::check(Path::new(file))?);
+    }
+    Ok(loaded)
+}
+
 /// Checks a file; 0 when it is valid.
 pub fn run(arguments: &Arguments) -> ExitCode {
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let (diagnostics, summary) = match Source::File(arguments.config.clone()).load() {
+    let (diagnostics, summary) = match Source::File(arguments.config.clone()).load().and_then(with_keys) {
         Ok(loaded) => {
             let config = &loaded.config;
             let servers: usize = config.upstreams.values().map(|upstream| upstream.servers.len()).sum();
@@ -44,7 +53,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
                 config.upstreams.len(),
             );
             let failed = arguments.strict && !loaded.warnings.is_empty();
-            (crate::config::Diagnostics(loaded.warnings), (!failed).then_some(summary))
+            (Diagnostics(loaded.warnings), (!failed).then_some(summary))
         }
         Err(diagnostics) => (diagnostics, None),
     };

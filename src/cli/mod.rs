@@ -8,6 +8,7 @@ mod check;
 mod demo;
 mod health;
 mod init;
+mod key;
 mod reload;
 mod run;
 mod schema;
@@ -36,6 +37,8 @@ enum Verb {
     Check(check::Arguments),
     /// Write a small configuration to start from.
     Init(init::Arguments),
+    /// Make, list and revoke API keys.
+    Key(key::Arguments),
     /// Print the JSON schema of the configuration.
     Schema,
     /// Put the configuration on disk in force in the running Arriero.
@@ -62,6 +65,7 @@ pub fn main() -> ExitCode {
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Check(arguments) => check::run(&arguments),
         Verb::Init(arguments) => init::run(&arguments),
+        Verb::Key(arguments) => key::run(&arguments),
         Verb::Schema => schema::run(),
         Verb::Reload(arguments) => reload::run(&arguments),
         Verb::Health(arguments) => health::run(&arguments),

@@ -76,6 +76,10 @@ codes! {
     KEY_MISMATCH "E053" "A certificate and a private key do not belong together.";
     STAPLE "E054" "A file does not hold an OCSP response.";
     LIMIT_KEY "E070" "What a limit counts by is not correct.";
+    NETWORK "E060" "A network is not correct.";
+    ORIGIN "E061" "An origin is not correct.";
+    NO_KEYS "E062" "A route asks for API keys and there is no file with them.";
+    KEY "E063" "An entry of a keys file is not correct.";
     NEVER_MATCHES "W001" "A route can never match.";
     UNUSED_UPSTREAM "W002" "No route uses this upstream.";
     SLOW_CHECK "W003" "A health check may take longer than the time between two checks.";
@@ -86,6 +90,8 @@ codes! {
     NOT_VERIFIED "W021" "The certificates of servers are not checked.";
     STAPLE_HELD_BACK "W022" "An OCSP response does not fit its certificate and is not sent.";
     NEVER_CHOSEN "W023" "A certificate can never be chosen.";
+    TRUSTS_ALL "W060" "Everybody is trusted as a proxy, so anybody can choose an address.";
+    NO_KEYS_FILE "W061" "The keys file does not exist.";
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! From the tree to [`Config`], with every wrong key and value reported and not only the first.
+//! From the tree to a [`Config`](super::Config) or another type, with every wrong key and value reported and not only the first.
 //!
 //! serde stops at the first error. So the value in error is marked to be passed over and the tree is
 //! read again, until it can be read or nothing is left. The result is `None` when what was passed over
@@ -11,7 +11,6 @@ use super::de::{DecodeError, Fault, NodeReader, one_of};
 use super::source::Report;
 use super::suggest;
 use super::tree::{MAX_VALUES, Node, Step, Steps, Value};
-use super::types::Config;
 
 /// Most times that the tree is read: small files show all their errors, huge ones stay quick.
 fn rounds(tree: &Node<'_>) -> usize {
@@ -26,12 +25,16 @@ fn count(node: &Node<'_>) -> usize {
     }
 }
 
-/// Reads the tree as a configuration; errors go to the report. `whole` is false when the tree already
-/// has values to be passed over.
-pub(super) fn decode(tree: &mut Node<'_>, mut whole: bool, report: &mut Report<'_>) -> Option<Config> {
+/// Reads the tree as a `T`; errors go to the report. `whole` is false when the tree already has values to
+/// be passed over.
+pub(super) fn decode<T: for<'de> Deserialize<'de>>(
+    tree: &mut Node<'_>,
+    mut whole: bool,
+    report: &mut Report<'_>,
+) -> Option<T> {
     for _ in 0..rounds(tree) {
-        let error = match Config::deserialize(NodeReader::new(tree)) {
-            Ok(config) => return whole.then_some(config),
+        let error = match T::deserialize(NodeReader::new(tree)) {
+            Ok(value) => return whole.then_some(value),
             Err(error) => error,
         };
         let steps = Steps(error.reversed.iter().rev().cloned().collect());

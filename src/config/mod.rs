@@ -20,6 +20,7 @@ mod decode;
 mod diagnostic;
 mod diff;
 mod interpolate;
+pub mod keys;
 mod reference;
 mod schema;
 mod source;

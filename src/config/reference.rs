@@ -24,6 +24,9 @@ listeners:
       #min_version: "1.2"
       #client_ca: /etc/arriero/clients-ca.pem
       #client_auth: required
+    proxy_protocol: off
+    #trusted_proxies: [10.0.0.0/8, "2001:db8::/32"]
+    #hosts: [ollama.example.com, "*.example.com"]
     timeouts:
       request_header: 10s
       tls: 5s
@@ -70,6 +73,17 @@ routes:
       attempts: 3
       on: [connect]
       replay_post: false
+    #auth: required
+    access:
+      allow: [10.0.0.0/8, "2001:db8::/32"]
+      deny: [10.6.6.6]
+    cors:
+      origins: [https://app.example.com]
+      methods: [GET, HEAD, POST]
+      headers: [authorization, content-type]
+      expose: [x-request-id]
+      max_age: 600s
+      credentials: false
   - name: models
     match: { path: [/api/, /v1/] }
     upstream: fleet
@@ -129,6 +143,8 @@ defaults:
     #request: 1h
   limits:
     request_body: 100MiB
+#auth:
+  #keys_file: ./keys.yaml
 admin:
   address: 127.0.0.1:5100
   #token_file: /run/secrets/arriero_admin

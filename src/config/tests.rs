@@ -2,6 +2,7 @@
 
 use super::{Diagnostics, Loaded};
 
+mod access;
 mod files;
 mod generated;
 mod good;

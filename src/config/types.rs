@@ -13,11 +13,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{ByteSize, Duration};
 
+mod access;
 mod limits;
 mod tls;
 mod upstream;
 mod words;
 
+pub use access::{Access, Auth, Cors, ProxyProtocol, RouteAuth};
 pub use limits::{ConcurrencyLimit, Delay, ListenerLimits, Preset, RateLimit};
 pub use tls::{CertificateFiles, ClientAuth, ListenerTls, MinVersion, UpstreamTls};
 pub use upstream::{
@@ -44,6 +46,9 @@ pub struct Config {
     /// Values for every route that does not set its own.
     #[serde(default)]
     pub defaults: Defaults,
+    /// API keys.
+    #[serde(default)]
+    pub auth: Auth,
     /// Health, metrics and control, on a listener of their own.
     #[serde(default)]
     pub admin: Admin,
@@ -66,6 +71,17 @@ pub struct Listener {
     pub h2c: bool,
     /// Speak TLS (HTTP/2 and HTTP/1.1 alike) and nothing else.
     pub tls: Option<ListenerTls>,
+    /// Whether connections begin with a PROXY protocol header: `accept` requires one from `trusted_proxies` and refuses
+    /// everybody else.
+    #[serde(default)]
+    pub proxy_protocol: ProxyProtocol,
+    /// Networks of proxies that are believed about the client's address (`X-Forwarded-For`, `Forwarded`, `X-Real-IP`,
+    /// PROXY protocol); none by default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusted_proxies: Vec<String>,
+    /// Host names that are answered, `*.example.com` for one or more labels in front; all by default, others get 421.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
     /// How long this listener waits for its clients.
     #[serde(default)]
     pub timeouts: ListenerTimeouts,
@@ -122,6 +138,16 @@ pub struct Route {
     /// When a failed attempt is tried again. Only connect failures by default.
     #[serde(default)]
     pub retry: Retry,
+    /// Whether an API key is needed: `required` (the default with `auth.keys_file`), `optional` or `none`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<RouteAuth>,
+    /// Client addresses that may use this route; all by default.
+    #[serde(default)]
+    pub access: Access,
+    /// What web pages of other origins may do. Without it the servers' own rules hold, and to servers that are asked
+    /// for models no foreign page may send anything but plain reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
 }
 
 /// Conditions on a request; all that are given must hold.

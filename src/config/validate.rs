@@ -4,11 +4,14 @@
 //! value that came out of a variable (`Rules::shown` gives the reference instead).
 
 use super::codes::{self, Code};
+use super::keys::KeysFile;
 use super::source::Report;
 use super::tree::{Node, Path, Scalar, Value};
 use super::types::{Config, Timeouts};
 use crate::units::{ByteSize, Duration};
 
+mod access;
+mod keys;
 mod limits;
 mod listeners;
 mod process;
@@ -28,6 +31,12 @@ pub(super) fn validate(config: &Config, tree: &Node<'_>, report: &mut Report<'_>
     routes::check(config, &mut rules);
     upstreams::check(config, &mut rules);
     process::check(config, &mut rules);
+    access::check(config, &mut rules);
+}
+
+/// Checks the rules about a keys file.
+pub(super) fn validate_keys(file: &KeysFile, tree: &Node<'_>, report: &mut Report<'_>) {
+    keys::check(file, &mut Rules { tree, report });
 }
 
 /// What rules need: positions of values, and a place for what they find.
@@ -75,6 +84,14 @@ impl Rules<'_, '_, '_> {
         };
         let cut: String = shown.lines().next().unwrap_or_default().chars().take(80).collect();
         if cut.len() == shown.len() { format!("`{cut}`") } else { format!("`{cut}…`") }
+    }
+
+    /// `why` as a hint, unless it may repeat a value that came out of a variable: then `instead`.
+    fn why(&self, path: &Path<'_>, why: impl ToString, instead: &str) -> String {
+        match self.tree.find(&path.steps()).map(|node| &node.value) {
+            Some(Value::Scalar(Scalar { typed: Some(_), .. })) => instead.to_owned(),
+            _ => why.to_string(),
+        }
     }
 
     /// A duration that has no meaning when it is zero.

@@ -11,9 +11,8 @@ use http::{HeaderName, HeaderValue, Method};
 use super::inventory::ModelIndex;
 use super::limiter::Limiter;
 use super::server::{Identity, Location, ServerState};
-use super::snapshot::{Balance, Check, HashOn, Lasting, ListenerSettings, Member, Route, Snapshot, Timeouts, Upstream};
+use super::snapshot::{Balance, Check, HashOn, Lasting, Member, Route, Snapshot, Timeouts, Upstream};
 use super::upstream_tls::UpstreamTls;
-use crate::clock;
 use crate::config::ServerUrl;
 use crate::config::types::{self, Active, BalancePolicy, Config, Kind, ModelAffinity};
 use crate::ollama::ModelPattern;
@@ -26,6 +25,7 @@ use crate::policy::retry::{RetryOn, RetryPolicy};
 use crate::routing::table::{ModelMatch, RouteMatch, RouteTable};
 use crate::telemetry::metrics::Metrics;
 
+mod access;
 mod limits;
 mod listeners;
 
@@ -66,11 +66,11 @@ pub fn compile(config: &Config, hash: String, around: &Surroundings<'_>) -> Resu
         running: Arc::default(),
         connections: Arc::default(),
     };
-    compile_with(config, hash, around, lasting, &[])
+    compile_with(config, hash, around, lasting, None)
 }
 
-/// Compiles a validated configuration that follows `before`: what limits count goes on. Nothing that runs is touched
-/// until the result is published.
+/// Compiles a validated configuration that follows `before`: what limits count goes on, and keys are kept if their file
+/// is the same. Nothing that runs is touched until the result is published.
 ///
 /// # Errors
 /// The first part that cannot run.
@@ -80,7 +80,7 @@ pub fn compile_next(
     around: &Surroundings<'_>,
     before: &Snapshot,
 ) -> Result<Snapshot, CompileError> {
-    compile_with(config, hash, around, before.lasting.clone(), &before.listeners)
+    compile_with(config, hash, around, before.lasting.clone(), Some(before))
 }
 
 fn compile_with(
@@ -88,8 +88,9 @@ fn compile_with(
     hash: String,
     around: &Surroundings<'_>,
     lasting: Lasting,
-    listeners: &[Arc<ListenerSettings>],
+    before: Option<&Snapshot>,
 ) -> Result<Snapshot, CompileError> {
+    let keys = access::keys(&config.auth, before.and_then(|before| before.keys.as_ref()))?;
     let upstreams = config
         .upstreams
         .iter()
@@ -119,9 +120,13 @@ fn compile_with(
             holds: retry.attempts > 1 && retry.on.iter().any(|on| *on != RetryOn::Connect),
             limits: limits::compile(&path, route, &lasting, metrics.rate_limited.clone())?,
             retry,
+            auth: access::mode(route.auth, keys.is_some()),
+            access: access::access(&path, &route.access)?,
+            cors: access::cors(&path, route.cors.as_ref())?,
             metrics,
         }));
     }
+    let listeners = before.map_or(&[][..], |before| &before.listeners);
     let snapshot = Snapshot {
         largest_body: routes.iter().map(|route| route.body_limit).max().unwrap_or(0),
         any_holds: routes.iter().any(|route| route.holds),
@@ -131,6 +136,7 @@ fn compile_with(
         table: RouteTable::build(matches),
         routes,
         upstreams,
+        keys,
         listeners: listeners::compile(&config.listeners, listeners, &lasting)?,
         body_memory: to_usize(config.server.body_memory.0),
         access_log: config.telemetry.access_log == types::AccessLog::Json,

@@ -13,21 +13,22 @@
 //! - [`files::FromFiles`] is what is made from files beside the configuration, and follows their changes.
 //! - [`limits::RouteLimits`] are the limits of a route; [`limiter::Limiter`], [`concurrency::Concurrency`] and
 //!   [`connections::Connections`] hold what they count, and outlive snapshots too.
+//! - [`keys::Keys`] are the API keys, from a file of their own that changes without a reload.
 //! - [`reload::Reloader`] is the one way to a new snapshot, whoever asks for it.
 
 pub mod body_budget;
 pub mod certificates;
 pub mod choose;
 pub mod compile;
-pub mod idle;
-pub mod files;
-pub mod inventory;
-pub mod listener_tls;
 pub mod concurrency;
 pub mod connections;
+pub mod files;
+pub mod idle;
 pub mod inventory;
+pub mod keys;
 pub mod limiter;
 pub mod limits;
+pub mod listener_tls;
 pub mod reload;
 pub mod server;
 pub mod snapshot;

@@ -12,14 +12,19 @@ use super::inventory::ModelIndex;
 use super::listener_tls::ListenerTls;
 use super::limiter::Limiter;
 use super::limits::RouteLimits;
+use super::keys::Keys;
 use super::server::ServerState;
 use super::upstream_tls::UpstreamTls;
 use crate::config::types::{BalancePolicy, Kind};
+use crate::policy::auth;
 use crate::policy::balance::affinity::Affinity;
 use crate::policy::balance::consistent_hash::ConsistentHash;
 use crate::policy::balance::round_robin::RoundRobin;
+use crate::policy::cidr::{Access, Networks};
 use crate::policy::circuit::CircuitPolicy;
+use crate::policy::cors::Cors;
 use crate::policy::health::HealthPolicy;
+use crate::policy::hosts::Hosts;
 use crate::policy::retry::RetryPolicy;
 use crate::policy::upload_rate::UploadRate;
 use crate::routing::table::RouteTable;
@@ -37,6 +42,8 @@ pub struct Snapshot {
     pub routes: Vec<Arc<Route>>,
     /// Upstreams by name.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// The API keys, where there are any.
+    pub keys: Option<Arc<Keys>>,
     /// Listeners in the order of the file.
     pub listeners: Vec<Arc<ListenerSettings>>,
     /// The largest `body_limit` of a route.
@@ -116,6 +123,12 @@ pub struct ListenerSettings {
     pub tls: Option<Arc<ListenerTls>>,
     /// Longest time from connecting to the end of the handshake.
     pub tls_timeout: Duration,
+    /// Whether connections from trusted proxies begin with a PROXY header, and no others are taken.
+    pub proxy_protocol: bool,
+    /// Proxies that are believed about the client's address.
+    pub trusted_proxies: Networks,
+    /// Host names that are answered.
+    pub hosts: Hosts,
     /// Longest time for a request head.
     pub header_timeout: Duration,
     /// Longest silence inside a request body.
@@ -150,6 +163,12 @@ pub struct Route {
     pub retry: RetryPolicy,
     /// Whether that may be after something was sent, so that the body must be held before the first attempt.
     pub holds: bool,
+    /// Whether it asks for an API key.
+    pub auth: auth::Mode,
+    /// Client addresses that may use it.
+    pub access: Access,
+    /// What web pages of other origins may do, where that is set.
+    pub cors: Option<Cors>,
     /// Its metrics.
     pub metrics: RouteMetrics,
 }

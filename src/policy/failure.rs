@@ -70,6 +70,13 @@ reasons! {
     BodyBudget, "body_budget", Some(503), "The bodies held by this process filled `server.body_budget`.";
     UnsupportedEncoding, "unsupported_encoding", Some(415), "The request body was compressed, so its model could not be read.";
 
+    // Who asks.
+    Unauthorized, "unauthorized", Some(401), "The route asks for an API key, and the request had none that is valid.";
+    Forbidden, "forbidden", Some(403), "The API key is valid, and not for this model or this kind of request.";
+    AddressDenied, "address_denied", Some(403), "The route's `access` does not let the client's address in.";
+    OriginDenied, "origin_denied", Some(403), "The request came from a web page whose origin the route's `cors` does not list.";
+    HostDenied, "host_denied", Some(421), "The host is not among the listener's `hosts`.";
+
     // What was asked for.
     NoRoute, "no_route", Some(404), "No route matched the request.";
     EndpointDenied, "endpoint_denied", Some(403), "The path is not among those that are passed on.";

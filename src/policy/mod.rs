@@ -24,6 +24,12 @@
 //! | [`network`] | which addresses are one client? |
 //! | [`descriptors`] | may another connection be accepted? |
 //! | [`upload_rate`] | does the request body come fast enough? |
+//! | [`client_address`] | whose request is it, when proxies stand in front? |
+//! | [`cidr`] | is this address in one of these networks, and may it use the route? |
+//! | [`hosts`] | is this host name ours? |
+//! | [`cors`] | what may web pages of other origins do? |
+//! | [`auth`] | which key does the request have, and is that enough? |
+//! | [`api_key`] | how is a key written, and what is kept of it? |
 //!
 //! # Invariants
 //!
@@ -31,11 +37,17 @@
 //! - A new configuration replaces the numbers of a policy and keeps what it has learned.
 //! - No input, however odd, makes a policy panic or overflow.
 
+pub mod api_key;
+pub mod auth;
 pub mod balance;
+pub mod cidr;
 pub mod circuit;
+pub mod client_address;
+pub mod cors;
 pub mod descriptors;
 pub mod failure;
 pub mod health;
+pub mod hosts;
 pub mod network;
 pub mod rate_limit;
 pub mod retry;

@@ -28,6 +28,7 @@ mod input;
 mod listener;
 mod message;
 mod output;
+pub mod proxy_protocol;
 mod reply;
 mod request;
 mod request_body;

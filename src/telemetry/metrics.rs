@@ -20,9 +20,9 @@ use super::names;
 use crate::policy::failure::Reason;
 
 /// Status codes with a series of their own; others count under the first code of their class.
-const CODES: [u16; 32] = [
+const CODES: [u16; 33] = [
     100, 101, 200, 201, 202, 204, 206, 300, 301, 302, 304, 307, 308, 400, 401, 403, 404, 405, 408, 409, 411, 413, 415,
-    416, 417, 422, 429, 499, 500, 502, 503, 504,
+    416, 417, 421, 422, 429, 499, 500, 502, 503, 504,
 ];
 
 /// Labels are given as name and value pairs; the set of names is fixed for each family.
@@ -67,6 +67,8 @@ pub struct Metrics {
     pub accepted: Counter,
     /// Access log lines lost.
     pub log_dropped: Counter,
+    /// 1 while the keys file on disk is in force.
+    pub keys_ok: Gauge,
     reloads: Counters,
     certificate_reloads: Counters,
     /// Set from the state of the fleet whenever metrics are read.
@@ -179,6 +181,8 @@ impl Default for Metrics {
         let histograms = || Family::new_with_constructor(Seconds);
         let build: Gauges = register(r, names::BUILD, Family::default());
         build.get_or_create(&labels([("version", env!("CARGO_PKG_VERSION"))])).set(1);
+        let keys_ok: Gauge = register(r, names::KEYS_OK, Gauge::default());
+        keys_ok.set(1);
         Self {
             requests: register(r, names::REQUESTS, Family::default()),
             ended: by_reason(r, names::ENDED),
@@ -198,6 +202,7 @@ impl Default for Metrics {
             connections: register(r, names::CONNECTIONS, Gauge::default()),
             accepted: register(r, names::ACCEPTED, Counter::default()),
             log_dropped: register(r, names::LOG_DROPPED, Counter::default()),
+            keys_ok,
             reloads: register(r, names::RELOADS, Family::default()),
             certificate_reloads: register(r, names::CERTIFICATE_RELOADS, Family::default()),
             fleet: FleetGauges {

@@ -74,6 +74,11 @@ pub const CERTIFICATE_EXPIRY: Metric = (
 /// Renewals of certificates.
 pub const CERTIFICATE_RELOADS: Metric =
     ("arriero_certificate_reloads", "Certificate files that changed, by result (applied, refused)");
+/// Last look at the keys file.
+pub const KEYS_OK: Metric = (
+    "arriero_keys_last_reload_successful",
+    "1 when the keys file on disk is in force or there is none, 0 when it was refused",
+);
 /// Version.
 pub const BUILD: Metric = ("arriero_build_info", "Version of this program");
 /// Lost log lines.

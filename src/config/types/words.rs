@@ -12,7 +12,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer, StrDeserial
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-use super::{AccessLog, Active, Check, ClientAuth, ModelAffinity, Off, OneOrMany, RetryOn};
+use super::{AccessLog, Active, Check, ClientAuth, ModelAffinity, Off, OneOrMany, ProxyProtocol, RetryOn};
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -87,6 +87,15 @@ impl<'de> Deserialize<'de> for ClientAuth {
         deserializer.deserialize_any(WordVisitor {
             words: &[("off", Self::Off), ("optional", Self::Optional), ("required", Self::Required)],
             expecting: "`off`, `optional` or `required`",
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for ProxyProtocol {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(WordVisitor {
+            words: &[("off", Self::Off), ("accept", Self::Accept)],
+            expecting: "`off` or `accept`",
         })
     }
 }
@@ -234,6 +243,7 @@ mod tests {
             assert_eq!(read::<AccessLog>(off), Ok(AccessLog::Off));
             assert_eq!(read::<ModelAffinity>(off), Ok(ModelAffinity::Off));
             assert_eq!(read::<ClientAuth>(off), Ok(ClientAuth::Off));
+            assert_eq!(read::<ProxyProtocol>(off), Ok(ProxyProtocol::Off));
             assert_eq!(read::<Active>(off), Ok(Active::Off(Off::Off)));
         }
         assert!(read::<AccessLog>("true").is_err());

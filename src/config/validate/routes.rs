@@ -115,7 +115,7 @@ fn each(
     }
 }
 
-fn host_pattern(text: &str) -> Result<(), &'static str> {
+pub(super) fn host_pattern(text: &str) -> Result<(), &'static str> {
     let name = text.strip_prefix("*.").unwrap_or(text);
     if text == "*" {
         return Err("leave `host` out to take every host");

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{CompileError, error, to_usize};
+use super::{CompileError, access, error, to_usize};
 use crate::clock;
 use crate::config::types;
 use crate::fleet::connections::{ConnectionLimits, Connections};
 use crate::fleet::listener_tls::ListenerTls;
 use crate::fleet::snapshot::{Lasting, ListenerSettings};
+use crate::policy::hosts::Hosts;
 use crate::policy::upload_rate::UploadRate;
 
 /// The listeners of a snapshot that follows one with the listeners `before`.
@@ -43,6 +44,9 @@ fn settings(
         connections,
         connection_limits,
         h2c: listener.h2c,
+        proxy_protocol: listener.proxy_protocol == types::ProxyProtocol::Accept,
+        trusted_proxies: access::networks(&format!("listeners[{number}].trusted_proxies"), &listener.trusted_proxies)?,
+        hosts: Hosts::new(listener.hosts.iter().map(String::as_str)),
         tls: tls.map_err(|problem| error(format!("listeners[{number}].tls"), problem))?,
         tls_timeout: listener.timeouts.tls.0,
         header_timeout: listener.timeouts.request_header.0,
