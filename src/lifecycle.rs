@@ -21,6 +21,7 @@ use crate::admin::{self, AdminAddress};
 use crate::config::Diagnostics;
 use crate::fleet::body_budget::BodyBudget;
 use crate::fleet::compile::{CompileError, Surroundings, compile};
+use crate::fleet::keys;
 use crate::fleet::reload::{Reloader, Source, apply_process_settings};
 use crate::fleet::store::Store;
 use crate::fleet::watch as file_watch;
@@ -149,6 +150,8 @@ pub fn start(source: Source) -> Result<Running, StartError> {
     control.block_on(probe::first_look(&store, &metrics, FIRST_LOOK));
     control.spawn(probe::run(Arc::clone(&store), Arc::clone(&metrics)));
     control.spawn(file_watch::watch(Arc::clone(&reloader)));
+    control.spawn(probe::watch_certificates(Arc::clone(&store), Arc::clone(&metrics)));
+    control.spawn(keys::watch(Arc::clone(&store), Arc::clone(&metrics)));
     control.spawn(admin::serve(
         admin_listener,
         admin::State {

@@ -118,6 +118,7 @@ const COMPILED: &[Row] = &[
     ("routes[].timeouts.first_byte", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.first_byte)),
     ("routes[].timeouts.read", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.read)),
     ("routes[].timeouts.write", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.write)),
+    ("routes[].timeouts.upgrade", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.upgrade)),
     ("routes[].timeouts.request", "\"7s\"", "Some(7s)", |s| text(s.routes[0].timeouts.request)),
     ("routes[].limits.request_body", "\"7KiB\"", "7168", |s| text(s.routes[0].body_limit)),
     ("routes[].rate_limits[].key", "[\"api_key\", \"header:x-user\"]", "LimitKey([ApiKey, Header(\"x-user\")])", |s| {
@@ -174,6 +175,7 @@ const COMPILED: &[Row] = &[
     ("defaults.timeouts.first_byte", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.first_byte)),
     ("defaults.timeouts.read", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.read)),
     ("defaults.timeouts.write", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.write)),
+    ("defaults.timeouts.upgrade", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.upgrade)),
     ("defaults.timeouts.request", "\"7s\"", "Some(7s)", |s| text(s.routes[0].timeouts.request)),
     ("defaults.limits.request_body", "\"7KiB\"", "7168", |s| text(s.routes[0].body_limit)),
     ("server.drain", "\"7s\"", "7s", |s| text(s.drain)),

@@ -56,6 +56,7 @@ routes:
       first_byte: 900s
       read: 300s
       write: 60s
+      upgrade: 7d
       #request: 1h
     limits:
       request_body: 100MiB
@@ -140,6 +141,7 @@ defaults:
     first_byte: 600s
     read: 300s
     write: 60s
+    upgrade: 7d
     #request: 1h
   limits:
     request_body: 100MiB

@@ -216,6 +216,8 @@ pub struct Timeouts {
     pub read: Option<Duration>,
     /// Longest time that one write of the request body may take (60s).
     pub write: Option<Duration>,
+    /// Silence of both sides of a connection that was upgraded, a WebSocket say (7d).
+    pub upgrade: Option<Duration>,
     /// The whole request, from its head to the last byte of the answer (no limit).
     pub request: Option<Duration>,
 }

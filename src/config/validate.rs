@@ -142,6 +142,7 @@ impl Rules<'_, '_, '_> {
             ("first_byte", timeouts.first_byte, hint),
             ("read", timeouts.read, hint),
             ("write", timeouts.write, hint),
+            ("upgrade", timeouts.upgrade, hint),
             ("request", timeouts.request, "leave it out for no limit"),
         ];
         for (key, limit, hint) in limits {

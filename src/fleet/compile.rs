@@ -184,6 +184,7 @@ fn compile_timeouts(own: &types::Timeouts, defaults: &types::Timeouts) -> Timeou
         first_byte: or(own.first_byte, defaults.first_byte, 600),
         read: or(own.read, defaults.read, 300),
         write: or(own.write, defaults.write, 60),
+        upgrade: or(own.upgrade, defaults.upgrade, 7 * 24 * 3600),
         request: own.request.or(defaults.request).map(|duration| duration.0),
     }
 }

@@ -9,10 +9,10 @@ use arc_swap::ArcSwap;
 use super::concurrency::Concurrency;
 use super::connections::{AllConnections, ConnectionLimits, Connections};
 use super::inventory::ModelIndex;
-use super::listener_tls::ListenerTls;
+use super::keys::Keys;
 use super::limiter::Limiter;
 use super::limits::RouteLimits;
-use super::keys::Keys;
+use super::listener_tls::ListenerTls;
 use super::server::ServerState;
 use super::upstream_tls::UpstreamTls;
 use crate::config::types::{BalancePolicy, Kind};
@@ -186,6 +186,8 @@ pub struct Timeouts {
     pub read: Duration,
     /// One write of the request body.
     pub write: Duration,
+    /// Silence of both sides of a connection that was upgraded.
+    pub upgrade: Duration,
     /// The whole request.
     pub request: Option<Duration>,
 }

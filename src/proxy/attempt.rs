@@ -78,7 +78,7 @@ fn begin(exchange: &mut Exchange<'_>, route: &Arc<Route>) -> Result<Arc<ServerSt
 }
 
 fn hash_of(upstream: &Upstream, headers: &HeaderMap, ctx: &RequestContext) -> u64 {
-    let client = || hash_key(ctx.connection.client_ip.as_bytes());
+    let client = || hash_key(ctx.client_ip.as_bytes());
     match &upstream.balance.hash_on {
         HashOn::ClientIp => client(),
         HashOn::Model => ctx.model.as_deref().map_or_else(client, |model| hash_key(model.as_bytes())),

@@ -108,7 +108,9 @@ fn cannot_hold(ctx: &RequestContext, error: &HoldError) -> Stop {
 }
 
 async fn read(exchange: &mut Exchange<'_>) -> Result<Option<bytes::Bytes>, Stop> {
-    let silence = clock::now() + exchange.listener.body_timeout;
+    let pause = clock::now() + exchange.listener.body_timeout;
+    let slow = exchange.listener.body_rate.deadline(exchange.ctx.started, exchange.body.length());
+    let silence = slow.map_or(pause, |slow| slow.min(pause));
     let end = exchange.ctx.end();
     let at = end.map_or(silence, |end| end.min(silence));
     let Exchange { client, timer, ctx, .. } = exchange;

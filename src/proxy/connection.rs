@@ -1,20 +1,23 @@
 //! One client connection: waits for a request head, checks it, serves the request, and again.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
 
 use super::client::{Client, ClientSocket, Http1};
 use super::context::Connection;
 use super::head::{self, Framing, HeadLimits, Violation};
-use super::service::Service;
+use super::proxy_protocol::{self, Header};
+use super::service::{Arrival, Service};
 use super::timer::LazyTimer;
 use super::{http2, message};
 use crate::clock;
+use crate::fleet::connections::TooMany;
 use crate::fleet::snapshot::ListenerSettings;
 use crate::ollama::dialect::{Dialect, error_body};
 use crate::policy::failure::Reason;
@@ -38,20 +41,68 @@ enum Next {
 
 impl Acceptor {
     /// Serves one connection to its end.
-    pub async fn serve(self: Arc<Self>, tcp: TcpStream, client: SocketAddr) {
-        let _open = self.count();
-        let facts = Arc::new(Connection::new(client, self.listener));
-        let mut connection = Http1::new(ClientSocket::Plain(tcp));
+    pub async fn serve(self: Arc<Self>, tcp: TcpStream, address: SocketAddr) {
+        let Some(listener) = self.listener() else { return };
+        let proxied = listener.proxy_protocol;
+        if proxied && !listener.trusted_proxies.contains(address.ip()) {
+            return;
+        }
+        let Ok(mut open) = listener.connections.try_open((!proxied).then_some(address.ip())).map_err(|limit| {
+            self.service.metrics.connection_refused(match limit {
+                TooMany::OfListener => "listener",
+                TooMany::OfClient => "client",
+            });
+        }) else {
+            return;
+        };
+        let _counted = self.count();
+        let Some((socket, peer)) = self.greet(tcp, address.ip(), &listener).await else { return };
+        if proxied && !open.belongs_to(peer) {
+            self.service.metrics.connection_refused("client");
+            return;
+        }
+        let facts = Arc::new(Connection::new(peer, socket.is_tls(), self.listener));
+        if socket.speaks_http2() {
+            return http2::serve(&self.service, Http1::new(socket), BytesMut::new(), &facts).await;
+        }
+        self.serve_http1(Http1::new(socket), &facts).await;
+    }
+
+    fn listener(&self) -> Option<Arc<ListenerSettings>> {
+        self.service.store.load().listeners.get(self.listener).map(Arc::clone)
+    }
+
+    /// What comes before HTTP: the header of a proxy in front of us, and the TLS handshake.
+    async fn greet(
+        &self,
+        mut tcp: TcpStream,
+        address: IpAddr,
+        listener: &ListenerSettings,
+    ) -> Option<(ClientSocket, IpAddr)> {
+        let mut peer = address;
+        if listener.proxy_protocol {
+            let read = tokio::time::timeout(listener.header_timeout, proxy_protocol::read(&mut tcp)).await;
+            if let Header::Proxied { source, .. } = read.ok()?.ok()? {
+                peer = source.ip();
+            }
+        }
+        let Some(tls) = &listener.tls else { return Some((ClientSocket::Plain(tcp), peer)) };
+        let accepted = TlsAcceptor::from(tls.server_config()).accept(tcp);
+        let stream = tokio::time::timeout(listener.tls_timeout, accepted).await.ok()?.ok()?;
+        Some((ClientSocket::Tls(Box::new(stream)), peer))
+    }
+
+    /// Serves the requests of a connection, one after the other.
+    async fn serve_http1(&self, mut connection: Http1, facts: &Arc<Connection>) {
         let mut timer = LazyTimer::default();
         let mut first = true;
         loop {
-            let snapshot = self.service.store.pin();
-            let Some(listener) = snapshot.listeners.get(self.listener).map(Arc::clone) else { return };
+            let Some(listener) = self.listener() else { return };
             let (head, framing) = match self.next(&mut connection, &mut timer, &listener, first).await {
                 Next::Closed => return,
                 Next::Refused(violation) => return self.refuse(connection, &violation).await,
                 Next::Http2(preface) if listener.h2c => {
-                    return http2::serve(&self.service, connection, preface, &facts).await;
+                    return http2::serve(&self.service, connection, preface, facts).await;
                 }
                 Next::Http2(_) => {
                     let violation = Violation { status: 400, what: "HTTP/2 is not enabled on this listener" };
@@ -64,11 +115,14 @@ impl Acceptor {
                 return self.refuse(connection, &violation).await;
             };
             connection.begin(head.version, &head.headers, framing, !listener.keepalive.is_zero());
-            let wants_upgrade = framing == Framing::Upgrade;
-            let client = Client::Http1(&mut connection);
-            // A request begins on the configuration that is in force when its head is complete.
-            let snapshot = self.service.store.pin();
-            self.service.serve(client, head, &facts, listener, snapshot, wants_upgrade, &mut timer).await;
+            let arrival = Arrival {
+                head,
+                wants_upgrade: framing == Framing::Upgrade,
+                // A request begins on the configuration that is in force when its head is complete.
+                snapshot: self.service.store.pin(),
+                listener,
+            };
+            self.service.serve(Client::Http1(&mut connection), arrival, facts, &mut timer).await;
             if !connection.can_continue() {
                 if connection.must_linger() {
                     connection.linger().await;

@@ -1,10 +1,10 @@
 //! What one request carries from its head to its log line.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, request};
+use http::{HeaderName, HeaderValue, request};
 
 use super::client::Client;
 use super::request_body::RequestBody;
@@ -12,6 +12,8 @@ use super::service::Service;
 use super::timer::LazyTimer;
 use crate::clock;
 use crate::fleet::choose::Chosen;
+use crate::fleet::keys::Key;
+use crate::fleet::limits::Admitted;
 use crate::fleet::server::Slot;
 use crate::fleet::snapshot::{ListenerSettings, Route, Snapshot};
 use crate::ollama::dialect::Dialect;
@@ -22,20 +24,22 @@ use crate::policy::failure::Reason;
 /// What a request may know of the connection that it came on.
 #[derive(Debug)]
 pub struct Connection {
-    /// Address of the client's socket.
-    pub client: SocketAddr,
-    /// Its IP address as a header value.
-    pub client_ip: HeaderValue,
+    /// The other end, as the PROXY protocol tells it where that is spoken.
+    pub peer: IpAddr,
+    /// The same as a header value.
+    pub peer_text: HeaderValue,
+    /// Whether it is encrypted.
+    pub tls: bool,
     /// Index of the listener in the snapshot.
     pub listener: usize,
 }
 
 impl Connection {
     /// The facts of a new connection.
-    pub fn new(client: SocketAddr, listener: usize) -> Self {
-        let ip = client.ip().to_canonical().to_string();
-        let client_ip = HeaderValue::try_from(ip).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        Self { client, client_ip, listener }
+    pub fn new(peer: IpAddr, tls: bool, listener: usize) -> Self {
+        let peer = peer.to_canonical();
+        let peer_text = HeaderValue::try_from(peer.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        Self { peer, peer_text, tls, listener }
     }
 }
 
@@ -63,6 +67,20 @@ pub struct RequestContext {
     pub snapshot: Arc<Snapshot>,
     /// The connection that it came on.
     pub connection: Arc<Connection>,
+    /// The client's address.
+    pub client: IpAddr,
+    /// The same as a header value.
+    pub client_ip: HeaderValue,
+    /// Whether the client itself spoke TLS.
+    pub client_tls: bool,
+    /// The way from the client to us, where trusted proxies stand on it.
+    pub forwarded_for: Option<HeaderValue>,
+    /// The key that it came with.
+    pub key: Option<Arc<Key>>,
+    /// What the limits of its route gave it.
+    pub admitted: Admitted,
+    /// What web pages of other origins are told.
+    pub cors: Option<Vec<(HeaderName, HeaderValue)>>,
     /// When its head was complete.
     pub started: Instant,
     /// Its id.
@@ -138,7 +156,7 @@ pub struct Reply {
     /// Body.
     pub body: bytes::Bytes,
     /// More fields.
-    pub fields: Vec<(http::HeaderName, HeaderValue)>,
+    pub fields: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// Why a request goes no further.
@@ -160,7 +178,14 @@ impl RequestContext {
     pub fn new(snapshot: Arc<Snapshot>, connection: Arc<Connection>) -> Self {
         Self {
             snapshot,
+            client: connection.peer,
+            client_ip: connection.peer_text.clone(),
+            client_tls: connection.tls,
             connection,
+            forwarded_for: None,
+            key: None,
+            admitted: Admitted::default(),
+            cors: None,
             started: clock::now(),
             request_id: None,
             host: None,

@@ -11,6 +11,7 @@
 //! | the first byte of the answer | `timeouts.first_byte`, from the last byte of the request | `first_byte_timeout` |
 //! | more of the answer | `timeouts.read` | `read_timeout` |
 //! | the client to take the answer | the listener's `timeouts.write` | `client_stalled` |
+//! | either side of an upgraded connection | `timeouts.upgrade` | `read_timeout` |
 //! | anything | `timeouts.request` | `request_timeout` |
 //!
 //! The client is watched all the while. Where its body is read, that read sees it leave; where the body is
@@ -89,6 +90,9 @@ pub struct Traffic<'t, 'c> {
     /// The connection belongs to another protocol.
     tunnel: bool,
     client_read: Instant,
+    /// Since when the client's upload is measured: time in which nobody read from it does not count.
+    upload_from: Instant,
+    not_reading_since: Option<Instant>,
     client_wrote: Progress,
     server_read: Instant,
     server_wrote: Progress,
@@ -129,6 +133,8 @@ impl<'t, 'c> Traffic<'t, 'c> {
             broken: None,
             tunnel: false,
             client_read: now,
+            upload_from: now,
+            not_reading_since: None,
             client_wrote,
             server_read: now,
             server_wrote,
@@ -218,13 +224,17 @@ impl<'t, 'c> Traffic<'t, 'c> {
         if !self.tunnel {
             self.watch_client(up, cx)?;
         }
-        let mut limit = self.limit_up(up, now).filter(|_| !self.tunnel);
+        let mut limit = self.limit_up(up, now);
         let slowest = match down {
-            Down::Client => Some((self.client_wrote.at + self.exchange.listener.write_timeout, Reason::ClientStalled)),
-            Down::Server if self.tunnel => None,
-            Down::Server | Down::Nothing => Some((self.server_read + self.limits.read, Reason::ReadTimeout)),
+            Down::Client => (self.client_wrote.at + self.exchange.listener.write_timeout, Reason::ClientStalled),
+            Down::Server | Down::Nothing => (self.server_read + self.limits.read, Reason::ReadTimeout),
         };
-        limit = earlier(limit, slowest);
+        limit = earlier(limit, Some(slowest));
+        if self.tunnel {
+            // Either side may be silent for as long as the other is not.
+            let last = self.client_read.max(self.server_read);
+            limit = Some((last + self.limits.upgrade, Reason::ReadTimeout));
+        }
         self.poll_limits(limit, up, cx, now)
     }
 
@@ -336,9 +346,19 @@ impl<'t, 'c> Traffic<'t, 'c> {
         }
     }
 
-    fn limit_up(&self, up: Up, _now: Instant) -> Option<(Instant, Reason)> {
+    fn limit_up(&mut self, up: Up, now: Instant) -> Option<(Instant, Reason)> {
+        if up != Up::Client {
+            self.not_reading_since.get_or_insert(now);
+        } else if let Some(since) = self.not_reading_since.take() {
+            self.upload_from += now - since;
+        }
         match up {
-            Up::Client => Some((self.client_read + self.exchange.listener.body_timeout, Reason::BodyTimeout)),
+            Up::Client => {
+                let listener = &self.exchange.listener;
+                let pause = self.client_read + listener.body_timeout;
+                let slow = listener.body_rate.deadline(self.upload_from, self.exchange.ctx.body_in);
+                Some((slow.map_or(pause, |slow| slow.min(pause)), Reason::BodyTimeout))
+            }
             Up::Server => Some((self.server_wrote.at + self.limits.write, Reason::WriteTimeout)),
             Up::Nothing => None,
         }

@@ -46,7 +46,7 @@ pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
         let entry = Entry {
             ts: (clock::unix_time() - duration.min(clock::unix_time())).as_secs_f64(),
             request_id: ctx.request_id.as_ref().map(|id| field(id.as_bytes())).unwrap_or_default(),
-            client_ip: field(ctx.connection.client_ip.as_bytes()),
+            client_ip: field(ctx.client_ip.as_bytes()),
             method: field(request.method.as_str().as_bytes()),
             host: ctx.host.as_ref().map(|host| field(host.as_bytes())).unwrap_or_default(),
             path: field(request.uri.path().as_bytes()),

@@ -72,16 +72,14 @@ pub fn authority(uri: &Uri) -> Option<HeaderValue> {
 /// The fields that tell the server about the request; one without a value must not reach it.
 fn fields(head: &request::Parts, ctx: &RequestContext) -> [(HeaderName, Option<HeaderValue>); 7] {
     let host = ctx.host.clone();
-    let client_ip = Some(ctx.connection.client_ip.clone());
-    let forwarded = {
-        let host = host.as_ref().and_then(|host| host.to_str().ok());
-        forwarded(ctx.connection.client.ip().to_canonical(), host)
-    };
+    let client_ip = Some(ctx.client_ip.clone());
+    let scheme = if ctx.client_tls { "https" } else { "http" };
+    let forwarded = forwarded(ctx.client, host.as_ref().and_then(|host| host.to_str().ok()), scheme);
     [
-        (X_FORWARDED_FOR, client_ip.clone()),
+        (X_FORWARDED_FOR, ctx.forwarded_for.clone().or_else(|| client_ip.clone())),
         (X_REAL_IP, client_ip),
         (header::FORWARDED, Some(forwarded)),
-        (X_FORWARDED_PROTO, Some(HeaderValue::from_static("http"))),
+        (X_FORWARDED_PROTO, Some(HeaderValue::from_static(scheme))),
         (X_FORWARDED_HOST, host),
         (REQUEST_ID, ctx.request_id.clone()),
         (header::VIA, Some(via(head))),
@@ -102,7 +100,7 @@ pub fn for_server(head: &mut request::Parts, route: &Route, server: &ServerState
 }
 
 /// RFC 7239 4: an IPv6 address stands in brackets and quotes, a host with a port in quotes.
-fn forwarded(client: std::net::IpAddr, host: Option<&str>) -> HeaderValue {
+fn forwarded(client: std::net::IpAddr, host: Option<&str>, scheme: &str) -> HeaderValue {
     let mut text = match client {
         std::net::IpAddr::V4(client) => format!("for={client}"),
         std::net::IpAddr::V6(client) => format!("for=\"[{client}]\""),
@@ -115,7 +113,8 @@ fn forwarded(client: std::net::IpAddr, host: Option<&str>) -> HeaderValue {
         text.push_str(host);
         text.push_str(quote);
     }
-    text.push_str(";proto=http");
+    text.push_str(";proto=");
+    text.push_str(scheme);
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
 }
 
@@ -138,9 +137,9 @@ mod tests {
 
     #[test]
     fn forwarded_is_quoted_where_the_grammar_wants_it() {
-        assert_eq!(forwarded([10, 0, 0, 1].into(), Some("a.test")), "for=10.0.0.1;host=a.test;proto=http");
+        assert_eq!(forwarded([10, 0, 0, 1].into(), Some("a.test"), "http"), "for=10.0.0.1;host=a.test;proto=http");
         let v6 = "2001:db8::1".parse().unwrap();
-        assert_eq!(forwarded(v6, Some("a.test:80")), "for=\"[2001:db8::1]\";host=\"a.test:80\";proto=http");
-        assert_eq!(forwarded([10, 0, 0, 1].into(), None), "for=10.0.0.1;proto=http");
+        assert_eq!(forwarded(v6, Some("a.test:80"), "https"), "for=\"[2001:db8::1]\";host=\"a.test:80\";proto=https");
+        assert_eq!(forwarded([10, 0, 0, 1].into(), None, "http"), "for=10.0.0.1;proto=http");
     }
 }

@@ -1,4 +1,4 @@
-//! An HTTP/2 connection of a client: the handshake, then one task for each request.
+//! An HTTP/2 connection of a client, over TLS or begun with its preface: the handshake, then one task for each request.
 //!
 //! Limits begin from Pingora's guarded defaults and never from those of the library, which leave the header list
 //! unbounded (CVE-2026-105297).
@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 
 use super::client::{Client, ClientSocket, Http1, Http2};
 use super::context::Connection;
-use super::service::Service;
+use super::service::{Arrival, Service};
 use super::timer::LazyTimer;
 use crate::fleet::snapshot::ListenerSettings;
 
@@ -108,7 +108,8 @@ async fn stream(
     let Some(listener) = snapshot.listeners.get(facts.listener).map(Arc::clone) else { return };
     let client = Client::Http2(Box::new(Http2::new(body, respond)));
     let mut timer = LazyTimer::default();
-    service.serve(client, head.into(), &facts, listener, snapshot, false, &mut timer).await;
+    let arrival = Arrival { head: head.into(), snapshot, listener, wants_upgrade: false };
+    service.serve(client, arrival, &facts, &mut timer).await;
 }
 
 /// Counts the requests that run on a connection.

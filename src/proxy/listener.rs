@@ -6,13 +6,15 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::connection::{ACCEPT_PAUSE, Acceptor};
@@ -20,6 +22,7 @@ use super::server;
 use super::service::Service;
 use crate::clock;
 use crate::fleet::store::Store;
+use crate::policy::descriptors::Descriptors;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 
@@ -125,19 +128,43 @@ async fn accept(listener: TcpListener, acceptor: Arc<Acceptor>) {
         let accepted = tokio::select! {
             biased;
             _ = shutdown.wait_for(|stop| *stop) => return,
-            accepted = listener.accept() => accepted,
+            accepted = next(&listener, &acceptor.service) => accepted,
         };
         match accepted {
-            Ok((tcp, client)) => {
-                // Without it small pieces of a stream would wait for acknowledgements.
-                if tcp.set_nodelay(true).is_ok() {
-                    tokio::spawn(Arc::clone(&acceptor).serve(tcp, client));
-                }
+            // Without it small pieces of a stream would wait for acknowledgements.
+            Ok((tcp, client)) if tcp.set_nodelay(true).is_ok() => {
+                tokio::spawn(Arc::clone(&acceptor).serve(tcp, client));
             }
+            Ok(_) => {}
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// The next connection, as long as there are file descriptors for it and for what it will need. Others wait in the
+/// system's queue; reload, health and admin keep their reserve.
+async fn next(listener: &TcpListener, service: &Service) -> io::Result<(TcpStream, SocketAddr)> {
+    loop {
+        let (files, all) = {
+            let snapshot = service.store.load();
+            let soft = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+            let files = Descriptors { soft, reserved: snapshot.reserved_files.into() };
+            (files, Arc::clone(&snapshot.lasting.connections))
+        };
+        if !files.may_accept(all.open()) {
+            all.wait_below(files.most()).await;
+        }
+        let (tcp, client) = listener.accept().await?;
+        // The system hands out the lowest free number: one this high says that nearly all are taken.
+        if files.is_kept(u64::try_from(tcp.as_raw_fd()).unwrap_or(0)) {
+            service.metrics.connection_refused("files");
+            drop(tcp);
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        }
+        return Ok((tcp, client));
     }
 }

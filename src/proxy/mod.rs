@@ -2,7 +2,7 @@
 //!
 //! One request passes these files in this order. [`listener`] accepts; [`connection`] reads a head, which [`head`]
 //! checks and [`message`] takes apart; [`http2`] does so for the streams of an HTTP/2 connection. [`service`] is the
-//! life of one request: [`request`] finds its route and its model ([`body_scan`] reads as much of the
+//! life of one request: [`request`] finds its route and its model, [`admission`] asks whether it may ([`body_scan`] reads as much of the
 //! [`request_body`] as that needs, [`held_body`] keeps what is long), [`attempt`] chooses a server and judges
 //! failures, [`headers`] writes what the server gets, [`exchange`] moves the bytes both ways, [`response`] watches the
 //! answer, [`reply`] answers where no server does, [`finish`] settles accounts.
@@ -10,6 +10,7 @@
 //! The two sides are [`client`] and [`server`], each over HTTP/1 or HTTP/2. HTTP/1 is ours ([`input`], [`framing`] with
 //! [`chunked`], [`output`]); HTTP/2, connecting and TLS to servers are Pingora's. Its types appear in this folder only.
 
+mod admission;
 mod attempt;
 mod body_scan;
 mod chunked;
@@ -28,7 +29,7 @@ mod input;
 mod listener;
 mod message;
 mod output;
-pub mod proxy_protocol;
+mod proxy_protocol;
 mod reply;
 mod request;
 mod request_body;

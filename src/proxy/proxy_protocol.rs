@@ -6,7 +6,11 @@
 //!
 //! A health check of the load balancer itself speaks for nobody (`UNKNOWN`, `LOCAL`); its own address counts then.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 
 /// Most bytes of a header. Version 1 has at most 107, version 2 sixteen, the addresses, and extensions (TLVs).
 pub const MAX_BYTES: usize = 536;
@@ -157,6 +161,31 @@ fn ip(text: &str, family: &str) -> Result<IpAddr, Malformed> {
 fn port(text: &str) -> Result<u16, Malformed> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text.len() == 1 || !text.starts_with('0'));
     if plain { text.parse().map_err(|_| Malformed) } else { Err(Malformed) }
+}
+
+/// Reads a header from the beginning of a connection, and nothing behind it.
+///
+/// # Errors
+/// When it is malformed or the connection breaks.
+pub async fn read(tcp: &mut TcpStream) -> io::Result<Header> {
+    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed PROXY header");
+    let mut bytes = Vec::with_capacity(MAX_BYTES);
+    loop {
+        let before = bytes.len();
+        bytes.resize(MAX_BYTES, 0);
+        let seen = tcp.peek(&mut bytes[before..]).await?;
+        bytes.truncate(before + seen);
+        let parsed = parse(&bytes).map_err(|_| malformed())?;
+        // A header that is not complete has no end yet: all that was seen belongs to it.
+        let taken = parsed.map_or(seen, |(_, length)| length.saturating_sub(before));
+        if seen == 0 || taken > seen {
+            return Err(malformed());
+        }
+        tcp.read_exact(&mut bytes[before..before + taken]).await?;
+        if let Some((header, _)) = parsed {
+            return Ok(header);
+        }
+    }
 }
 
 #[cfg(test)]

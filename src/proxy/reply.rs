@@ -7,7 +7,7 @@ use super::client::ClientFault;
 use super::context::{Exchange, Reply, RequestContext, Stop};
 use super::framing::Length;
 use super::message::AnswerHead;
-use super::request::REQUEST_ID;
+use super::response;
 use crate::clock;
 use crate::ollama::dialect::{Dialect, error_body};
 use crate::policy::failure::Reason;
@@ -42,6 +42,11 @@ pub fn json(ctx: &RequestContext, body: Bytes) -> Reply {
     Reply { status: 200, reason: Reason::Ok, content_type, body, fields: Vec::new() }
 }
 
+/// An answer without a body.
+pub fn empty(status: u16, fields: Vec<(HeaderName, HeaderValue)>) -> Reply {
+    Reply { status, reason: Reason::Ok, content_type: "", body: Bytes::new(), fields }
+}
+
 /// What Ollama's router answers to a path that it does not know.
 pub fn not_found() -> Reply {
     let body = Bytes::from_static(b"404 page not found");
@@ -66,16 +71,15 @@ pub fn wrong_method(allow: &'static str) -> Reply {
 pub async fn send(exchange: &mut Exchange<'_>, reply: Reply) -> Result<(), Reason> {
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut head = AnswerHead::new(status);
-    head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
-    head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
+    if status != StatusCode::NO_CONTENT {
+        head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
+        head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
+    }
     head.headers.extend(reply.fields.into_iter().map(|(name, value)| (Some(name), value)));
     if reply.reason != Reason::Ok {
         head.headers.insert(REASON, HeaderValue::from_static(reply.reason.as_str()));
     }
-    if let Some(id) = &exchange.ctx.request_id {
-        head.headers.insert(REQUEST_ID, id.clone());
-    }
-    exchange.ctx.status = Some(reply.status);
+    response::complete(&mut exchange.ctx, &mut head);
     let client = &mut exchange.client;
     // Whoever still sends what nobody will read cannot be asked again on this connection.
     let last = exchange.service.is_stopping() || !client.body_is_done();

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::{HeaderName, HeaderValue, Version, header};
+use http::{HeaderName, HeaderValue, Method, Version, header};
 
 use super::body_scan::{self, BodyNeed};
 use super::context::{Exchange, Reply, RequestContext, Stop};
-use super::{headers, reply};
+use super::{admission, headers, reply};
 use crate::config::types::Kind;
 use crate::fleet::snapshot::Route;
 use crate::ollama::dialect::{self, Dialect};
 use crate::ollama::endpoint::{Endpoint, ModelSource, classify};
 use crate::ollama::name;
+use crate::policy::cors::preflight_method;
 use crate::policy::failure::Reason;
 use crate::routing::{Head, HeadMatch};
 
@@ -30,8 +31,12 @@ pub async fn prepare(exchange: &mut Exchange<'_>) -> Result<Arc<Route>, Stop> {
     if exchange.head.version == Version::HTTP_2 {
         limit_head(exchange)?;
     }
+    admission::to_listener(exchange)?;
+    let preflight = preflight_method(&exchange.head.method, &exchange.head.headers);
     let snapshot = Arc::clone(&exchange.ctx.snapshot);
-    let found = match snapshot.table.lookup_head(&head(exchange)) {
+    let found = match snapshot.table.lookup_head(&head(exchange, preflight.as_ref())) {
+        // A preflight has no body, and what it is about is asked again in the request itself.
+        HeadMatch::NeedsModel { fallback } if preflight.is_some() => fallback,
         HeadMatch::Route(number) => Some(number),
         HeadMatch::None => None,
         HeadMatch::NeedsModel { fallback } => {
@@ -43,17 +48,19 @@ pub async fn prepare(exchange: &mut Exchange<'_>) -> Result<Arc<Route>, Stop> {
             };
             let model = body_scan::find_model(exchange, need).await?;
             set_model(&mut exchange.ctx, model);
-            snapshot.table.lookup(&head(exchange), exchange.ctx.model.as_deref()).or(fallback)
+            snapshot.table.lookup(&head(exchange, None), exchange.ctx.model.as_deref()).or(fallback)
         }
     };
     let Some(route) = found.and_then(|number| snapshot.routes.get(number)) else {
         return Err(reply::problem(&exchange.ctx, Reason::NoRoute, "no route matches this request").into());
     };
     take_route(&mut exchange.ctx, route);
+    admission::to_route(exchange, route)?;
     limit_length(exchange, route)?;
     if route.upstream.has_models() {
         ask_for_model(exchange, route).await?;
     }
+    admission::to_model(exchange, route).await?;
     if route.holds && (route.retry.replay_post || exchange.ctx.idempotent) {
         let need = BodyNeed { source: ModelSource::None, whole: true, limit: route.body_limit };
         body_scan::find_model(exchange, need).await?;
@@ -95,10 +102,11 @@ fn new_request_id() -> HeaderValue {
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("0"))
 }
 
-fn head<'e>(exchange: &'e Exchange<'_>) -> Head<'e> {
+fn head<'e>(exchange: &'e Exchange<'_>, preflight: Option<&'e Method>) -> Head<'e> {
     let request = &exchange.head;
     Head {
-        method: &request.method,
+        // A preflight belongs to the route of the request that it asks for.
+        method: preflight.unwrap_or(&request.method),
         host: exchange.ctx.host.as_ref().and_then(|host| host.to_str().ok()),
         path: request.uri.path(),
         headers: &request.headers,
@@ -159,6 +167,7 @@ async fn ask_for_model(exchange: &mut Exchange<'_>, route: &Route) -> Result<(),
     let path = exchange.head.uri.path().to_owned();
     let endpoint = classify(&exchange.head.method, &path);
     let index = route.upstream.models.load_full();
+    admission::to_endpoint(exchange, route, &endpoint)?;
     let ctx = &mut exchange.ctx;
     match &endpoint {
         Endpoint::Tags if route.upstream.kind == Kind::Ollama => {

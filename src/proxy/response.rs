@@ -10,6 +10,7 @@ use super::message::AnswerHead;
 use super::request::REQUEST_ID;
 use crate::clock;
 use crate::ollama::usage::{UsageKind, UsageScan};
+use crate::policy::cors::REPLACED;
 
 pub use super::headers::strip_hop_by_hop;
 
@@ -73,10 +74,22 @@ fn note_first_byte(ctx: &mut RequestContext) {
     }
 }
 
-fn complete(ctx: &mut RequestContext, head: &mut AnswerHead) {
+/// What stands on every answer, the server's and our own.
+pub fn complete(ctx: &mut RequestContext, head: &mut AnswerHead) {
     ctx.status = Some(head.status.as_u16());
     if let Some(id) = &ctx.request_id {
         head.headers.insert(REQUEST_ID, id.clone());
+    }
+    for (name, value) in ctx.admitted.fields() {
+        head.headers.insert(name, value);
+    }
+    if let Some(fields) = &ctx.cors {
+        for name in REPLACED {
+            head.headers.remove(name);
+        }
+        for (name, value) in fields {
+            head.headers.append(name, value.clone());
+        }
     }
 }
 

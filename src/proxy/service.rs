@@ -16,8 +16,21 @@ use super::timer::LazyTimer;
 use super::{attempt, finish, reply, request as early};
 use crate::fleet::snapshot::{ListenerSettings, Snapshot};
 use crate::fleet::store::Store;
+use crate::policy::failure::Reason;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
+
+/// A request whose head has arrived.
+pub struct Arrival {
+    /// The head.
+    pub head: request::Parts,
+    /// The configuration that it begins with.
+    pub snapshot: Arc<Snapshot>,
+    /// The limits of the listener that it came to.
+    pub listener: Arc<ListenerSettings>,
+    /// Whether it asks for another protocol.
+    pub wants_upgrade: bool,
+}
 
 /// What all requests share.
 pub struct Service {
@@ -56,19 +69,22 @@ impl Service {
     pub async fn serve(
         &self,
         client: Client<'_>,
-        head: request::Parts,
+        arrival: Arrival,
         connection: &Arc<Connection>,
-        listener: Arc<ListenerSettings>,
-        snapshot: Arc<Snapshot>,
-        wants_upgrade: bool,
         timer: &mut LazyTimer,
     ) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         let _served = InFlight(&self.in_flight);
+        let Arrival { head, snapshot, listener, wants_upgrade } = arrival;
+        let running = listener.connections.try_request();
         let mut ctx = RequestContext::new(snapshot, Arc::clone(connection));
         ctx.wants_upgrade = wants_upgrade;
         let mut exchange = Exchange { service: self, client, head, body: RequestBody::default(), timer, listener, ctx };
-        let reason = match run(&mut exchange).await {
+        let ended = match running {
+            Some(_) => run(&mut exchange).await,
+            None => Err(reply::problem(&exchange.ctx, Reason::Overloaded, "too many requests at a time").into()),
+        };
+        let reason = match ended {
             Ok(()) => None,
             Err(Stop::Answer(answer)) => {
                 exchange.ctx.reason = Some(answer.reason);

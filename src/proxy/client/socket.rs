@@ -26,6 +26,16 @@ impl ClientSocket {
         }
     }
 
+    /// Whether it is encrypted.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
+    /// Whether client and server have agreed on HTTP/2 in the handshake (RFC 7301).
+    pub fn speaks_http2(&self) -> bool {
+        matches!(self, Self::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2"))
+    }
+
     /// Whether the client has closed its side, as far as can be told without reading.
     pub fn has_left(&self) -> bool {
         matches!(self.tcp().ready(Interest::READABLE).now_or_never(), Some(Ok(ready)) if ready.is_read_closed())

@@ -13,12 +13,15 @@ use pingora_core::connectors::{ConnectorOptions, TransportConnector};
 use pingora_core::protocols::TcpKeepalive;
 use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::upstreams::peer::{HttpPeer, Tracer, Tracing};
+use pingora_core::utils::tls::{CertKey, WrappedX509, parse_x509};
 use pingora_error::{Error, ErrorType};
+use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use super::{Http1, Http2, Server};
 use crate::fleet::idle::Connection;
 use crate::fleet::server::ServerState;
 use crate::fleet::snapshot::{Timeouts, Upstream};
+use crate::fleet::upstream_tls::UpstreamTls;
 
 /// Requests that share one HTTP/2 connection to a server.
 const HTTP2_STREAMS: usize = 100;
@@ -71,8 +74,10 @@ impl Connector {
         if order.fresh || order.upstream.http2 {
             return None;
         }
+        let group = order.upstream.tls.as_ref().map_or(0, |tls| tls.trust().group);
         while let Some(connection) = order.server.idle.take(order.now, order.upstream.idle_timeout) {
             if let Ok(connection) = connection.downcast::<Http1>()
+                && connection.group == group
                 && connection.is_quiet()
             {
                 return Some(Server::Http1(connection));
@@ -89,7 +94,7 @@ impl Connector {
         if !order.upstream.http2 {
             let peer = peer(order)?;
             let stream = self.transport.new_stream(&peer).await.map_err(|error| fault(&error))?;
-            return Ok(Server::Http1(Box::new(Http1::new(stream))));
+            return Ok(Server::Http1(Box::new(Http1::new(stream, peer.group_key))));
         }
         let peer = peer(order)?;
         if !order.fresh
@@ -132,8 +137,12 @@ fn peer(order: Order<'_>) -> Result<HttpPeer, ConnectFault> {
     let address: SocketAddr = order.server.address().ok_or(ConnectFault::Failed)?;
     let location = &order.server.location;
     // An empty SNI would switch certificate verification off.
-    let sni = if location.tls { location.host.clone() } else { String::new() };
+    let name = order.upstream.tls.as_ref().map_or(location.host.as_str(), |tls| tls.name(&location.host));
+    let sni = if location.tls { name.to_owned() } else { String::new() };
     let mut peer = HttpPeer::new(address, location.tls, sni);
+    if let Some(tls) = order.upstream.tls.as_ref().filter(|_| location.tls) {
+        trust(&mut peer, tls);
+    }
     let options = &mut peer.options;
     options.connection_timeout = Some(order.timeouts.connect);
     options.total_connection_timeout = location.tls.then(|| order.timeouts.connect + order.timeouts.tls);
@@ -150,6 +159,23 @@ fn peer(order: Order<'_>) -> Result<HttpPeer, ConnectFault> {
         options.max_h2_streams = HTTP2_STREAMS;
     }
     Ok(peer)
+}
+
+/// Whom the server's certificate must come from, and what we show it.
+fn trust(peer: &mut HttpPeer, tls: &UpstreamTls) {
+    let trust = tls.trust();
+    // Connections of different trust are never shared.
+    peer.group_key = trust.group;
+    peer.options.verify_cert = tls.verify();
+    peer.options.verify_hostname = tls.verify();
+    peer.options.ca = trust.ca.as_ref().map(|certificates| {
+        let wrap = |certificate: &CertificateDer<'_>| WrappedX509::new(certificate.to_vec(), parse_x509);
+        certificates.iter().map(wrap).collect::<Vec<_>>().into()
+    });
+    peer.client_cert_key = trust.client.as_ref().map(|client| {
+        let chain = client.chain.iter().map(|certificate| certificate.to_vec()).collect();
+        Arc::new(CertKey::new(chain, client.key.secret_der().to_vec()))
+    });
 }
 
 /// Counts the open connections of a server.

@@ -17,6 +17,8 @@ use crate::proxy::output::Output;
 #[derive(Debug)]
 pub struct Http1 {
     stream: Stream,
+    /// Which trust it was opened with; connections of another are not used.
+    pub group: u64,
     input: Input,
     decoder: Decoder,
     output: Output,
@@ -33,9 +35,10 @@ pub struct Http1 {
 
 impl Http1 {
     /// A connection that has just been opened.
-    pub fn new(stream: Stream) -> Self {
+    pub fn new(stream: Stream, group: u64) -> Self {
         Self {
             stream,
+            group,
             input: Input::default(),
             decoder: Decoder::Done,
             output: Output::default(),
