@@ -70,6 +70,12 @@ codes! {
     HASH_ON "E037" "What `consistent_hash` should hash is not correct.";
     CONTRADICTION "E038" "Two values contradict each other.";
     OPEN_ADMIN "E039" "The admin listener can be reached from outside and has no token.";
+    TARGET "E060" "A route has more than one target.";
+    TEMPLATE "E061" "A value with variables is not correct.";
+    UNTOUCHABLE "E062" "A header field that no rule may change.";
+    FIELD "E063" "A header field of a rule is not correct.";
+    ERROR_PAGE "E064" "An error page is not correct.";
+    COOKIE "E065" "A cookie is not correct.";
     NEVER_MATCHES "W001" "A route can never match.";
     UNUSED_UPSTREAM "W002" "No route uses this upstream.";
     SLOW_CHECK "W003" "A health check may take longer than the time between two checks.";

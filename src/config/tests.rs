@@ -2,6 +2,7 @@
 
 use super::{Diagnostics, Loaded};
 
+mod content;
 mod files;
 mod generated;
 mod good;

@@ -13,9 +13,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{ByteSize, Duration};
 
+mod content;
 mod upstream;
 mod words;
 
+pub use content::{
+    Coding, Compress, Files, HeaderChanges, HeaderRules, Redirect, RequestEncoding, Respond, Rewrite, StickyCookie,
+};
 pub use upstream::{
     Active, Balance, BalancePolicy, Check, Circuit, Health, Inventory, Keepalive, Kind, ModelAffinity, Off,
     ServerEntry, Upstream,
@@ -106,7 +110,7 @@ impl Default for ListenerLimits {
     }
 }
 
-/// A match, the policies that hold for it, and its upstream.
+/// A match, the policies that hold for it, and exactly one target: `upstream`, `respond`, `redirect` or `files`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -116,7 +120,37 @@ pub struct Route {
     #[serde(default, rename = "match")]
     pub matches: Match,
     /// Name of the upstream that answers.
-    pub upstream: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+    /// Answer with a fixed text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub respond: Option<Respond>,
+    /// Send the client elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<Redirect>,
+    /// Answer with files from a folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<Files>,
+    /// Another path for the server, or below the folder, than the client asked for.
+    #[serde(default)]
+    pub rewrite: Rewrite,
+    /// Fields that are removed, set or added.
+    #[serde(default)]
+    pub headers: HeaderRules,
+    /// Bodies, by file, for errors that arise here: the key is a status such as `"404"`, or `4xx` or `5xx`. Read
+    /// when the configuration is; the ending of the name says the Content-Type.
+    #[serde(default)]
+    pub error_pages: BTreeMap<String, String>,
+    /// Use `error_pages` for errors of the servers too.
+    #[serde(default)]
+    pub intercept_errors: bool,
+    /// Compress ordinary answers for clients that take it: `true`, or a list of `zstd`, `br`, `gzip`. Never streams of
+    /// NDJSON or events, ranges, and what is small or compressed already.
+    #[serde(default, skip_serializing_if = "Compress::is_no")]
+    pub compress: Compress,
+    /// What becomes of a request body with a Content-Encoding. `deny` for ollama and openai; for http it is passed on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_encoding: Option<RequestEncoding>,
     /// Time limits towards the upstream.
     #[serde(default)]
     pub timeouts: Timeouts,
@@ -126,6 +160,13 @@ pub struct Route {
     /// When a failed attempt is tried again. Only connect failures by default.
     #[serde(default)]
     pub retry: Retry,
+}
+
+impl Route {
+    /// Whether anybody answers.
+    pub(super) fn has_target(&self) -> bool {
+        self.upstream.is_some() || self.respond.is_some() || self.redirect.is_some() || self.files.is_some()
+    }
 }
 
 /// Conditions on a request; all that are given must hold.
@@ -317,6 +358,8 @@ impl Default for Telemetry {
 pub enum AccessLog {
     /// One JSON object a line.
     Json,
+    /// The `combined` format of nginx; without the query, which may hold secrets.
+    Combined,
     /// No access log.
     Off,
 }

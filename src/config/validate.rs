@@ -9,6 +9,7 @@ use super::tree::{Node, Path, Scalar, Value};
 use super::types::{Config, Timeouts};
 use crate::units::{ByteSize, Duration};
 
+mod content;
 mod listeners;
 mod process;
 mod routes;
@@ -54,6 +55,12 @@ impl Rules<'_, '_, '_> {
     /// Whether the file has a value at `path`.
     fn given(&self, path: &Path<'_>) -> bool {
         self.tree.find(&path.steps()).is_some_and(|node| !node.skip)
+    }
+
+    /// Whether something in the mapping at `path` was passed over because of an error that is told already.
+    fn slipped(&self, path: &Path<'_>) -> bool {
+        let node = self.tree.find(&path.steps());
+        matches!(node.map(|node| &node.value), Some(Value::Map(entries)) if entries.iter().any(|entry| entry.value.skip))
     }
 
     /// `value` in backticks, or the reference that it came out of.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::compile::{CompileError, Surroundings, compile};
+use super::compile::{CompileError, Surroundings, compile, pages_stamp};
 use super::store::Store;
 use crate::clock;
 use crate::config::types::Config;
@@ -142,7 +142,8 @@ impl Reloader {
 
     fn try_reload(&self, current: &mut Config) -> Result<Reloaded, Refused> {
         let loaded = self.source.load().map_err(Refused::Invalid)?;
-        if loaded.hash == self.store.load().hash {
+        let in_force = self.store.load();
+        if loaded.hash == in_force.hash && pages_stamp(&loaded.config) == in_force.pages {
             return Ok(Reloaded::Unchanged);
         }
         let reasons = config::restart_reasons(current, &loaded.config);

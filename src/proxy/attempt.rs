@@ -19,6 +19,7 @@ use crate::fleet::server::ServerState;
 use crate::fleet::snapshot::{HashOn, Route, Upstream};
 use crate::policy::balance::consistent_hash::hash_key;
 use crate::policy::balance::scramble;
+use crate::policy::balance::sticky::cookie_key;
 use crate::policy::failure::Reason;
 use crate::policy::retry::{Context, Decision, Failure};
 
@@ -28,15 +29,16 @@ const HTTP2_STREAMS: usize = 100;
 /// Chooses a server and says how to reach it.
 pub fn choose_peer(session: &Session, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
     let Some(route) = ctx.route.clone() else { return fail(ctx, Reason::NoRoute) };
+    let Some(upstream) = route.upstream() else { return fail(ctx, Reason::NoServer) };
     loop {
         let now = clock::now();
         let ask = Ask {
             model: ctx.model.as_deref(),
-            key: hash_of(&route.upstream, &session.req_header().headers, ctx),
+            key: hash_of(upstream, &session.req_header().headers, ctx),
             tried: &ctx.tried,
             now,
         };
-        let chosen = match choose(&route.upstream, ask) {
+        let chosen = match choose(upstream, ask) {
             Ok(chosen) => chosen,
             // An attempt before this one failed: that is what the client is told.
             Err(_) if ctx.attempt.is_some() => {
@@ -54,7 +56,7 @@ pub fn choose_peer(session: &Session, ctx: &mut RequestContext) -> Result<Box<Ht
         ctx.tried.push(attempt.index);
         ctx.attempt = Some(attempt);
         if let Some(address) = server.address() {
-            return Ok(Box::new(peer(&route, &server, address)));
+            return Ok(Box::new(peer(&route, upstream, &server, address)));
         }
         // A host name without an address is a server that cannot be connected to.
         judge(ctx, Reason::ConnectFailed);
@@ -76,10 +78,11 @@ fn hash_of(upstream: &Upstream, headers: &HeaderMap, ctx: &RequestContext) -> u6
         HashOn::ClientIp => client(),
         HashOn::Model => ctx.model.as_deref().map_or_else(client, |model| hash_key(model.as_bytes())),
         HashOn::Header(name) => headers.get(name).map_or_else(client, |value| hash_key(value.as_bytes())),
+        HashOn::Cookie(name) => cookie_key(headers, name).unwrap_or_else(client),
     }
 }
 
-fn peer(route: &Route, server: &Arc<ServerState>, address: std::net::SocketAddr) -> HttpPeer {
+fn peer(route: &Route, upstream: &Upstream, server: &Arc<ServerState>, address: std::net::SocketAddr) -> HttpPeer {
     let location = &server.location;
     // An empty SNI would switch certificate verification off.
     let sni = if location.tls { location.host.clone() } else { String::new() };
@@ -91,8 +94,8 @@ fn peer(route: &Route, server: &Arc<ServerState>, address: std::net::SocketAddr)
     // Reads are limited by the request's own deadline, which knows what it waits for.
     options.read_timeout = None;
     options.write_timeout = Some(timeouts.write);
-    let surplus = server.connections() > route.upstream.max_idle;
-    options.idle_timeout = Some(if surplus { Duration::ZERO } else { route.upstream.idle_timeout });
+    let surplus = server.connections() > upstream.max_idle;
+    options.idle_timeout = Some(if surplus { Duration::ZERO } else { upstream.idle_timeout });
     options.tcp_keepalive = Some(TcpKeepalive {
         idle: Duration::from_secs(60),
         interval: Duration::from_secs(10),
@@ -101,7 +104,7 @@ fn peer(route: &Route, server: &Arc<ServerState>, address: std::net::SocketAddr)
         user_timeout: Duration::ZERO,
     });
     options.tracer = Some(Tracer(Box::new(Counted(Arc::clone(server)))));
-    if route.upstream.http2 {
+    if upstream.http2 {
         options.set_http_version(2, 2);
         options.max_h2_streams = HTTP2_STREAMS;
     }
@@ -142,7 +145,7 @@ pub fn sending(ctx: &RequestContext) {
 /// A connection to the server stands.
 pub fn connected(ctx: &RequestContext, http1: bool, server: RawFd) {
     // Over HTTP/2, on either side, the connection is not this request's alone.
-    let alone = http1 && ctx.route.as_ref().is_some_and(|route| !route.upstream.http2);
+    let alone = http1 && ctx.route.as_ref().and_then(|route| route.upstream()).is_some_and(|upstream| !upstream.http2);
     if let Some(connection) = ctx.connection.as_ref().filter(|_| alone) {
         connection.watch.arm(server);
     }
@@ -216,8 +219,8 @@ fn decide(
             return;
         }
     }
-    if let Some(route) = &ctx.route {
-        service.metrics.retried(&route.upstream.name, reason);
+    if let Some(upstream) = ctx.route.as_ref().and_then(|route| route.upstream()) {
+        service.metrics.retried(&upstream.name, reason);
     }
 }
 
@@ -235,7 +238,7 @@ fn decision(session: &mut Session, ctx: &RequestContext, failure: Failure) -> De
         method_idempotent: ctx.idempotent,
         body_held: !session.as_downstream().retry_buffer_truncated(),
         response_started: started,
-        another_server: route.upstream.servers.len() > ctx.tried.len(),
+        another_server: route.upstream().is_some_and(|upstream| upstream.servers.len() > ctx.tried.len()),
     };
     route.retry.decide(failure, context)
 }

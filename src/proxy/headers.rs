@@ -84,11 +84,11 @@ fn fields(
 /// Addresses one attempt's copy of the head to its server.
 pub fn for_server(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
     // Ollama answers 403 to a Host that it does not know; other servers want the client's.
-    if let (Some(route), Some(attempt)) = (&ctx.route, &ctx.attempt)
-        && route.upstream.kind != Kind::Http
+    if let (Some(upstream), Some(attempt)) = (ctx.route.as_ref().and_then(|route| route.upstream()), &ctx.attempt)
+        && upstream.kind != Kind::Http
     {
         let authority = attempt.slot.server().location.authority.clone();
-        if route.upstream.http2 {
+        if upstream.http2 {
             set_authority(request, &authority);
         }
         request.insert_header("Host", authority)?;

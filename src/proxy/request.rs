@@ -19,7 +19,7 @@ use super::reply;
 use super::service::Service;
 use crate::clock;
 use crate::config::types::Kind;
-use crate::fleet::snapshot::Route;
+use crate::fleet::snapshot::{Route, Upstream};
 use crate::ollama::dialect::{self, Dialect};
 use crate::ollama::endpoint::{Endpoint, ModelSource, classify};
 use crate::ollama::name;
@@ -89,8 +89,8 @@ async fn prepare(service: &Service, session: &mut Session, ctx: &mut RequestCont
     };
     take_route(ctx, route);
     limit_length(session, ctx, route)?;
-    if route.upstream.has_models() {
-        ask_for_model(service, session, ctx, route).await?;
+    if let Some(upstream) = route.upstream().filter(|upstream| upstream.has_models()) {
+        ask_for_model(service, session, ctx, route, upstream).await?;
     }
     if route.holds && (route.retry.replay_post || ctx.idempotent) {
         let need = BodyNeed { source: ModelSource::None, whole: true, limit: route.body_limit };
@@ -220,30 +220,31 @@ async fn ask_for_model(
     session: &mut Session,
     ctx: &mut RequestContext,
     route: &Route,
+    upstream: &Upstream,
 ) -> Result<(), Stop> {
     let request = session.req_header();
     let (method, path) = (request.method.clone(), request.uri.path().to_owned());
     let endpoint = classify(&method, &path);
-    let index = route.upstream.models.load_full();
+    let index = upstream.models.load_full();
     match &endpoint {
-        Endpoint::Tags if route.upstream.kind == Kind::Ollama => {
+        Endpoint::Tags if upstream.kind == Kind::Ollama => {
             return Err(reply::json(ctx, index.tags.clone()).into());
         }
-        Endpoint::Ps if route.upstream.kind == Kind::Ollama => return Err(reply::json(ctx, index.ps.clone()).into()),
+        Endpoint::Ps if upstream.kind == Kind::Ollama => return Err(reply::json(ctx, index.ps.clone()).into()),
         Endpoint::OpenaiModels => return Err(reply::json(ctx, index.openai.clone()).into()),
-        Endpoint::Version if route.upstream.kind == Kind::Ollama => {
+        Endpoint::Version if upstream.kind == Kind::Ollama => {
             if let Some(version) = &index.version {
                 let body = serde_json::json!({ "version": version }).to_string();
                 return Err(reply::json(ctx, body.into()).into());
             }
             return Ok(());
         }
-        Endpoint::Management(verb) if route.upstream.kind == Kind::Ollama => {
+        Endpoint::Management(verb) if upstream.kind == Kind::Ollama => {
             let message = format!("{} is not passed on to the servers", verb.label());
             return Err(reply::problem(ctx, Reason::EndpointDenied, &message).into());
         }
         Endpoint::WrongMethod(allow) => return Err(reply::wrong_method(ctx, allow).into()),
-        Endpoint::Unknown if route.upstream.kind == Kind::Ollama => return Err(reply::not_found(ctx).into()),
+        Endpoint::Unknown if upstream.kind == Kind::Ollama => return Err(reply::not_found(ctx).into()),
         Endpoint::Root
         | Endpoint::Status
         | Endpoint::Version
@@ -254,8 +255,8 @@ async fn ask_for_model(
         Endpoint::OpenaiModel(name) => {
             set_model(ctx, Some(name.to_string()));
             // Such servers know the list alone.
-            let row = ctx.model.as_deref().filter(|_| route.upstream.kind == Kind::Openai);
-            if let Some(row) = row.and_then(|model| route.upstream.openai_row(model)) {
+            let row = ctx.model.as_deref().filter(|_| upstream.kind == Kind::Openai);
+            if let Some(row) = row.and_then(|model| upstream.openai_row(model)) {
                 return Err(reply::json(ctx, row).into());
             }
         }

@@ -38,7 +38,7 @@ pub fn begins(session: &mut Session, response: &mut ResponseHeader, ctx: &mut Re
     }
     if let Some(route) = &ctx.route {
         ctx.deadline.phase(now + route.timeouts.read);
-        if ctx.model.is_some() && route.upstream.has_models() {
+        if ctx.model.is_some() && route.upstream().is_some_and(|upstream| upstream.has_models()) {
             let content_type = response.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
             // The body of an error is the server's answer, not an error inside one.
             let encoded = status >= 400 || response.headers.contains_key(header::CONTENT_ENCODING);
