@@ -172,8 +172,8 @@ const TARGETS: &[(&str, &str, &str, Look)] = &[
     ("routes[].files.cache_control", r#"{ "root": "/", "cache_control": "no-cache" }"#, "Some(\"no-cache\")", |s| {
         text(&files(s).cache_control)
     }),
-    ("routes[].files.immutable", r#"{ "root": "/", "immutable": "*.js" }"#, "[\"*.js\"]", |s| {
-        text(&files(s).immutable)
+    ("routes[].files.immutable", r#"{ "root": "/", "immutable": "*.js" }"#, "[true]", |s| {
+        text(files(s).immutable.iter().map(|glob| glob.matches(b"/a.js")).collect::<Vec<_>>())
     }),
 ];
 

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::snapshot::Upstream;
 use crate::config::types::{Coding, RequestEncoding};
+use crate::routing::glob::Glob;
 use crate::routing::{Facts, HeaderRules, Rewrite, Template};
 
 /// Who answers.
@@ -101,7 +102,7 @@ impl Redirect {
 }
 
 /// Static files.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Files {
     /// Folder.
     pub root: PathBuf,
@@ -112,7 +113,7 @@ pub struct Files {
     /// Cache-Control of what is not immutable.
     pub cache_control: Option<HeaderValue>,
     /// Globs of paths whose content never changes.
-    pub immutable: Vec<String>,
+    pub immutable: Vec<Glob>,
 }
 
 /// The body of an error.

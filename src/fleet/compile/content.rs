@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue};
 use super::{CompileError, error};
 use crate::config::types::{self, Config, Kind, RequestEncoding};
 use crate::fleet::content::{Content, ErrorPages, Files, Page, Redirect, Respond};
+use crate::routing::glob::Glob;
 use crate::routing::{HeaderRules, Rewrite, Template};
 
 /// Largest error page in bytes: it is kept in memory.
@@ -37,7 +38,7 @@ pub(super) fn compile_files(path: &str, files: &types::Files) -> Result<Files, C
         index: files.index.clone(),
         fallback: files.fallback.clone(),
         cache_control: cache_control.transpose()?,
-        immutable: files.immutable.as_slice().to_vec(),
+        immutable: files.immutable.as_slice().iter().map(|glob| Glob::new(glob)).collect(),
     })
 }
 
