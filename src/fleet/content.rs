@@ -3,7 +3,7 @@
 //! Everything here is ready to serve: templates are taken apart, error pages are read. An answer is a plain value; the
 //! proxy writes it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -114,6 +114,17 @@ pub struct Files {
     pub cache_control: Option<HeaderValue>,
     /// Globs of paths whose content never changes.
     pub immutable: Vec<Glob>,
+}
+
+/// The Content-Type of a file, by the ending of its name.
+#[must_use]
+pub fn content_type(file: &Path) -> HeaderValue {
+    let guess = mime_guess::from_path(file).first_raw().unwrap_or("application/octet-stream");
+    if guess.starts_with("text/") {
+        return HeaderValue::try_from(format!("{guess}; charset=utf-8"))
+            .unwrap_or(HeaderValue::from_static("text/plain"));
+    }
+    HeaderValue::from_static(guess)
 }
 
 /// The body of an error.

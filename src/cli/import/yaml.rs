@@ -130,7 +130,7 @@ mod tests {
             "routes": [{
                 "name": "a",
                 "match": { "path": ["/a", "/a/"] },
-                "headers": { "response": { "set": { "x": "1; mode=$b", "y": "on" } } },
+                "headers": { "response": { "set": { "x": "1; mode=$b", "z": "on" } } },
             }],
         });
         let expected = "\
@@ -142,7 +142,7 @@ routes:
     match: { path: [/a, /a/] }
     headers:
       response:
-        set: { x: \"1; mode=$$b\", y: \"on\" }
+        set: { x: \"1; mode=$$b\", z: \"on\" }
 ";
         assert_eq!(write(&value), expected);
     }

@@ -2,7 +2,7 @@
 
 use std::hash::Hasher;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use fnv::FnvHasher;
@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::{CompileError, error};
 use crate::config::types::{self, Config, Kind, RequestEncoding};
-use crate::fleet::content::{Content, ErrorPages, Files, Page, Redirect, Respond};
+use crate::fleet::content::{Content, ErrorPages, Files, Page, Redirect, Respond, content_type};
 use crate::routing::glob::Glob;
 use crate::routing::{HeaderRules, Rewrite, Template};
 
@@ -96,7 +96,7 @@ fn compile_pages(path: &str, route: &types::Route) -> Result<ErrorPages, Compile
     let mut pages = ErrorPages { intercept: route.intercept_errors, ..ErrorPages::default() };
     for (status, file) in &route.error_pages {
         let path = format!("{path}.{status}");
-        let page = Page { content_type: content_type(file), body: read(&path, file)? };
+        let page = Page { content_type: content_type(Path::new(file)), body: read(&path, file)? };
         match status.as_str() {
             "4xx" => pages.client = Some(page),
             "5xx" => pages.server = Some(page),
@@ -107,12 +107,6 @@ fn compile_pages(path: &str, route: &types::Route) -> Result<ErrorPages, Compile
         }
     }
     Ok(pages)
-}
-
-fn content_type(file: &str) -> HeaderValue {
-    let guess = mime_guess::from_path(file).first_raw().unwrap_or("text/html");
-    let text = if guess.starts_with("text/") { format!("{guess}; charset=utf-8") } else { guess.to_owned() };
-    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("text/html; charset=utf-8"))
 }
 
 fn read(path: &str, file: &str) -> Result<Bytes, CompileError> {
@@ -143,4 +137,34 @@ pub fn pages_stamp(config: &Config) -> u64 {
         hasher.write_usize(file.len());
     }
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stamp_changes_when_a_page_does_and_with_it_what_a_reload_sees() {
+        let folder = tempfile::tempdir().unwrap();
+        let page = folder.path().join("404.html");
+        let text = format!(
+            "version: 1\nlisteners: [{{ address: \"127.0.0.1:0\" }}]\nupstreams: {{}}\nroutes:\n  - name: a\n    respond: {{}}\n    error_pages: {{ 404: {page:?} }}\n"
+        );
+        let config = crate::config::parse("t", &text, &|_| None).unwrap().config;
+        let missing = pages_stamp(&config);
+        assert!(compile_pages("p", &config.routes[0]).unwrap_err().to_string().contains("cannot be read"));
+        std::fs::write(&page, "gone").unwrap();
+        let first = pages_stamp(&config);
+        assert_eq!(pages_stamp(&config), first);
+        let pages = compile_pages("p", &config.routes[0]).unwrap();
+        let page_404 = pages.page(404, false).unwrap();
+        assert_eq!(
+            (&page_404.body[..], page_404.content_type.to_str().unwrap()),
+            (&b"gone"[..], "text/html; charset=utf-8")
+        );
+        std::fs::write(&page, "lost").unwrap();
+        assert!(pages_stamp(&config) != first && first != missing);
+        std::fs::write(&page, vec![b'x'; 1 << 21]).unwrap();
+        assert!(compile_pages("p", &config.routes[0]).unwrap_err().to_string().contains("larger than 1 MiB"));
+    }
 }
