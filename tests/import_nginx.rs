@@ -142,6 +142,32 @@ async fn what_is_known_is_converted() {
 }
 
 #[tokio::test]
+async fn server_blocks_are_told_apart_and_plain_http_beside_tls_is_left_out() {
+    let text = "
+        server { listen 80; server_name a.example; return 301 https://$host$request_uri; }
+        server { listen 443 ssl; server_name a.example; ssl_certificate a; ssl_certificate_key b;
+                 location / { proxy_pass http://one:1; auth_basic x; } }
+        server { listen 443 ssl; server_name b.example; location / { proxy_pass http://two:1; } }
+        server { listen 9000; location / { proxy_pass http://three:1; } }";
+    let (yaml, report, code) = import_text(text).await;
+    assert_eq!(code, Some(3));
+    let said = |line: u64| {
+        let here = report.iter().filter(|note| note["line"] == line && note["outcome"] == "unsupported");
+        here.filter_map(|note| note["directive"].as_str()).collect::<Vec<_>>()
+    };
+    assert_eq!((said(2), said(4)), (vec!["listen 80"], vec!["auth_basic x"]), "{report:#?}");
+    assert!(!yaml.contains(":80\"") && yaml.contains("auth: required"), "{yaml}");
+    let routes: Vec<String> =
+        yaml.lines().filter(|line| line.contains("match:")).map(|l| l.trim().to_owned()).collect();
+    let expected = [
+        r#"match: { header: { host: "*:9000" }, path: / }"#,
+        "match: { host: [b.example], path: / }",
+        "match: { path: / }",
+    ];
+    assert_eq!(routes, expected, "{yaml}");
+}
+
+#[tokio::test]
 async fn what_is_not_converted_is_said_with_its_line_and_ends_with_three() {
     let text = "server {\n  location / {\n    if ($a) { return 403; }\n    proxy_pass http://$b;\n  }\n  location ~ ^/[a-z]+$ { return 200; }\n  frobnicate on;\n}\n";
     let (yaml, report, code) = import_text(text).await;

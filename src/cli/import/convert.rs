@@ -14,6 +14,7 @@ use super::policies::{self, Zones};
 use super::report::{Outcome, Report};
 use super::routes::{Made, Place};
 use super::scope::Scope;
+use super::sites::{self, Site, is_status_only};
 use super::tree::Directive;
 use super::{leftovers, values};
 
@@ -48,15 +49,6 @@ pub(super) fn convert(tree: &[Directive]) -> (Value, Report) {
     (config, converter.report)
 }
 
-/// A server block with what is known about it before its locations are looked at.
-struct Site<'t> {
-    directive: &'t Directive,
-    scope: Scope<'t>,
-    listens: Vec<Listen<'t>>,
-    hosts: Vec<String>,
-    is_default: bool,
-}
-
 /// A route before it has its place.
 struct Draft {
     class: u8,
@@ -84,10 +76,12 @@ impl<'t> Converter<'t> {
                 continue;
             }
             let inner = scope.inside(directive.children());
-            listeners::add(&listens, &inner, &mut listeners, &mut self.report);
-            sites.push(Site { directive, scope: inner, hosts: hosts(directive), is_default: false, listens });
+            sites.push(Site::new(directive, inner, listens));
         }
-        self.choose_default(&mut sites);
+        sites::tell_apart(&mut sites, &mut self.report);
+        for site in &sites {
+            listeners::add(&site.listens, &site.scope, &mut listeners, &mut self.report);
+        }
         let routes = self.routes(&sites);
         for group in self.groups.clone() {
             if group.children().iter().any(|inner| inner.name == "server" && !self.report.knows(inner)) {
@@ -180,81 +174,15 @@ impl<'t> Converter<'t> {
         json!({ "address": format!("127.0.0.1:{port}") })
     }
 
-    /// nginx's default server takes every host that no other one names.
-    fn choose_default(&mut self, sites: &mut [Site<'t>]) {
-        let marked = sites.iter().position(|site| site.listens.iter().any(|listen| listen.is_default));
-        let nameless = sites.iter().position(|site| site.hosts.is_empty());
-        if let Some(site) = sites.get_mut(marked.or(nameless).unwrap_or(0)) {
-            site.is_default = true;
-        }
-        for site in sites {
-            for directive in site.directive.children().iter().filter(|inner| inner.name == "server_name") {
-                let odd = directive.args.iter().any(|name| name.starts_with('~') || name.ends_with(".*"));
-                let (outcome, reason) = if odd {
-                    (Outcome::Unsupported, "hosts are names, or `*.` and a name")
-                } else if site.is_default {
-                    (Outcome::Converted, "no match.host: the default server takes every host")
-                } else {
-                    (Outcome::Converted, "match.host")
-                };
-                self.report.note(directive, outcome, reason);
-            }
-        }
-    }
-
     fn routes(&mut self, sites: &[Site<'t>]) -> Vec<Value> {
-        let mut order: Vec<usize> = (0..sites.len()).collect();
-        order.sort_by_key(|index| {
-            let site = &sites[*index];
-            (site.is_default, site.hosts.is_empty(), site.hosts.iter().any(|host| host.starts_with('*')))
-        });
+        let mut order: Vec<&Site<'t>> = sites.iter().collect();
+        order.sort_by_key(|site| site.rank());
         let mut routes = Vec::new();
-        for index in order {
-            let site = &sites[index];
-            let Some(conditions) = self.conditions(site, sites) else {
-                self.quiet(&site.scope);
-                continue;
-            };
-            for draft in self.site(site) {
-                routes.push(finish(draft, &conditions));
-            }
+        for site in order {
+            let conditions = site.conditions();
+            routes.extend(self.site(site).into_iter().map(|draft| finish(draft, &conditions)));
         }
         routes
-    }
-
-    /// What tells the requests of a server block from those of the others; `None` when nothing can.
-    fn conditions(&mut self, site: &Site<'t>, sites: &[Site<'t>]) -> Option<Map<String, Value>> {
-        let mut conditions = Map::new();
-        if !site.is_default && !site.hosts.is_empty() {
-            conditions.insert("host".to_owned(), json!(site.hosts));
-        }
-        let ports: BTreeSet<u16> = site.listens.iter().map(|listen| listen.port).collect();
-        let rivals = sites.iter().filter(|other| other.hosts == site.hosts || other.is_default || site.is_default);
-        let apart = rivals.into_iter().any(|other| {
-            other.directive.id != site.directive.id && other.listens.iter().all(|listen| !ports.contains(&listen.port))
-        });
-        if !apart {
-            return Some(conditions);
-        }
-        let listen = site.listens.iter().find_map(|listen| listen.directive);
-        match ports.iter().find(|port| !matches!(port, 80 | 443)) {
-            Some(port) => {
-                conditions.insert("header".to_owned(), json!({ "host": format!("*:{port}") }));
-                if let Some(listen) = listen {
-                    let reason = "match.header.host: servers are told apart by the port in the Host field";
-                    self.report.note(listen, Outcome::Approximated, reason);
-                }
-            }
-            None if site.directive.children().iter().any(|inner| inner.name == "return") => {
-                if let Some(listen) = listen {
-                    let reason = "routes do not know the listener: this redirect would also catch what came by TLS";
-                    self.report.note(listen, Outcome::Unsupported, reason);
-                }
-                return None;
-            }
-            None => {}
-        }
-        Some(conditions)
     }
 
     fn site(&mut self, site: &Site<'t>) -> Vec<Draft> {
@@ -401,27 +329,6 @@ fn finish(draft: Draft, conditions: &Map<String, Value>) -> Value {
     }
     out.extend(body);
     Value::Object(out)
-}
-
-fn hosts(server: &Directive) -> Vec<String> {
-    let names = server.children().iter().filter(|inner| inner.name == "server_name").flat_map(|inner| &inner.args);
-    let mut hosts = Vec::new();
-    for name in names {
-        match name.strip_prefix('.') {
-            Some(bare) => hosts.extend([bare.to_owned(), format!("*.{bare}")]),
-            None if matches!(name.as_str(), "_" | "" | "\"\"") || name.starts_with('~') || name.ends_with(".*") => {}
-            None => hosts.push(name.clone()),
-        }
-    }
-    hosts
-}
-
-/// Whether a server block does nothing but show nginx's own state.
-fn is_status_only(server: &Directive) -> bool {
-    let locations: Vec<_> = server.children().iter().filter(|inner| inner.name == "location").collect();
-    let has = |location: &Directive, name: &str| location.children().iter().any(|inner| inner.name == name);
-    locations.iter().any(|location| has(location, "stub_status"))
-        && locations.iter().all(|location| has(location, "stub_status") || has(location, "return"))
 }
 
 /// The files of `error_page` of a server block, where a location says in which folder they are.

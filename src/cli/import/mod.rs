@@ -13,6 +13,7 @@ mod policies;
 mod report;
 mod routes;
 mod scope;
+mod sites;
 mod tokens;
 mod tree;
 mod upstreams;
