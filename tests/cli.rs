@@ -61,7 +61,7 @@ async fn wrong_usage_ends_with_two_and_help_with_zero() {
     }
     let help = run(&["--help"], folder().path()).await;
     assert_eq!(help.code, Some(0));
-    for verb in ["run", "demo", "check", "init", "schema", "reload", "health"] {
+    for verb in ["run", "demo", "check", "init", "import", "schema", "reload", "health"] {
         assert!(help.out.contains(verb), "{verb}");
         assert_eq!(run(&[verb, "--help"], folder().path()).await.code, Some(0), "{verb}");
     }

@@ -11,9 +11,12 @@ use std::sync::Arc;
 
 use arriero::demo::{Host, HostConfig};
 use arriero::fleet::compile::{Surroundings, compile};
+use arriero::fleet::content::{Answer, Files, Target};
 use arriero::fleet::snapshot::{Snapshot, Upstream};
+use arriero::policy::balance::sticky::StickyCookie;
 use arriero::policy::cors;
 use arriero::routing::table::Head;
+use arriero::routing::{Facts, HeaderRules};
 use arriero::telemetry::metrics::Metrics;
 use arriero::{clock, config};
 use futures_util::FutureExt;
@@ -112,7 +115,37 @@ const COMPILED: &[Row] = &[
     ("routes[].match.method", "\"GET\"", BOTH, taken),
     ("routes[].match.model", "[\"llava\"]", BOTH, taken),
     ("routes[].match.header.*", "\"r*d\"", BOTH, taken),
-    ("routes[].upstream", "\"other\"", "\"other\"", |s| text(&s.routes[0].upstream.name)),
+    ("routes[].upstream", "\"other\"", "Some(\"other\")", |s| text(s.routes[0].upstream().map(|u| &u.name))),
+    ("routes[].rewrite.strip_prefix", "\"/a\"", "Some(\"/b\")", rewritten),
+    ("routes[].rewrite.add_prefix", "\"/z\"", "Some(\"/z/a/b\")", rewritten),
+    ("routes[].headers.request.set.*", "\"{path}\"", "{\"x-team\": \"/a/b\"}", |s| {
+        changed(&s.routes[0].content.request)
+    }),
+    ("routes[].headers.request.add.*", "\"{model}!\"", "{\"x-team\": \"red\", \"x-team\": \"m!\"}", |s| {
+        changed(&s.routes[0].content.request)
+    }),
+    ("routes[].headers.request.remove", "[\"x-team\"]", "{}", |s| changed(&s.routes[0].content.request)),
+    ("routes[].headers.response.set.*", "\"{path}\"", "{\"x-team\": \"/a/b\"}", |s| {
+        changed(&s.routes[0].content.response)
+    }),
+    ("routes[].headers.response.add.*", "\"blue\"", "{\"x-team\": \"red\", \"x-team\": \"blue\"}", |s| {
+        changed(&s.routes[0].content.response)
+    }),
+    ("routes[].headers.response.remove", "\"x-team\"", "{}", |s| changed(&s.routes[0].content.response)),
+    ("routes[].compress", "[\"br\", \"gzip\"]", "[Br, Gzip]", |s| text(&s.routes[0].content.compress)),
+    ("routes[].request_encoding", "\"decode\"", "Some(Decode)", |s| text(s.routes[0].content.request_encoding)),
+    ("routes[].error_pages.*", "\"conf/arriero.yaml\"", "Some(true)", |s| {
+        let page = s.routes[0].content.error_pages.page(404, false);
+        text(page.map(|page| page.body.starts_with(b"# yaml-language-server")))
+    }),
+    ("upstreams.*.balance.sticky_cookie.name", "\"a\"", "(Cookie(\"a\"), \"a\")", |s| {
+        text((&fleet(s).balance.hash_on, fleet(s).balance.sticky.as_ref().map_or("", |cookie| &cookie.name)))
+    }),
+    ("upstreams.*.balance.sticky_cookie.ttl", "\"7s\"", "Some(7s)", |s| text(sticky(s).map(|cookie| cookie.ttl))),
+    ("upstreams.*.balance.sticky_cookie.secure", "true", "Some(true)", |s| text(sticky(s).map(|cookie| cookie.secure))),
+    ("upstreams.*.balance.sticky_cookie.path", "\"/a\"", "Some(\"/a\")", |s| {
+        text(sticky(s).map(|cookie| &cookie.path))
+    }),
     ("routes[].timeouts.connect", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.connect)),
     ("routes[].timeouts.tls", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.tls)),
     ("routes[].timeouts.first_byte", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.first_byte)),
@@ -198,11 +231,35 @@ const TLS: &[(&str, Proof)] = &[
     ("upstreams.*.tls.client_key", || upstream_client().boxed()),
 ];
 
+/// Keys of targets without a server: the key, the target that it is set in, and what is then seen of the second route.
+const TARGETS: &[(&str, &str, &str, Look)] = &[
+    ("routes[].respond.status", r#"{ "status": 418 }"#, "418", |s| text(answer(s).status)),
+    ("routes[].respond.body", r#"{ "body": "hi" }"#, "b\"hi\"", |s| text(answer(s).body)),
+    ("routes[].respond.content_type", r#"{ "body": "hi", "content_type": "text/x" }"#, "Some(\"text/x\")", |s| {
+        text(answer(s).headers.get("content-type"))
+    }),
+    ("routes[].respond.headers.*", r#"{ "headers": { "x-a": "{path}" } }"#, "Some(\"/a/b\")", |s| {
+        text(answer(s).headers.get("x-a"))
+    }),
+    ("routes[].redirect.to", r#"{ "to": "/n{uri}" }"#, "Some(\"/n/a/b\")", |s| text(answer(s).headers.get("location"))),
+    ("routes[].redirect.status", r#"{ "to": "/", "status": 303 }"#, "303", |s| text(answer(s).status)),
+    ("routes[].files.root", r#"{ "root": "/www" }"#, "\"/www\"", |s| text(&files(s).root)),
+    ("routes[].files.index", r#"{ "root": "/", "index": "a.html" }"#, "\"a.html\"", |s| text(&files(s).index)),
+    ("routes[].files.fallback", r#"{ "root": "/", "fallback": "/a" }"#, "Some(\"/a\")", |s| text(&files(s).fallback)),
+    ("routes[].files.cache_control", r#"{ "root": "/", "cache_control": "no-cache" }"#, "Some(\"no-cache\")", |s| {
+        text(&files(s).cache_control)
+    }),
+    ("routes[].files.immutable", r#"{ "root": "/", "immutable": "*.js" }"#, "[true]", |s| {
+        text(files(s).immutable.iter().map(|glob| glob.matches(b"/a.js")).collect::<Vec<_>>())
+    }),
+];
+
 /// Keys of the process: the running program shows that it reads them.
 const PROCESS: &[(&str, Proof)] = &[
     ("version", || version().boxed()),
     ("routes[].auth", || route_auth().boxed()),
     ("auth.keys_file", || keys_file().boxed()),
+    ("routes[].intercept_errors", || async { intercept_errors() }.boxed()),
     ("listeners[].address", || listener_address().boxed()),
     ("admin.address", || admin_address().boxed()),
     ("admin.token_file", || admin_token().boxed()),
@@ -212,6 +269,85 @@ const PROCESS: &[(&str, Proof)] = &[
     ("telemetry.access_log", || access_log().boxed()),
     ("telemetry.log_level", || log_level().boxed()),
 ];
+
+/// The facts of a request.
+fn facts(headers: &HeaderMap) -> Facts<'_> {
+    Facts {
+        host: "h",
+        path: "/a/b",
+        query: None,
+        method: "GET",
+        scheme: "http",
+        client_ip: None,
+        request_id: "1",
+        route: "first",
+        upstream: "",
+        server: "",
+        model: "m",
+        status: None,
+        headers,
+    }
+}
+
+/// What rules make of one field.
+fn changed(rules: &HeaderRules) -> String {
+    let mut headers =
+        HeaderMap::from_iter([(http::HeaderName::from_static("x-team"), HeaderValue::from_static("red"))]);
+    let before = headers.clone();
+    rules.changes(&facts(&before)).apply(&mut headers);
+    text(headers)
+}
+
+fn rewritten(snapshot: &Snapshot) -> String {
+    text(snapshot.routes[0].content.rewrite.as_ref().map(|rewrite| rewrite.path("/a/b")))
+}
+
+fn sticky(snapshot: &Snapshot) -> Option<&StickyCookie> {
+    fleet(snapshot).balance.sticky.as_ref()
+}
+
+fn answer(snapshot: &Snapshot) -> Answer {
+    let headers = HeaderMap::new();
+    match &snapshot.routes[1].target {
+        Target::Respond(respond) => respond.answer(&facts(&headers)),
+        Target::Redirect(redirect) => redirect.answer(&facts(&headers)).expect("a location"),
+        _ => panic!("another target"),
+    }
+}
+
+fn files(snapshot: &Snapshot) -> &Files {
+    match &snapshot.routes[1].target {
+        Target::Files(files) => files,
+        _ => panic!("another target"),
+    }
+}
+
+#[test]
+fn each_key_of_a_target_without_a_server_changes_what_runs() {
+    for (key, value, wanted, look) in TARGETS {
+        let name = key.split('.').nth(1).expect("a target");
+        let mut config = base("http://127.0.0.1:9");
+        config["upstreams"].as_object_mut().expect("a mapping").remove("other");
+        config["routes"][1] = json!({ "name": "second", "match": { "path": "/x" } });
+        config["routes"][1][name] = serde_json::from_str(value).expect("JSON");
+        config["routes"].as_array_mut().expect("a list").swap(0, 1);
+        config["routes"][1]["name"] = json!("last");
+        let mut snapshot = compiled(&config);
+        snapshot.routes.swap(0, 1);
+        assert_eq!(look(&snapshot), *wanted, "{key}: {value}");
+    }
+}
+
+fn intercept_errors() {
+    let mut config = base("http://127.0.0.1:9");
+    config["routes"][0]["error_pages"] = json!({ "4xx": "conf/arriero.yaml" });
+    for intercept in [false, true] {
+        config["routes"][0]["intercept_errors"] = json!(intercept);
+        let snapshot = compiled(&config);
+        assert_eq!(snapshot.routes[0].content.error_pages.page(404, true).is_some(), intercept);
+        assert!(snapshot.routes[0].content.error_pages.page(404, false).is_some());
+    }
+}
 
 fn checked(snapshot: &Snapshot) -> &arriero::fleet::snapshot::Check {
     fleet(snapshot).check.as_ref().expect("servers of this kind are checked")
@@ -256,9 +392,11 @@ fn set(config: &mut Value, key: &str, value: Value) {
         let limit = config["routes"][0]["rate_limits"][0].as_object_mut().expect("a limit");
         limit.retain(|key, _| key != "rate" && key != "burst");
     }
-    let key = key.replace("upstreams.*", "upstreams.fleet").replace(".*", ".x-team").replace("[]", ".0");
+    let key = key.replace("upstreams.*", "upstreams.fleet").replace("error_pages.*", "error_pages.404");
+    let key = key.replace(".*", ".x-team").replace("[]", ".0");
     let slot = key.split('.').fold(config, |at, step| match step.parse::<usize>() {
-        Ok(index) => &mut at[index],
+        Ok(index) if at.is_array() => &mut at[index],
+        Ok(_) => &mut at[step],
         Err(_) => &mut at[step],
     });
     *slot = value;
@@ -302,7 +440,8 @@ fn every_key_of_the_schema_has_a_proof_and_every_proof_its_key() {
     let (schema, mut found) = (config::schema(), BTreeSet::new());
     leaves(&schema, &schema, "", &mut found);
     let proofs = PROCESS.iter().chain(TLS).map(|row| row.0);
-    let rows: Vec<&str> = COMPILED.iter().map(|row| row.0).chain(proofs).collect();
+    let rows = COMPILED.iter().map(|row| row.0).chain(proofs);
+    let rows: Vec<&str> = rows.chain(TARGETS.iter().map(|row| row.0)).collect();
     let known: BTreeSet<&str> = rows.iter().copied().collect();
     assert_eq!(known.len(), rows.len(), "a key has two rows");
     let without: Vec<_> = found.iter().filter(|key| !known.contains(key.as_str())).collect();
@@ -451,13 +590,15 @@ async fn body_budget() {
 
 async fn access_log() {
     let (server, folder) = (Small::named("a").await, folder());
-    for (value, lines) in [("json", 1), ("off", 0)] {
+    for (value, begin) in [("json", "{"), ("combined", "127.0.0.1 - - ["), ("off", "")] {
         let keys = [("upstreams.*.kind", json!("http")), ("telemetry.access_log", json!(value))];
         let mut program = with(folder.path(), &server.url(), &keys).await;
         assert_eq!(ask(program.address(), get("/")).await.head.status, 200);
         program.signal(Signal::TERM);
         let ended = program.ended().await;
-        assert_eq!(ended.out.lines().count(), lines, "{value}: {ended:?}");
+        let lines: Vec<&str> = ended.out.lines().collect();
+        assert_eq!(lines.len(), usize::from(value != "off"), "{value}: {ended:?}");
+        assert!(lines.iter().all(|line| line.starts_with(begin)), "{value}: {ended:?}");
     }
 }
 

@@ -1,12 +1,13 @@
 //! The command line: one file a verb.
 //!
 //! Exit codes: 0 good, 1 invalid configuration or failed start, 2 wrong usage, 3 stopped before all
-//! requests were finished, 4 the admin listener cannot be reached.
+//! requests were finished (`import`: something is unsupported), 4 the admin listener cannot be reached.
 
 mod admin_client;
 mod check;
 mod demo;
 mod health;
+mod import;
 mod init;
 mod key;
 mod reload;
@@ -39,6 +40,8 @@ enum Verb {
     Init(init::Arguments),
     /// Make, list and revoke API keys.
     Key(key::Arguments),
+    /// Make a configuration out of that of another program.
+    Import(import::Arguments),
     /// Print the JSON schema of the configuration.
     Schema,
     /// Put the configuration on disk in force in the running Arriero.
@@ -66,6 +69,7 @@ pub fn main() -> ExitCode {
         Verb::Check(arguments) => check::run(&arguments),
         Verb::Init(arguments) => init::run(&arguments),
         Verb::Key(arguments) => key::run(&arguments),
+        Verb::Import(arguments) => import::run(&arguments),
         Verb::Schema => schema::run(),
         Verb::Reload(arguments) => reload::run(&arguments),
         Verb::Health(arguments) => health::run(&arguments),

@@ -80,6 +80,12 @@ codes! {
     ORIGIN "E061" "An origin is not correct.";
     NO_KEYS "E062" "A route asks for API keys and there is no file with them.";
     KEY "E063" "An entry of a keys file is not correct.";
+    TARGET "E080" "A route has more than one target.";
+    TEMPLATE "E081" "A value with variables is not correct.";
+    UNTOUCHABLE "E082" "A header field that no rule may change.";
+    FIELD "E083" "A header field of a rule is not correct.";
+    ERROR_PAGE "E084" "An error page is not correct.";
+    COOKIE "E085" "A cookie is not correct.";
     NEVER_MATCHES "W001" "A route can never match.";
     UNUSED_UPSTREAM "W002" "No route uses this upstream.";
     SLOW_CHECK "W003" "A health check may take longer than the time between two checks.";

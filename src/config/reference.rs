@@ -85,9 +85,45 @@ routes:
       expose: [x-request-id]
       max_age: 600s
       credentials: false
+    rewrite:
+      strip_prefix: /ollama
+      #add_prefix: /v2
+    headers:
+      request:
+        set: { x-team: "{header:x-user}" }
+        add: { x-seen-by: arriero }
+        remove: [cookie]
+      response:
+        set: { x-frame-options: DENY, x-content-type-options: nosniff }
+        add: { vary: origin }
+        remove: [x-powered-by]
+    #error_pages: { "404": /srv/errors/404.html, 5xx: /srv/errors/50x.html }
+    intercept_errors: false
+    compress: false
+    request_encoding: deny
   - name: models
     match: { path: [/api/, /v1/] }
     upstream: fleet
+  - name: health
+    match: { path: /health }
+    respond:
+      status: 200
+      body: "ok\n"
+      content_type: text/plain; charset=utf-8
+      headers: { cache-control: no-store }
+  - name: moved
+    match: { path: /old/ }
+    redirect:
+      to: https://{host}{uri}
+      status: 308
+  - name: assets
+    match: { path: /assets/ }
+    files:
+      root: ./www
+      index: index.html
+      #fallback: /index.html
+      #cache_control: public, max-age=3600
+      immutable: ["/assets/*", "*.woff2"]
   - name: app
     upstream: web
 upstreams:
@@ -110,6 +146,11 @@ upstreams:
     balance:
       policy: least_requests
       #hash_on: client_ip
+      #sticky_cookie:
+        #name: arriero
+        #ttl: 1h
+        #secure: false
+        #path: /
       model_affinity: prefer_loaded
     circuit:
       consecutive_failures: 5

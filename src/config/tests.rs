@@ -3,6 +3,7 @@
 use super::{Diagnostics, Loaded};
 
 mod access;
+mod content;
 mod files;
 mod generated;
 mod good;

@@ -14,12 +14,16 @@ use serde::{Deserialize, Serialize};
 use crate::units::{ByteSize, Duration};
 
 mod access;
+mod content;
 mod limits;
 mod tls;
 mod upstream;
 mod words;
 
 pub use access::{Access, Auth, Cors, ProxyProtocol, RouteAuth};
+pub use content::{
+    Coding, Compress, Files, HeaderChanges, HeaderRules, Redirect, RequestEncoding, Respond, Rewrite, StickyCookie,
+};
 pub use limits::{ConcurrencyLimit, Delay, ListenerLimits, Preset, RateLimit};
 pub use tls::{CertificateFiles, ClientAuth, ListenerTls, MinVersion, UpstreamTls};
 pub use upstream::{
@@ -112,7 +116,7 @@ impl Default for ListenerTimeouts {
     }
 }
 
-/// A match, the policies that hold for it, and its upstream.
+/// A match, the policies that hold for it, and exactly one target: `upstream`, `respond`, `redirect` or `files`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -122,7 +126,37 @@ pub struct Route {
     #[serde(default, rename = "match")]
     pub matches: Match,
     /// Name of the upstream that answers.
-    pub upstream: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+    /// Answer with a fixed text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub respond: Option<Respond>,
+    /// Send the client elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<Redirect>,
+    /// Answer with files from a folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<Files>,
+    /// Another path for the server, or below the folder, than the client asked for.
+    #[serde(default)]
+    pub rewrite: Rewrite,
+    /// Fields that are removed, set or added.
+    #[serde(default)]
+    pub headers: HeaderRules,
+    /// Bodies, by file, for errors that arise here: the key is a status such as `"404"`, or `4xx` or `5xx`. Read
+    /// when the configuration is; the ending of the name says the Content-Type.
+    #[serde(default)]
+    pub error_pages: BTreeMap<String, String>,
+    /// Use `error_pages` for errors of the servers too.
+    #[serde(default)]
+    pub intercept_errors: bool,
+    /// Compress ordinary answers for clients that take it: `true`, or a list of `zstd`, `br`, `gzip`. Never streams of
+    /// NDJSON or events, ranges, and what is small or compressed already.
+    #[serde(default, skip_serializing_if = "Compress::is_no")]
+    pub compress: Compress,
+    /// What becomes of a request body with a Content-Encoding. `deny` for ollama and openai; for http it is passed on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_encoding: Option<RequestEncoding>,
     /// Time limits towards the upstream.
     #[serde(default)]
     pub timeouts: Timeouts,
@@ -148,6 +182,13 @@ pub struct Route {
     /// for models no foreign page may send anything but plain reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,
+}
+
+impl Route {
+    /// Whether anybody answers.
+    pub(super) fn has_target(&self) -> bool {
+        self.upstream.is_some() || self.respond.is_some() || self.redirect.is_some() || self.files.is_some()
+    }
 }
 
 /// Conditions on a request; all that are given must hold.
@@ -345,6 +386,8 @@ impl Default for Telemetry {
 pub enum AccessLog {
     /// One JSON object a line.
     Json,
+    /// The `combined` format of nginx; without the query, which may hold secrets.
+    Combined,
     /// No access log.
     Off,
 }

@@ -11,6 +11,7 @@ use super::types::{Config, Timeouts};
 use crate::units::{ByteSize, Duration};
 
 mod access;
+mod content;
 mod keys;
 mod limits;
 mod listeners;
@@ -67,8 +68,8 @@ impl Rules<'_, '_, '_> {
         self.tree.find(&path.steps()).is_some_and(|node| !node.skip)
     }
 
-    /// Whether nothing in the mapping at `path` was passed over for being wrong: else what seems to be missing in it
-    /// may be there.
+    /// Whether nothing in the mapping at `path` was passed over because of an error that is told already: else what
+    /// seems to be missing in it may be there.
     fn is_whole(&self, path: &Path<'_>) -> bool {
         match self.tree.find(&path.steps()).map(|node| &node.value) {
             Some(Value::Map(entries)) => !entries.iter().any(|entry| entry.value.skip),

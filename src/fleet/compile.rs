@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue, Method};
 
+use super::content::Target;
 use super::inventory::ModelIndex;
 use super::limiter::Limiter;
 use super::server::{Identity, Location, ServerState};
@@ -19,15 +20,20 @@ use crate::ollama::ModelPattern;
 use crate::policy::balance::affinity::Affinity;
 use crate::policy::balance::consistent_hash::ConsistentHash;
 use crate::policy::balance::round_robin::RoundRobin;
+use crate::policy::balance::sticky::StickyCookie;
 use crate::policy::circuit::CircuitPolicy;
 use crate::policy::health::HealthPolicy;
 use crate::policy::retry::{RetryOn, RetryPolicy};
 use crate::routing::table::{ModelMatch, RouteMatch, RouteTable};
+use crate::telemetry::access_log::Format;
 use crate::telemetry::metrics::Metrics;
 
 mod access;
+mod content;
 mod limits;
 mod listeners;
+
+pub use content::pages_stamp;
 
 /// A part of the configuration that validation let through and that still cannot run. Validation
 /// catches these first, with a position in the file; this is the second line.
@@ -103,14 +109,14 @@ fn compile_with(
     for (number, route) in config.routes.iter().enumerate() {
         let path = format!("routes[{number}]");
         matches.push(compile_match(&path, &route.matches)?);
-        let upstream = by_name
-            .get(route.upstream.as_str())
-            .ok_or_else(|| error(format!("{path}.upstream"), "no such upstream"))?;
+        let target = compile_target(&path, route, &by_name)?;
+        let kind = if let Target::Upstream(upstream) = &target { Some(upstream.kind) } else { None };
         let retry = compile_retry(&route.retry);
-        let metrics = around.metrics.route(&route.name, &route.upstream);
+        let metrics = around.metrics.route(&route.name, route.upstream.as_deref().unwrap_or(NO_UPSTREAM));
         routes.push(Arc::new(Route {
             name: route.name.clone(),
-            upstream: Arc::clone(upstream),
+            content: content::compile_content(&path, route, kind)?,
+            target,
             timeouts: compile_timeouts(&route.timeouts, &config.defaults.timeouts),
             body_limit: route
                 .limits
@@ -139,12 +145,43 @@ fn compile_with(
         keys,
         listeners: listeners::compile(&config.listeners, listeners, &lasting)?,
         body_memory: to_usize(config.server.body_memory.0),
-        access_log: config.telemetry.access_log == types::AccessLog::Json,
+        access_log: match config.telemetry.access_log {
+            types::AccessLog::Json => Some(Format::Json),
+            types::AccessLog::Combined => Some(Format::Combined),
+            types::AccessLog::Off => None,
+        },
+        pages: pages_stamp(config),
         drain: config.server.drain.0,
         reserved_files: config.server.reserved_files,
         lasting,
     };
     Ok(snapshot)
+}
+
+/// The label `upstream` of a route that has none.
+const NO_UPSTREAM: &str = "-";
+
+fn compile_target(
+    path: &str,
+    route: &types::Route,
+    upstreams: &HashMap<&str, &Arc<Upstream>>,
+) -> Result<Target, CompileError> {
+    match (&route.upstream, &route.respond, &route.redirect, &route.files) {
+        (Some(name), None, None, None) => {
+            let upstream = upstreams.get(name.as_str());
+            upstream
+                .map(|upstream| Target::Upstream(Arc::clone(upstream)))
+                .ok_or_else(|| error(format!("{path}.upstream"), "no such upstream"))
+        }
+        (None, Some(respond), None, None) => {
+            content::compile_respond(&format!("{path}.respond"), respond).map(Target::Respond)
+        }
+        (None, None, Some(redirect), None) => {
+            content::compile_redirect(&format!("{path}.redirect"), redirect).map(Target::Redirect)
+        }
+        (None, None, None, Some(files)) => content::compile_files(&format!("{path}.files"), files).map(Target::Files),
+        _ => Err(error(path, "a route has exactly one target")),
+    }
 }
 
 fn to_usize(bytes: u64) -> usize {
@@ -292,9 +329,17 @@ fn compile_check(upstream: &types::Upstream) -> Option<Check> {
 
 fn compile_balance(name: &str, upstream: &types::Upstream, servers: &[Member]) -> Result<Balance, CompileError> {
     let balance = &upstream.balance;
+    let sticky = balance.sticky_cookie.as_ref().map(|cookie| StickyCookie {
+        name: cookie.name.clone(),
+        ttl: cookie.ttl.0,
+        secure: cookie.secure,
+        path: cookie.path.clone(),
+    });
     let hash_on = match balance.hash_on.as_deref() {
-        None | Some("client_ip") => HashOn::ClientIp,
+        None => sticky.as_ref().map_or(HashOn::ClientIp, |cookie| HashOn::Cookie(cookie.name.clone())),
+        Some("client_ip") => HashOn::ClientIp,
         Some("model") => HashOn::Model,
+        Some(other) if other.starts_with("cookie:") => HashOn::Cookie(other["cookie:".len()..].to_owned()),
         Some(other) => {
             let header = other.strip_prefix("header:").unwrap_or(other);
             HashOn::Header(
@@ -314,6 +359,7 @@ fn compile_balance(name: &str, upstream: &types::Upstream, servers: &[Member]) -
             ModelAffinity::Off => Affinity::Off,
         },
         hash_on,
+        sticky,
         schedule: RoundRobin::new(&weights),
         ring: ConsistentHash::new(servers.iter().map(|member| (member.state.name(), member.weight))),
         turn: AtomicU64::new(0),

@@ -7,6 +7,7 @@
 //! # Shape
 //! - [`snapshot::Snapshot`] is one configuration, compiled and immutable. Every request pins the one
 //!   that it began with, so nothing changes under it.
+//! - [`content`] is what a route does itself: answers, redirects, files, fields.
 //! - [`server::ServerState`] is what changes by itself: health, circuit, requests in flight, models,
 //!   addresses. It is kept by identity (upstream, name, URL) and shared by successive snapshots.
 //! - [`store::Store`] holds the current snapshot and swaps it in one step.
@@ -22,6 +23,7 @@ pub mod choose;
 pub mod compile;
 pub mod concurrency;
 pub mod connections;
+pub mod content;
 pub mod files;
 pub mod idle;
 pub mod inventory;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::compile::{CompileError, Surroundings, compile_next};
+use super::compile::{CompileError, Surroundings, compile_next, pages_stamp};
 use super::store::Store;
 use crate::clock;
 use crate::config::types::Config;
@@ -152,11 +152,13 @@ impl Reloader {
 
     fn try_reload(&self, current: &mut Config) -> Result<Reloaded, Refused> {
         // Files that it names may be broken at this moment: that is not a fault of what is in force.
-        if self.source.hash().is_some_and(|hash| hash == self.store.load().hash) {
+        let in_force = self.store.pin();
+        let same_pages = pages_stamp(current) == in_force.pages;
+        if same_pages && self.source.hash().is_some_and(|hash| hash == in_force.hash) {
             return Ok(Reloaded::Unchanged);
         }
         let loaded = self.source.load().map_err(Refused::Invalid)?;
-        if loaded.hash == self.store.load().hash {
+        if loaded.hash == in_force.hash && pages_stamp(&loaded.config) == in_force.pages {
             return Ok(Reloaded::Unchanged);
         }
         let reasons = config::restart_reasons(current, &loaded.config);

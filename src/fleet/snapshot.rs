@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 
 use super::concurrency::Concurrency;
 use super::connections::{AllConnections, ConnectionLimits, Connections};
+use super::content::{Content, Target};
 use super::inventory::ModelIndex;
 use super::keys::Keys;
 use super::limiter::Limiter;
@@ -20,6 +21,7 @@ use crate::policy::auth;
 use crate::policy::balance::affinity::Affinity;
 use crate::policy::balance::consistent_hash::ConsistentHash;
 use crate::policy::balance::round_robin::RoundRobin;
+use crate::policy::balance::sticky::StickyCookie;
 use crate::policy::cidr::{Access, Networks};
 use crate::policy::circuit::CircuitPolicy;
 use crate::policy::cors::Cors;
@@ -28,6 +30,7 @@ use crate::policy::hosts::Hosts;
 use crate::policy::retry::RetryPolicy;
 use crate::policy::upload_rate::UploadRate;
 use crate::routing::table::RouteTable;
+use crate::telemetry::access_log::Format;
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 
 /// One configuration in its compiled form.
@@ -54,8 +57,10 @@ pub struct Snapshot {
     pub any_replays_post: bool,
     /// Bytes of one held body that stay in memory.
     pub body_memory: usize,
-    /// Whether requests are logged.
-    pub access_log: bool,
+    /// How requests are logged, if they are.
+    pub access_log: Option<Format>,
+    /// Changes with any byte of an error page.
+    pub pages: u64,
     /// How long requests in flight may take to finish when the process stops.
     pub drain: Duration,
     /// File descriptors that connections of clients leave free.
@@ -151,8 +156,10 @@ pub struct ListenerSettings {
 pub struct Route {
     /// Its name.
     pub name: String,
-    /// Where it goes.
-    pub upstream: Arc<Upstream>,
+    /// Who answers.
+    pub target: Target,
+    /// What is changed on the way.
+    pub content: Content,
     /// Time limits.
     pub timeouts: Timeouts,
     /// Largest request body in bytes.
@@ -171,6 +178,16 @@ pub struct Route {
     pub cors: Option<Cors>,
     /// Its metrics.
     pub metrics: RouteMetrics,
+}
+
+impl Route {
+    /// The upstream that answers; `None` where the answer arises here.
+    pub fn upstream(&self) -> Option<&Arc<Upstream>> {
+        match &self.target {
+            Target::Upstream(upstream) => Some(upstream),
+            Target::Respond(_) | Target::Redirect(_) | Target::Files(_) => None,
+        }
+    }
 }
 
 /// Time limits towards an upstream.
@@ -263,6 +280,8 @@ pub struct Balance {
     pub affinity: Affinity,
     /// What `consistent_hash` hashes.
     pub hash_on: HashOn,
+    /// The cookie that a client gets that has none.
+    pub sticky: Option<StickyCookie>,
     /// The order of `round_robin`.
     pub schedule: RoundRobin,
     /// The ring of `consistent_hash`.
@@ -280,6 +299,8 @@ pub enum HashOn {
     Model,
     /// A header field.
     Header(http::HeaderName),
+    /// A cookie.
+    Cookie(String),
 }
 
 /// How a server is checked.

@@ -81,6 +81,7 @@ reasons! {
     NoRoute, "no_route", Some(404), "No route matched the request.";
     EndpointDenied, "endpoint_denied", Some(403), "The path is not among those that are passed on.";
     MethodNotAllowed, "method_not_allowed", Some(405), "The path is passed on, but not with this method.";
+    FileNotFound, "file_not_found", Some(404), "The folder of the route has no such file.";
     ModelRequired, "model_required", Some(400), "The request named no model where one is needed.";
     ModelNotFound, "model_not_found", Some(404), "No server of the upstream has the model.";
 

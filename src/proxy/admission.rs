@@ -83,6 +83,10 @@ pub fn to_route(exchange: &mut Exchange<'_>, route: &Route) -> Result<(), Stop> 
     }
 }
 
+fn has_models(route: &Route) -> bool {
+    route.upstream().is_some_and(|upstream| upstream.has_models())
+}
+
 /// Web pages of other origins: preflights are answered here, and what CORS does not allow is refused.
 fn of_origin(exchange: &mut Exchange<'_>, route: &Route) -> Result<(), Stop> {
     let fields = &exchange.head.headers;
@@ -91,14 +95,15 @@ fn of_origin(exchange: &mut Exchange<'_>, route: &Route) -> Result<(), Stop> {
         host: exchange.ctx.host.as_ref().and_then(|host| host.to_str().ok()),
         fields,
     };
-    let verdict = cors::judge(route.cors.as_ref(), route.upstream.has_models(), &asked);
+    let guarded = has_models(route);
+    let verdict = cors::judge(route.cors.as_ref(), guarded, &asked);
     if let Some(cors) = &route.cors {
         exchange.ctx.cors = Some(cors.fields(fields));
     }
     match verdict {
         cors::Verdict::Pass => {
             // Ollama refuses origins that it does not know; here they have been judged already.
-            if route.cors.is_some() && route.upstream.has_models() {
+            if route.cors.is_some() && guarded {
                 exchange.head.headers.remove(header::ORIGIN);
             }
             Ok(())
@@ -151,7 +156,7 @@ pub fn to_endpoint(exchange: &Exchange<'_>, route: &Route, endpoint: &Endpoint<'
     let management = matches!(endpoint, Endpoint::Management(_));
     let scope = if management { Scope::Management } else { Scope::Inference };
     let allowed = match exchange.ctx.key.as_deref() {
-        Some(key) => !route.upstream.has_models() || key.has_scope(scope),
+        Some(key) => !has_models(route) || key.has_scope(scope),
         None => !management,
     };
     if allowed {

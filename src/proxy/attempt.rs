@@ -15,6 +15,7 @@ use crate::fleet::server::ServerState;
 use crate::fleet::snapshot::{HashOn, Route, Upstream};
 use crate::policy::balance::consistent_hash::hash_key;
 use crate::policy::balance::scramble;
+use crate::policy::balance::sticky::cookie_key;
 use crate::policy::failure::Reason;
 use crate::policy::retry::{Context, Decision, Failure, GiveUp};
 
@@ -22,10 +23,10 @@ use crate::policy::retry::{Context, Decision, Failure, GiveUp};
 ///
 /// # Errors
 /// When the client has not got a whole answer.
-pub async fn run(exchange: &mut Exchange<'_>, route: &Arc<Route>) -> Result<(), Stop> {
+pub async fn run(exchange: &mut Exchange<'_>, route: &Arc<Route>, upstream: &Arc<Upstream>) -> Result<(), Stop> {
     loop {
-        let server = begin(exchange, route)?;
-        let Err(broken) = once(exchange, route, &server).await else {
+        let server = begin(exchange, upstream)?;
+        let Err(broken) = once(exchange, route, upstream, &server).await else {
             return Ok(());
         };
         let reason = broken.reason;
@@ -43,28 +44,27 @@ pub async fn run(exchange: &mut Exchange<'_>, route: &Arc<Route>) -> Result<(), 
             }
             Decision::GiveUp(why) => {
                 tracing::debug!(reason = reason.as_str(), why = why.as_str(), "attempt failed");
-                return Err(reply::give_up(&exchange.ctx, reason));
+                return Err(reply::give_up(&mut exchange.ctx, reason));
             }
         }
         exchange.body.rewind();
-        exchange.service.metrics.retried(&route.upstream.name, reason);
+        exchange.service.metrics.retried(&upstream.name, reason);
     }
 }
 
 /// Chooses a server and takes a place on it.
-fn begin(exchange: &mut Exchange<'_>, route: &Arc<Route>) -> Result<Arc<ServerState>, Stop> {
+fn begin(exchange: &mut Exchange<'_>, upstream: &Upstream) -> Result<Arc<ServerState>, Stop> {
     let ctx = &mut exchange.ctx;
     let now = clock::now();
-    let ask = Ask {
-        model: ctx.model.as_deref(),
-        key: hash_of(&route.upstream, &exchange.head.headers, ctx),
-        tried: &ctx.tried,
-        now,
-    };
-    let chosen = match choose(&route.upstream, ask) {
+    let key = hash_of(upstream, &exchange.head.headers, ctx);
+    let ask = Ask { model: ctx.model.as_deref(), key, tried: &ctx.tried, now };
+    let chosen = match choose(upstream, ask) {
         Ok(chosen) => chosen,
         // An attempt before this one failed: that is what the client is told.
-        Err(_) if ctx.attempt.is_some() => return Err(reply::give_up(ctx, ctx.reason.unwrap_or(Reason::NoServer))),
+        Err(_) if ctx.attempt.is_some() => {
+            let before = ctx.reason.unwrap_or(Reason::NoServer);
+            return Err(reply::give_up(ctx, before));
+        }
         Err(reason) => return Err(reply::give_up(ctx, reason)),
     };
     ctx.reason = None;
@@ -77,34 +77,50 @@ fn begin(exchange: &mut Exchange<'_>, route: &Arc<Route>) -> Result<Arc<ServerSt
     Ok(server)
 }
 
-fn hash_of(upstream: &Upstream, headers: &HeaderMap, ctx: &RequestContext) -> u64 {
+fn hash_of(upstream: &Upstream, headers: &HeaderMap, ctx: &mut RequestContext) -> u64 {
+    if let HashOn::Cookie(name) = &upstream.balance.hash_on {
+        return cookie_key(headers, name).unwrap_or_else(|| issue(upstream, ctx));
+    }
     let client = || hash_key(ctx.client_ip.as_bytes());
     match &upstream.balance.hash_on {
-        HashOn::ClientIp => client(),
+        HashOn::ClientIp | HashOn::Cookie(_) => client(),
         HashOn::Model => ctx.model.as_deref().map_or_else(client, |model| hash_key(model.as_bytes())),
         HashOn::Header(name) => headers.get(name).map_or_else(client, |value| hash_key(value.as_bytes())),
     }
 }
 
+/// The key of a client that has no cookie yet: it gets one, or is known by its address.
+fn issue(upstream: &Upstream, ctx: &mut RequestContext) -> u64 {
+    let Some(sticky) = &upstream.balance.sticky else { return hash_key(ctx.client_ip.as_bytes()) };
+    let mut random = [0; 16];
+    // Without randomness it is the address that keeps clients apart.
+    if getrandom::fill(&mut random).is_err() {
+        return hash_key(ctx.client_ip.as_bytes());
+    }
+    let (key, cookie) = sticky.issue(u128::from_ne_bytes(random));
+    ctx.set_cookie = cookie;
+    key
+}
+
 /// One attempt, from the connection to the last byte.
-async fn once(exchange: &mut Exchange<'_>, route: &Route, server: &Arc<ServerState>) -> Result<(), Broken> {
-    let order = Order {
-        server,
-        upstream: &route.upstream,
-        timeouts: &route.timeouts,
-        fresh: exchange.ctx.stale_retried,
-        now: clock::now(),
-    };
+async fn once(
+    exchange: &mut Exchange<'_>,
+    route: &Route,
+    upstream: &Upstream,
+    server: &Arc<ServerState>,
+) -> Result<(), Broken> {
+    let order =
+        Order { server, upstream, timeouts: &route.timeouts, fresh: exchange.ctx.stale_retried, now: clock::now() };
     let mut connection = connect(exchange, order).await?;
-    if route.upstream.http2 && body_scan::answer_expectation(exchange).await.is_err() {
+    if upstream.http2 && body_scan::answer_expectation(exchange).await.is_err() {
         return Err(Reason::ClientClosed.into());
     }
     let length = request_length(exchange);
-    headers::for_server(&mut exchange.head, route, server, length);
+    headers::for_server(&mut exchange.head, upstream.kind, server, length);
     connection.send(
         &RequestHead {
             method: &exchange.head.method,
-            target: exchange.head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
+            target: exchange.target(),
             tls: server.location.tls,
             headers: &exchange.head.headers,
         },
@@ -154,7 +170,7 @@ fn decision(exchange: &Exchange<'_>, failure: Failure) -> Decision {
         method_idempotent: ctx.idempotent,
         body_held: exchange.body.is_kept(),
         response_started: ctx.status.is_some(),
-        another_server: route.upstream.servers.len() > ctx.tried.len(),
+        another_server: route.upstream().is_some_and(|upstream| upstream.servers.len() > ctx.tried.len()),
     };
     route.retry.decide(failure, context)
 }

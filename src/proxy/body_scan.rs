@@ -9,6 +9,7 @@ use super::context::{Exchange, RequestContext, Stop};
 use super::held_body::HoldError;
 use super::reply;
 use super::request::too_large;
+use super::request_body::BodyFault;
 use crate::clock;
 use crate::ollama::endpoint::ModelSource;
 use crate::ollama::multipart::MultipartScan;
@@ -113,13 +114,14 @@ async fn read(exchange: &mut Exchange<'_>) -> Result<Option<bytes::Bytes>, Stop>
     let silence = slow.map_or(pause, |slow| slow.min(pause));
     let end = exchange.ctx.end();
     let at = end.map_or(silence, |end| end.min(silence));
-    let Exchange { client, timer, ctx, .. } = exchange;
-    match timer.limit(Some(at), |cx| client.poll_body(cx)).await {
+    let Exchange { client, timer, body, ctx, .. } = exchange;
+    match timer.limit(Some(at), |cx| body.poll_client(client, cx)).await {
         Some(Ok(piece)) => Ok(piece),
-        Some(Err(ClientFault::Malformed)) => {
+        Some(Err(BodyFault::Coded(Reason::BodyTooLarge))) => Err(too_large(ctx).into()),
+        Some(Err(BodyFault::Coded(_) | BodyFault::Held(_) | BodyFault::Client(ClientFault::Malformed))) => {
             Err(reply::problem(ctx, Reason::BadRequest, "malformed request body").into())
         }
-        Some(Err(ClientFault::Gone)) => Err(Stop::Broken(Reason::ClientClosed)),
+        Some(Err(BodyFault::Client(ClientFault::Gone))) => Err(Stop::Broken(Reason::ClientClosed)),
         None if end.is_some_and(|end| end <= at) => {
             Err(reply::problem(ctx, Reason::RequestTimeout, "the request took too long").into())
         }

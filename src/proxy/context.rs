@@ -4,9 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, request};
 
 use super::client::Client;
+use super::compress::Encoder;
 use super::request_body::RequestBody;
 use super::service::Service;
 use super::timer::LazyTimer;
@@ -15,7 +17,7 @@ use crate::fleet::choose::Chosen;
 use crate::fleet::keys::Key;
 use crate::fleet::limits::Admitted;
 use crate::fleet::server::Slot;
-use crate::fleet::snapshot::{ListenerSettings, Route, Snapshot};
+use crate::fleet::snapshot::{ListenerSettings, Route, Snapshot, Upstream};
 use crate::ollama::dialect::Dialect;
 use crate::ollama::usage::UsageScan;
 use crate::policy::circuit::Pass;
@@ -61,6 +63,19 @@ pub struct Exchange<'c> {
     pub ctx: RequestContext,
 }
 
+impl Exchange<'_> {
+    /// Path and query as the server gets them.
+    pub fn target(&self) -> &str {
+        let target = self.ctx.target.as_ref().or(self.head.uri.path_and_query());
+        target.map_or("/", PathAndQuery::as_str)
+    }
+
+    /// The path as the server gets it.
+    pub fn path(&self) -> &str {
+        self.ctx.target.as_ref().map_or(self.head.uri.path(), PathAndQuery::path)
+    }
+}
+
 /// What is known about a request.
 pub struct RequestContext {
     /// The configuration that it began with, for all its life.
@@ -89,6 +104,16 @@ pub struct RequestContext {
     pub host: Option<HeaderValue>,
     /// Where it goes.
     pub route: Option<Arc<Route>>,
+    /// The upstream that answers, if one does.
+    pub upstream: Option<Arc<Upstream>>,
+    /// Path and query for the server, where they are not those of the client.
+    pub target: Option<PathAndQuery>,
+    /// Compresses the answer.
+    pub encoder: Option<Encoder>,
+    /// The answer that stands in the place of the server's.
+    pub instead: Option<Reply>,
+    /// The cookie by which the client will be known.
+    pub set_cookie: Option<HeaderValue>,
     /// Whose error bodies its client expects.
     pub dialect: Dialect,
     /// The model by its canonical name.
@@ -151,8 +176,8 @@ pub struct Reply {
     pub status: u16,
     /// Why.
     pub reason: Reason,
-    /// Content-Type.
-    pub content_type: &'static str,
+    /// Content-Type, unless it stands among the fields.
+    pub content_type: Option<HeaderValue>,
     /// Body.
     pub body: bytes::Bytes,
     /// More fields.
@@ -190,6 +215,11 @@ impl RequestContext {
             request_id: None,
             host: None,
             route: None,
+            upstream: None,
+            target: None,
+            encoder: None,
+            instead: None,
+            set_cookie: None,
             dialect: Dialect::Native,
             model: None,
             written: None,

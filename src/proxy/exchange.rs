@@ -22,12 +22,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::client::ClientFault;
-use super::context::Exchange;
+use super::context::{Exchange, Reply};
 use super::framing::{Length, WrongLength};
 use super::message::AnswerHead;
 use super::request_body::BodyFault;
 use super::server::{Server, ServerFault};
-use super::{attempt, response};
+use super::{attempt, content, response};
 use crate::clock;
 use crate::fleet::snapshot::Timeouts;
 use crate::policy::failure::Reason;
@@ -162,6 +162,11 @@ impl<'t, 'c> Traffic<'t, 'c> {
         if status >= 400 && attempt::would_retry(self.exchange, Failure::Status(status)) {
             return Err(Broken { reason: Reason::UpstreamError, failure: Failure::Status(status) });
         }
+        if let Some((content_type, body)) = content::page(&self.exchange.ctx, status, true) {
+            let (reason, fields) = (Reason::UpstreamError, Vec::new());
+            self.exchange.ctx.instead = Some(Reply { status, reason, content_type: Some(content_type), body, fields });
+            return Err(reason.into());
+        }
         self.exchange.body.release();
         let length = self.server.length();
         response::begin(self.exchange, head, length);
@@ -174,16 +179,18 @@ impl<'t, 'c> Traffic<'t, 'c> {
     async fn upgrade(mut self, head: AnswerHead) -> Result<(), Broken> {
         use super::client::Client;
         response::note_status(&mut self.exchange.ctx, head.status.as_u16());
-        let (Client::Http1(client), Server::Http1(server)) = (&mut self.exchange.client, &mut *self.server) else {
+        let (Client::Http1(_), Server::Http1(server)) = (&self.exchange.client, &mut *self.server) else {
             return Err(Reason::UpstreamProtocol.into());
         };
         if !self.exchange.ctx.wants_upgrade {
             return Err(Reason::UpstreamProtocol.into());
         }
         self.exchange.body.release();
-        let head = response::upgraded(&mut self.exchange.ctx, head);
-        client.upgrade(&head);
         server.upgrade();
+        let head = response::upgraded(self.exchange, head);
+        if let Client::Http1(client) = &mut self.exchange.client {
+            client.upgrade(&head);
+        }
         self.tunnel = true;
         self.body_ended = false;
         self.sent = false;
@@ -258,6 +265,7 @@ impl<'t, 'c> Traffic<'t, 'c> {
                         self.server.finish();
                     }
                     Poll::Ready(Err(BodyFault::Client(fault))) => return Err(of_client(fault)),
+                    Poll::Ready(Err(BodyFault::Coded(reason))) => return Err(reason.into()),
                     Poll::Ready(Err(BodyFault::Held(error))) => {
                         tracing::error!(%error, "a held request body cannot be read");
                         return Err(Reason::Internal.into());
@@ -297,6 +305,7 @@ impl<'t, 'c> Traffic<'t, 'c> {
                     Poll::Ready(Ok(Some(piece))) => {
                         self.server_read = now;
                         response::body_passes(&mut self.exchange.ctx, &piece);
+                        let piece = content::encode(&mut self.exchange.ctx, piece).map_err(internal)?;
                         self.exchange.client.push(piece).map_err(too_long)?;
                     }
                     Poll::Ready(Ok(None)) => {
@@ -306,6 +315,8 @@ impl<'t, 'c> Traffic<'t, 'c> {
                         };
                         self.answer_ended = true;
                         if !self.tunnel {
+                            let rest = content::end(&mut self.exchange.ctx).map_err(internal)?;
+                            self.exchange.client.push(rest).map_err(too_long)?;
                             self.exchange.client.finish(trailers).map_err(too_long)?;
                         }
                     }
@@ -319,6 +330,8 @@ impl<'t, 'c> Traffic<'t, 'c> {
                     }
                     Poll::Pending => {
                         server_is_due = true;
+                        let waiting = content::flush(&mut self.exchange.ctx).map_err(internal)?;
+                        self.exchange.client.push(waiting).map_err(too_long)?;
                         break;
                     }
                 }
@@ -414,6 +427,11 @@ fn of_client(fault: ClientFault) -> Broken {
         ClientFault::Gone => Reason::ClientClosed.into(),
         ClientFault::Malformed => Reason::BadRequest.into(),
     }
+}
+
+fn internal(error: std::io::Error) -> Broken {
+    tracing::error!(%error, "an answer cannot be compressed");
+    Reason::Internal.into()
 }
 
 fn too_long(_: WrongLength) -> Broken {

@@ -39,11 +39,12 @@ pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
         metrics.prompt_tokens.inc_by(usage.prompt_eval_count.unwrap_or(0));
         metrics.output_tokens.inc_by(usage.eval_count.unwrap_or(0));
     }
-    if ctx.snapshot.access_log {
+    if let Some(format) = ctx.snapshot.access_log {
         let milliseconds = |duration: std::time::Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         let route = ctx.route.as_ref();
         let attempt = ctx.attempt.as_ref();
         let entry = Entry {
+            format,
             ts: (clock::unix_time() - duration.min(clock::unix_time())).as_secs_f64(),
             request_id: ctx.request_id.as_ref().map(|id| field(id.as_bytes())).unwrap_or_default(),
             client_ip: field(ctx.client_ip.as_bytes()),
@@ -63,12 +64,13 @@ pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
             bytes_in: ctx.body_in,
             bytes_out: ctx.body_out,
             route: route.map(|route| route.name.clone()).unwrap_or_default(),
-            upstream: route.map(|route| route.upstream.name.clone()).unwrap_or_default(),
+            upstream: ctx.upstream.as_ref().map(|upstream| upstream.name.clone()).unwrap_or_default(),
             server: attempt.map(|attempt| attempt.slot.server().name().to_owned()).unwrap_or_default(),
             model: ctx.model.as_ref().map(|model| field(model.as_bytes())).unwrap_or_default(),
             attempts: ctx.attempts,
             prompt_tokens: usage.prompt_eval_count,
             output_tokens: usage.eval_count,
+            referer: request.headers.get(header::REFERER).map(|from| field(from.as_bytes())).unwrap_or_default(),
             user_agent: request
                 .headers
                 .get(header::USER_AGENT)

@@ -9,7 +9,6 @@ use super::framing::Length;
 use super::request::REQUEST_ID;
 use crate::config::types::Kind;
 use crate::fleet::server::ServerState;
-use crate::fleet::snapshot::Route;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -87,10 +86,10 @@ fn fields(head: &request::Parts, ctx: &RequestContext) -> [(HeaderName, Option<H
 }
 
 /// Addresses the head of an attempt to its server and says how the body ends.
-pub fn for_server(head: &mut request::Parts, route: &Route, server: &ServerState, length: Length) {
+pub fn for_server(head: &mut request::Parts, kind: Kind, server: &ServerState, length: Length) {
     let headers = &mut head.headers;
     // Ollama answers 403 to a Host that it does not know; other servers want the client's.
-    if route.upstream.kind != Kind::Http || !headers.contains_key(header::HOST) {
+    if kind != Kind::Http || !headers.contains_key(header::HOST) {
         headers.insert(header::HOST, server.location.authority.clone());
     }
     match length {

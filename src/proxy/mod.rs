@@ -5,7 +5,8 @@
 //! life of one request: [`request`] finds its route and its model, [`admission`] asks whether it may ([`body_scan`] reads as much of the
 //! [`request_body`] as that needs, [`held_body`] keeps what is long), [`attempt`] chooses a server and judges
 //! failures, [`headers`] writes what the server gets, [`exchange`] moves the bytes both ways, [`response`] watches the
-//! answer, [`reply`] answers where no server does, [`finish`] settles accounts.
+//! answer, [`reply`] answers where no server does, [`content`] does what else a route asks for ([`files`], [`compress`],
+//! [`decode_body`]), [`finish`] settles accounts.
 //!
 //! The two sides are [`client`] and [`server`], each over HTTP/1 or HTTP/2. HTTP/1 is ours ([`input`], [`framing`] with
 //! [`chunked`], [`output`]); HTTP/2, connecting and TLS to servers are Pingora's. Its types appear in this folder only.
@@ -15,9 +16,13 @@ mod attempt;
 mod body_scan;
 mod chunked;
 mod client;
+mod compress;
 mod connection;
+mod content;
 mod context;
+mod decode_body;
 mod exchange;
+mod files;
 mod finish;
 mod framing;
 pub mod head;

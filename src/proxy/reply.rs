@@ -7,11 +7,12 @@ use super::client::ClientFault;
 use super::context::{Exchange, Reply, RequestContext, Stop};
 use super::framing::Length;
 use super::message::AnswerHead;
-use super::response;
+use super::{content, response};
 use crate::clock;
 use crate::ollama::dialect::{Dialect, error_body};
 use crate::policy::failure::Reason;
 
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 /// Says on an answer of ours why it is ours.
 const REASON: HeaderName = HeaderName::from_static("x-arriero-reason");
 
@@ -23,7 +24,7 @@ pub fn problem(ctx: &RequestContext, reason: Reason, message: &str) -> Reply {
 
 /// An error whose body is written already.
 pub fn with_body(ctx: &RequestContext, reason: Reason, status: u16, body: String) -> Reply {
-    let content_type = ctx.dialect.error_content_type();
+    let content_type = Some(HeaderValue::from_static(ctx.dialect.error_content_type()));
     let mut body = body;
     if ctx.dialect != Dialect::Native {
         // Ollama's `/v1` writers go through Go's json.Encoder, which ends a value with a line feed.
@@ -38,19 +39,19 @@ pub fn with_body(ctx: &RequestContext, reason: Reason, status: u16, body: String
 
 /// A good answer in JSON, with the Content-Type that Ollama gives it (its `/v1` writers leave out the charset).
 pub fn json(ctx: &RequestContext, body: Bytes) -> Reply {
-    let content_type = ctx.dialect.error_content_type();
+    let content_type = Some(HeaderValue::from_static(ctx.dialect.error_content_type()));
     Reply { status: 200, reason: Reason::Ok, content_type, body, fields: Vec::new() }
 }
 
 /// An answer without a body.
 pub fn empty(status: u16, fields: Vec<(HeaderName, HeaderValue)>) -> Reply {
-    Reply { status, reason: Reason::Ok, content_type: "", body: Bytes::new(), fields }
+    Reply { status, reason: Reason::Ok, content_type: None, body: Bytes::new(), fields }
 }
 
 /// What Ollama's router answers to a path that it does not know.
 pub fn not_found() -> Reply {
     let body = Bytes::from_static(b"404 page not found");
-    Reply { status: 404, reason: Reason::EndpointDenied, content_type: "text/plain", body, fields: Vec::new() }
+    Reply { status: 404, reason: Reason::EndpointDenied, content_type: Some(TEXT), body, fields: Vec::new() }
 }
 
 /// What Ollama's router answers to a known path with another method.
@@ -58,7 +59,7 @@ pub fn wrong_method(allow: &'static str) -> Reply {
     Reply {
         status: 405,
         reason: Reason::MethodNotAllowed,
-        content_type: "text/plain",
+        content_type: Some(TEXT),
         body: Bytes::from_static(b"405 method not allowed"),
         fields: vec![(header::ALLOW, HeaderValue::from_static(allow))],
     }
@@ -68,18 +69,23 @@ pub fn wrong_method(allow: &'static str) -> Reply {
 ///
 /// # Errors
 /// When the client does not take it.
-pub async fn send(exchange: &mut Exchange<'_>, reply: Reply) -> Result<(), Reason> {
+pub async fn send(exchange: &mut Exchange<'_>, mut reply: Reply) -> Result<(), Reason> {
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut head = AnswerHead::new(status);
+    if reply.reason != Reason::Ok
+        && let Some((content_type, body)) = content::page(&exchange.ctx, reply.status, false)
+    {
+        (reply.content_type, reply.body) = (Some(content_type), body);
+    }
     if status != StatusCode::NO_CONTENT {
-        head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
+        head.headers.extend(reply.content_type.map(|value| (header::CONTENT_TYPE, value)));
         head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
     }
     head.headers.extend(reply.fields.into_iter().map(|(name, value)| (Some(name), value)));
     if reply.reason != Reason::Ok {
         head.headers.insert(REASON, HeaderValue::from_static(reply.reason.as_str()));
     }
-    response::complete(&mut exchange.ctx, &mut head);
+    response::complete(exchange, &mut head);
     let client = &mut exchange.client;
     // Whoever still sends what nobody will read cannot be asked again on this connection.
     let last = exchange.service.is_stopping() || !client.body_is_done();
@@ -92,7 +98,11 @@ pub async fn send(exchange: &mut Exchange<'_>, reply: Reply) -> Result<(), Reaso
     flush(exchange).await
 }
 
-async fn flush(exchange: &mut Exchange<'_>) -> Result<(), Reason> {
+/// Sends what was appended.
+///
+/// # Errors
+/// When the client does not take it.
+pub async fn flush(exchange: &mut Exchange<'_>) -> Result<(), Reason> {
     let limit = clock::now() + exchange.listener.write_timeout;
     let Exchange { client, timer, .. } = exchange;
     match timer.limit(Some(limit), |cx| client.poll_flush(cx)).await {
@@ -103,7 +113,10 @@ async fn flush(exchange: &mut Exchange<'_>) -> Result<(), Reason> {
 }
 
 /// What becomes of a request that failed: an answer, where the client can still be answered.
-pub fn give_up(ctx: &RequestContext, reason: Reason) -> Stop {
+pub fn give_up(ctx: &mut RequestContext, reason: Reason) -> Stop {
+    if let Some(instead) = ctx.instead.take() {
+        return instead.into();
+    }
     if ctx.status.is_some() || matches!(reason, Reason::ClientClosed | Reason::ClientStalled) {
         return Stop::Broken(reason);
     }

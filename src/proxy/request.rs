@@ -7,9 +7,9 @@ use http::{HeaderName, HeaderValue, Method, Version, header};
 
 use super::body_scan::{self, BodyNeed};
 use super::context::{Exchange, Reply, RequestContext, Stop};
-use super::{admission, headers, reply};
+use super::{admission, content, headers, reply};
 use crate::config::types::Kind;
-use crate::fleet::snapshot::Route;
+use crate::fleet::snapshot::{Route, Upstream};
 use crate::ollama::dialect::{self, Dialect};
 use crate::ollama::endpoint::{Endpoint, ModelSource, classify};
 use crate::ollama::name;
@@ -57,8 +57,9 @@ pub async fn prepare(exchange: &mut Exchange<'_>) -> Result<Arc<Route>, Stop> {
     take_route(&mut exchange.ctx, route);
     admission::to_route(exchange, route)?;
     limit_length(exchange, route)?;
-    if route.upstream.has_models() {
-        ask_for_model(exchange, route).await?;
+    content::prepare(exchange, route)?;
+    if let Some(upstream) = route.upstream().filter(|upstream| upstream.has_models()) {
+        ask_for_model(exchange, route, upstream).await?;
     }
     admission::to_model(exchange, route).await?;
     if route.holds && (route.retry.replay_post || exchange.ctx.idempotent) {
@@ -66,6 +67,7 @@ pub async fn prepare(exchange: &mut Exchange<'_>) -> Result<Arc<Route>, Stop> {
         body_scan::find_model(exchange, need).await?;
     }
     headers::complete(&mut exchange.head, &exchange.ctx);
+    content::change_request(exchange, route);
     Ok(Arc::clone(route))
 }
 
@@ -128,6 +130,7 @@ fn set_model(ctx: &mut RequestContext, written: Option<String>) {
 
 fn take_route(ctx: &mut RequestContext, route: &Arc<Route>) {
     ctx.route = Some(Arc::clone(route));
+    ctx.upstream = route.upstream().cloned();
     route.metrics.in_flight.inc();
     ctx.counted = true;
 }
@@ -163,31 +166,31 @@ pub fn too_large(ctx: &RequestContext) -> Reply {
 
 /// For an upstream that is chosen by model: answers what the fleet answers together, refuses what is
 /// not passed on, and finds the model of the rest.
-async fn ask_for_model(exchange: &mut Exchange<'_>, route: &Route) -> Result<(), Stop> {
-    let path = exchange.head.uri.path().to_owned();
+async fn ask_for_model(exchange: &mut Exchange<'_>, route: &Route, upstream: &Upstream) -> Result<(), Stop> {
+    let path = exchange.path().to_owned();
     let endpoint = classify(&exchange.head.method, &path);
-    let index = route.upstream.models.load_full();
+    let index = upstream.models.load_full();
     admission::to_endpoint(exchange, route, &endpoint)?;
     let ctx = &mut exchange.ctx;
     match &endpoint {
-        Endpoint::Tags if route.upstream.kind == Kind::Ollama => {
+        Endpoint::Tags if upstream.kind == Kind::Ollama => {
             return Err(reply::json(ctx, index.tags.clone()).into());
         }
-        Endpoint::Ps if route.upstream.kind == Kind::Ollama => return Err(reply::json(ctx, index.ps.clone()).into()),
+        Endpoint::Ps if upstream.kind == Kind::Ollama => return Err(reply::json(ctx, index.ps.clone()).into()),
         Endpoint::OpenaiModels => return Err(reply::json(ctx, index.openai.clone()).into()),
-        Endpoint::Version if route.upstream.kind == Kind::Ollama => {
+        Endpoint::Version if upstream.kind == Kind::Ollama => {
             if let Some(version) = &index.version {
                 let body = serde_json::json!({ "version": version }).to_string();
                 return Err(reply::json(ctx, body.into()).into());
             }
             return Ok(());
         }
-        Endpoint::Management(verb) if route.upstream.kind == Kind::Ollama => {
+        Endpoint::Management(verb) if upstream.kind == Kind::Ollama => {
             let message = format!("{} is not passed on to the servers", verb.label());
             return Err(reply::problem(ctx, Reason::EndpointDenied, &message).into());
         }
         Endpoint::WrongMethod(allow) => return Err(reply::wrong_method(allow).into()),
-        Endpoint::Unknown if route.upstream.kind == Kind::Ollama => return Err(reply::not_found().into()),
+        Endpoint::Unknown if upstream.kind == Kind::Ollama => return Err(reply::not_found().into()),
         Endpoint::Root
         | Endpoint::Status
         | Endpoint::Version
@@ -198,8 +201,8 @@ async fn ask_for_model(exchange: &mut Exchange<'_>, route: &Route) -> Result<(),
         Endpoint::OpenaiModel(name) => {
             set_model(ctx, Some(name.to_string()));
             // Such servers know the list alone.
-            let row = ctx.model.as_deref().filter(|_| route.upstream.kind == Kind::Openai);
-            if let Some(row) = row.and_then(|model| route.upstream.openai_row(model)) {
+            let row = ctx.model.as_deref().filter(|_| upstream.kind == Kind::Openai);
+            if let Some(row) = row.and_then(|model| upstream.openai_row(model)) {
                 return Err(reply::json(ctx, row).into());
             }
         }

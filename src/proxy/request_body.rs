@@ -12,7 +12,9 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use super::client::{Client, ClientFault};
+use super::decode_body::{DecodeError, Decoder};
 use super::held_body::{At, Cursor, HeldBody, HoldError, HoldRules};
+use crate::policy::failure::Reason;
 
 /// Bytes that are kept without being counted as held: a body of this size is there for another attempt anyway.
 const KEPT: usize = 64 << 10;
@@ -22,12 +24,14 @@ const KEPT: usize = 64 << 10;
 pub enum BodyFault {
     /// The client's doing.
     Client(ClientFault),
+    /// It cannot be decoded, or is too large when it is.
+    Coded(Reason),
     /// What was held on disk cannot be read.
     Held(io::Error),
 }
 
 /// A request's body.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct RequestBody {
     /// The beginning, while it is short.
     short: Vec<Bytes>,
@@ -40,6 +44,7 @@ pub struct RequestBody {
     reading: Option<(JoinHandle<io::Result<Bytes>>, Cursor)>,
     /// Whether bytes have passed that are not kept.
     passed: bool,
+    decoder: Option<Decoder>,
 }
 
 impl RequestBody {
@@ -116,14 +121,39 @@ impl RequestBody {
         if let Some(piece) = ready!(self.poll_held(cx)).map_err(BodyFault::Held)? {
             return Poll::Ready(Ok(Some(piece)));
         }
-        match ready!(client.poll_body(cx)) {
-            Ok(Some(piece)) => {
-                self.pass(&piece);
-                Poll::Ready(Ok(Some(piece)))
-            }
-            Ok(None) => Poll::Ready(Ok(None)),
-            Err(fault) => Poll::Ready(Err(BodyFault::Client(fault))),
+        let piece = ready!(self.poll_client(client, cx))?;
+        if let Some(piece) = &piece {
+            self.pass(piece);
         }
+        Poll::Ready(Ok(piece))
+    }
+
+    /// The next piece from the client, decoded where it comes compressed; `None` at the end.
+    pub fn poll_client(
+        &mut self,
+        client: &mut Client<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, BodyFault>> {
+        let coded = |error: DecodeError| BodyFault::Coded(error.reason());
+        loop {
+            if let Some(piece) = self.decoder.as_mut().map_or(Ok(None), Decoder::next).map_err(coded)? {
+                return Poll::Ready(Ok(Some(piece)));
+            }
+            let piece = ready!(client.poll_body(cx)).map_err(BodyFault::Client)?;
+            match (piece, &mut self.decoder) {
+                (Some(piece), Some(decoder)) => decoder.push(piece),
+                (Some(piece), None) => return Poll::Ready(Ok(Some(piece))),
+                (None, _) => {
+                    let rest = self.decoder.take().map_or(Ok(Bytes::new()), Decoder::finish).map_err(coded)?;
+                    return Poll::Ready(Ok((!rest.is_empty()).then_some(rest)));
+                }
+            }
+        }
+    }
+
+    /// Decodes what the client sends from now on.
+    pub fn decode(&mut self, decoder: Decoder) {
+        self.decoder = Some(decoder);
     }
 
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {

@@ -5,9 +5,9 @@ use http::{HeaderValue, Method, StatusCode, header};
 
 use super::context::{Exchange, RequestContext};
 use super::framing::Length;
-use super::headers;
 use super::message::AnswerHead;
 use super::request::REQUEST_ID;
+use super::{content, headers};
 use crate::clock;
 use crate::ollama::usage::{UsageKind, UsageScan};
 use crate::policy::cors::REPLACED;
@@ -28,7 +28,7 @@ pub fn begin(exchange: &mut Exchange<'_>, mut head: AnswerHead, length: Length) 
     let status = head.status;
     if let Some(route) = &ctx.route
         && ctx.model.is_some()
-        && route.upstream.has_models()
+        && route.upstream().is_some_and(|upstream| upstream.has_models())
     {
         let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         // The body of an error is the server's answer, not an error inside one.
@@ -36,7 +36,8 @@ pub fn begin(exchange: &mut Exchange<'_>, mut head: AnswerHead, length: Length) 
         ctx.usage = content_type.filter(|_| !encoded).and_then(UsageKind::of_content_type).map(UsageScan::new);
     }
     headers::strip_hop_by_hop(&mut head.headers);
-    complete(ctx, &mut head);
+    let length = content::compress(exchange, &mut head, length);
+    complete(exchange, &mut head);
     let no_body =
         exchange.head.method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     match length {
@@ -53,15 +54,15 @@ pub fn begin(exchange: &mut Exchange<'_>, mut head: AnswerHead, length: Length) 
 }
 
 /// The head with which a connection leaves HTTP.
-pub fn upgraded(ctx: &mut RequestContext, mut head: AnswerHead) -> AnswerHead {
-    note_first_byte(ctx);
+pub fn upgraded(exchange: &mut Exchange<'_>, mut head: AnswerHead) -> AnswerHead {
+    note_first_byte(&mut exchange.ctx);
     let protocol = head.headers.get(header::UPGRADE).cloned();
     headers::strip_hop_by_hop(&mut head.headers);
     head.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     if let Some(protocol) = protocol {
         head.headers.insert(header::UPGRADE, protocol);
     }
-    complete(ctx, &mut head);
+    complete(exchange, &mut head);
     head
 }
 
@@ -75,7 +76,8 @@ fn note_first_byte(ctx: &mut RequestContext) {
 }
 
 /// What stands on every answer, the server's and our own.
-pub fn complete(ctx: &mut RequestContext, head: &mut AnswerHead) {
+pub fn complete(exchange: &mut Exchange<'_>, head: &mut AnswerHead) {
+    let ctx = &mut exchange.ctx;
     ctx.status = Some(head.status.as_u16());
     if let Some(id) = &ctx.request_id {
         head.headers.insert(REQUEST_ID, id.clone());
@@ -91,6 +93,10 @@ pub fn complete(ctx: &mut RequestContext, head: &mut AnswerHead) {
             head.headers.append(name, value.clone());
         }
     }
+    if let Some(cookie) = ctx.set_cookie.take() {
+        head.headers.append(header::SET_COOKIE, cookie);
+    }
+    content::change_answer(exchange, head);
 }
 
 /// A piece of the answer's body goes to the client.

@@ -13,7 +13,7 @@ use super::held_body::HoldRules;
 use super::request_body::RequestBody;
 use super::server::Connector;
 use super::timer::LazyTimer;
-use super::{attempt, finish, reply, request as early};
+use super::{attempt, content, finish, reply, request as early};
 use crate::fleet::snapshot::{ListenerSettings, Snapshot};
 use crate::fleet::store::Store;
 use crate::policy::failure::Reason;
@@ -110,5 +110,8 @@ impl Drop for InFlight<'_> {
 
 async fn run(exchange: &mut Exchange<'_>) -> Result<(), Stop> {
     let route = early::prepare(exchange).await?;
-    attempt::run(exchange, &route).await
+    match route.upstream() {
+        Some(upstream) => attempt::run(exchange, &route, upstream).await,
+        None => content::answer(exchange, &route).await,
+    }
 }

@@ -13,6 +13,7 @@
 //! - [`index`]: which of the hosts and paths that the file names cover those of a request.
 //! - [`bucket`]: the routes of one (host, path), by their further conditions.
 //! - [`table`]: all of them together; [`RouteTable`] is what the others use.
+//! - [`template`], [`header_rules`], [`rewrite`]: what a route makes of a head: values with variables, fields, paths.
 //!
 //! The table answers from the head of the request ([`RouteTable::lookup_head`]): with a route, with "no route",
 //! or with "it depends on the model". Only then the body is read, and [`RouteTable::lookup`] decides.
@@ -26,9 +27,15 @@
 
 pub mod bucket;
 pub mod glob;
+pub mod header_rules;
 pub mod index;
 pub mod pattern;
+pub mod rewrite;
 pub mod table;
+pub mod template;
 
+pub use header_rules::HeaderRules;
 pub use pattern::host_name;
+pub use rewrite::Rewrite;
 pub use table::{Head, HeadMatch, ModelMatch, RouteMatch, RouteTable};
+pub use template::{Facts, Template};

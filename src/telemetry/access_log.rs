@@ -1,4 +1,4 @@
-//! One JSON line for each request, written by a thread of its own.
+//! One line for each request, in JSON or in nginx's `combined` format, written by a thread of its own.
 //!
 //! A request hands over its facts and goes on; when the writer cannot keep up (a full disk, a pipe
 //! that nobody reads) lines are dropped and counted. Never bodies, never credentials, no query.
@@ -11,6 +11,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::combined;
 use super::metrics::Metrics;
 
 /// Lines that may wait.
@@ -18,9 +19,22 @@ const BACKLOG: usize = 8192;
 /// Longest text that is written of a field that a client chose, in bytes.
 const MAX_FIELD: usize = 256;
 
+/// How a line is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object.
+    #[default]
+    Json,
+    /// As nginx's `combined`.
+    Combined,
+}
+
 /// The facts of one request.
 #[derive(Debug, Default, Serialize)]
 pub struct Entry {
+    /// How its line is written: that of the configuration that it began with.
+    #[serde(skip)]
+    pub format: Format,
     /// When it began, seconds since 1970; written as RFC 3339.
     #[serde(serialize_with = "rfc3339")]
     pub ts: f64,
@@ -72,6 +86,9 @@ pub struct Entry {
     /// What the client calls itself.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub user_agent: String,
+    /// The page that the client came from, without its query; in the combined format only.
+    #[serde(skip)]
+    pub referer: String,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -121,7 +138,10 @@ fn write_lines(receiver: &Receiver<Box<Entry>>, mut output: impl Write, metrics:
     while let Ok(first) = receiver.recv() {
         let mut next = Some(first);
         while let Some(entry) = next {
-            let line = serde_json::to_vec(&entry).map_err(io::Error::from);
+            let line = match entry.format {
+                Format::Json => serde_json::to_vec(&entry).map_err(io::Error::from),
+                Format::Combined => Ok(combined::line(&entry)),
+            };
             let written = line.and_then(|mut line| {
                 line.push(b'\n');
                 output.write_all(&line)

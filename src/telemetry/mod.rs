@@ -5,6 +5,7 @@
 //! are dropped and counted rather than waited for.
 
 pub mod access_log;
+mod combined;
 pub mod logging;
 pub mod metrics;
 pub mod names;

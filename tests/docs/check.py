@@ -154,7 +154,7 @@ def complete(fragment):
     """A fragment with the blocks that it leaves out; every upstream has a route and every route an upstream."""
     whole = BASE | fragment
     routes = fragment.get("routes", [] if "upstreams" in fragment else BASE["routes"])
-    named = {route["upstream"] for route in routes}
+    named = {route["upstream"] for route in routes if "upstream" in route}
     upstreams = {name: BASE["upstreams"][name] for name in named & BASE["upstreams"].keys()} | fragment.get("upstreams", {})
     extra = [{"name": f"to-{name}", "match": {"path": f"/to-{name}/"}, "upstream": name}
              for name in upstreams if name not in named]

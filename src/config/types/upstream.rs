@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{UpstreamTls, secs};
+use super::{StickyCookie, UpstreamTls, secs};
 use crate::units::Duration;
 
 /// What the servers of an upstream are.
@@ -75,8 +75,12 @@ const fn one() -> u32 {
 pub struct Balance {
     /// The rule among the candidates. `least_requests` for ollama and openai, `round_robin` for http.
     pub policy: Option<BalancePolicy>,
-    /// What `consistent_hash` hashes: `client_ip`, `model`, or `header:NAME`.
+    /// What `consistent_hash` hashes: `client_ip`, `model`, `header:NAME` or `cookie:NAME`. Without the field or the
+    /// cookie it is the client's address.
     pub hash_on: Option<String>,
+    /// With `consistent_hash`: give a client that has no such cookie one, and hash it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sticky_cookie: Option<StickyCookie>,
     /// Whether servers that have the model in memory come first.
     pub model_affinity: ModelAffinity,
 }

@@ -12,7 +12,9 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer, StrDeserial
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-use super::{AccessLog, Active, Check, ClientAuth, ModelAffinity, Off, OneOrMany, ProxyProtocol, RetryOn};
+use super::{
+    AccessLog, Active, Check, ClientAuth, Coding, Compress, ModelAffinity, Off, OneOrMany, ProxyProtocol, RetryOn,
+};
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -76,8 +78,8 @@ impl<T: Copy> Visitor<'_> for WordVisitor<T> {
 impl<'de> Deserialize<'de> for AccessLog {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(WordVisitor {
-            words: &[("json", Self::Json), ("off", Self::Off)],
-            expecting: "`json` or `off`",
+            words: &[("json", Self::Json), ("combined", Self::Combined), ("off", Self::Off)],
+            expecting: "`json`, `combined` or `off`",
         })
     }
 }
@@ -141,6 +143,37 @@ impl<'de> Visitor<'de> for ActiveVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Active, A::Error> {
         Check::deserialize(MapAccessDeserializer::new(map)).map(Active::Check)
+    }
+}
+
+impl<'de> Deserialize<'de> for Compress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(CompressVisitor)
+    }
+}
+
+struct CompressVisitor;
+
+impl<'de> Visitor<'de> for CompressVisitor {
+    type Value = Compress;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("`true`, `false` or a list of `zstd`, `br` and `gzip`")
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Compress, E> {
+        Ok(Compress::Switch(value))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Compress, E> {
+        match text {
+            "off" => Ok(Compress::Switch(false)),
+            _ => Err(E::invalid_value(Unexpected::Str(text), &self)),
+        }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, sequence: A) -> Result<Compress, A::Error> {
+        Vec::<Coding>::deserialize(SeqAccessDeserializer::new(sequence)).map(Compress::These)
     }
 }
 

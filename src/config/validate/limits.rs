@@ -17,7 +17,8 @@ const MOST_BURST: u32 = 100_000;
 const WORDS: [&str; 5] = ["client_ip", "api_key", "route", "model", "host"];
 
 pub(super) fn check(config: &Config, path: &Path<'_>, route: &Route, rules: &mut Rules<'_, '_, '_>) {
-    let has_models = config.upstreams.get(&route.upstream).is_none_or(|upstream| upstream.kind != Kind::Http);
+    let upstream = route.upstream.as_ref().and_then(|name| config.upstreams.get(name));
+    let has_models = upstream.is_none_or(|upstream| upstream.kind != Kind::Http);
     let rates = path.key("rate_limits");
     at_most(&rates, route.rate_limits.len(), rules);
     for (index, limit) in route.rate_limits.iter().enumerate() {

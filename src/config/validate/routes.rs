@@ -3,10 +3,9 @@
 use std::collections::HashSet;
 use std::net::Ipv6Addr;
 
-use super::Rules;
+use super::{Rules, content};
 use crate::config::address::is_host_name;
 use crate::config::codes;
-use crate::config::suggest;
 use crate::config::tree::Path;
 use crate::config::types::{Config, Match, OneOrMany, Retry, RetryOn, Route};
 
@@ -26,23 +25,13 @@ pub(super) fn check(config: &Config, rules: &mut Rules<'_, '_, '_>) {
             let message = format!("another route already has the name {shown}");
             rules.value(codes::NAME_TWICE, &name_path, message, "names are unique: logs and metrics use them");
         }
-        upstream(config, &path, route, rules);
+        content::check(config, &path, route, rules);
         conditions(&path.key("match"), &route.matches, rules);
         rules.timeouts(&path.key("timeouts"), &route.timeouts);
         super::limits::check(config, &path, route, rules);
         retry(&path.key("retry"), &route.retry, rules);
     }
     never_match(config, &root, rules);
-}
-
-fn upstream(config: &Config, path: &Path<'_>, route: &Route, rules: &mut Rules<'_, '_, '_>) {
-    if config.upstreams.contains_key(&route.upstream) {
-        return;
-    }
-    let path = path.key("upstream");
-    let shown = rules.shown(&path, &route.upstream);
-    let hint = suggest::hint(&route.upstream, config.upstreams.keys().map(String::as_str), "upstreams");
-    rules.value(codes::UNKNOWN_UPSTREAM, &path, format!("there is no upstream {shown}"), hint);
 }
 
 fn conditions(path: &Path<'_>, matches: &Match, rules: &mut Rules<'_, '_, '_>) {

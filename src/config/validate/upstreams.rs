@@ -7,15 +7,19 @@ use super::routes::{is_token, plain_path};
 use crate::config::address::ServerUrl;
 use crate::config::codes;
 use crate::config::tree::Path;
-use crate::config::types::{Active, BalancePolicy, Circuit, Config, Health, Kind, ModelAffinity, Upstream};
+use crate::config::types::{
+    Active, Balance, BalancePolicy, Circuit, Config, Health, Kind, ModelAffinity, Route, Upstream,
+};
 
 pub(super) fn check(config: &Config, rules: &mut Rules<'_, '_, '_>) {
     let root = Path::Root.key("upstreams");
-    let used: HashSet<&str> = config.routes.iter().map(|route| route.upstream.as_str()).collect();
+    let used: HashSet<&str> = config.routes.iter().filter_map(|route| route.upstream.as_deref()).collect();
+    // A route without a target may have meant any upstream.
+    let sure = config.routes.iter().all(Route::has_target);
     for (name, upstream) in &config.upstreams {
         let path = root.key(name);
         rules.name(&path, name, "an upstream", true);
-        if !used.contains(name.as_str()) {
+        if sure && !used.contains(name.as_str()) {
             let message = format!("no route uses the upstream `{name}`");
             rules.key(codes::UNUSED_UPSTREAM, &path, message, "add a route to it, or remove it");
         }
@@ -87,16 +91,18 @@ fn balance(path: &Path<'_>, upstream: &Upstream, rules: &mut Rules<'_, '_, '_>) 
             rules.key(codes::NOT_HERE, &path, "`hash_on` has no meaning without `policy: consistent_hash`", hint);
         }
         let header = hash_on.strip_prefix("header:");
-        let known = matches!(hash_on.as_str(), "client_ip" | "model") || header.is_some_and(is_token);
+        let cookie = hash_on.strip_prefix("cookie:");
+        let known = matches!(hash_on.as_str(), "client_ip" | "model") || header.or(cookie).is_some_and(is_token);
         if !known {
             let shown = rules.shown(&path, hash_on);
-            let hint = "write `client_ip`, `model` or `header:NAME`";
+            let hint = "write `client_ip`, `model`, `header:NAME` or `cookie:NAME`";
             rules.value(codes::HASH_ON, &path, format!("{shown} cannot be hashed"), hint);
         } else if hash_on == "model" && upstream.kind == Kind::Http {
             let message = "requests to servers of `kind: http` have no model";
-            rules.value(codes::NOT_HERE, &path, message, "write `client_ip` or `header:NAME`");
+            rules.value(codes::NOT_HERE, &path, message, "write `client_ip`, `header:NAME` or `cookie:NAME`");
         }
     }
+    sticky_cookie(&path.key("sticky_cookie"), balance, rules);
     let path = path.key("model_affinity");
     match (upstream.kind, balance.model_affinity) {
         (Kind::Http, affinity) if affinity != ModelAffinity::PreferLoaded => {
@@ -108,6 +114,36 @@ fn balance(path: &Path<'_>, upstream: &Upstream, rules: &mut Rules<'_, '_, '_>) 
             rules.value(codes::NOT_HERE, &path, message, "write `prefer_loaded` or `off`");
         }
         _ => {}
+    }
+}
+
+fn sticky_cookie(path: &Path<'_>, balance: &Balance, rules: &mut Rules<'_, '_, '_>) {
+    let Some(cookie) = &balance.sticky_cookie else {
+        return;
+    };
+    if balance.policy != Some(BalancePolicy::ConsistentHash) {
+        let hint = "add `policy: consistent_hash`, or remove it";
+        rules.key(codes::NOT_HERE, path, "`sticky_cookie` has no meaning without `policy: consistent_hash`", hint);
+    }
+    let name_path = path.key("name");
+    if !is_token(&cookie.name) {
+        let shown = rules.shown(&name_path, &cookie.name);
+        let hint = "names of cookies are letters, digits, `-` and `_`";
+        rules.value(codes::COOKIE, &name_path, format!("{shown} cannot be the name of a cookie"), hint);
+    }
+    let hashed = format!("cookie:{}", cookie.name);
+    if balance.hash_on.as_ref().is_some_and(|hash_on| *hash_on != hashed) {
+        let message = "`hash_on` is not the cookie that `sticky_cookie` issues";
+        rules.key(codes::CONTRADICTION, path, message, format!("write `hash_on: {hashed}`, or leave `hash_on` out"));
+    }
+    let cookie_path = path.key("path");
+    if let Err(why) = plain_path(&cookie.path).and(if cookie.path.contains([';', ',']) {
+        Err("the path of a cookie has no `;` and no `,`")
+    } else {
+        Ok(())
+    }) {
+        let shown = rules.shown(&cookie_path, &cookie.path);
+        rules.value(codes::PATH, &cookie_path, format!("{shown} cannot be the path of a cookie"), why);
     }
 }
 

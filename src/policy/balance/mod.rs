@@ -15,6 +15,7 @@
 //! - [`round_robin`]: in turn, by weight.
 //! - [`least_requests`]: the fewest requests in flight for its weight.
 //! - [`consistent_hash`]: the same key goes to the same server as long as it is there.
+//! - [`sticky`]: where the key of a client comes from when it is a cookie.
 //! - [`affinity`]: before any of them, whether only servers with the model in memory are asked.
 //!
 //! # Turns
@@ -34,6 +35,7 @@ pub mod affinity;
 pub mod consistent_hash;
 pub mod least_requests;
 pub mod round_robin;
+pub mod sticky;
 
 /// Turns any number, such as that of a counter, into one that looks random; each into another (the finalizer of
 /// splitmix64).
