@@ -136,7 +136,7 @@ impl ModelScan {
             key: None,
             fields: Fields::new(want),
             string: StringReader::new(),
-            number: Number::begin(b'0'),
+            number: Number::new(),
             depth: 0,
             objects: 0,
             options: false,
@@ -238,16 +238,13 @@ impl ModelScan {
             State::Key | State::SkippedKey | State::Text | State::Skipped => self.read_string(bytes),
             State::Number => self.read_number(bytes),
             State::Word(word, read) => self.read_word(bytes[0], word, read),
-            _ => {
-                let space = bytes.iter().take_while(|&&byte| is_space(byte)).count();
-                match bytes.get(space) {
-                    None => space,
-                    Some(&byte) => {
-                        self.between(byte);
-                        space + 1
-                    }
+            _ => match bytes.iter().position(|&byte| !is_space(byte)) {
+                None => bytes.len(),
+                Some(space) => {
+                    self.between(bytes[space]);
+                    space + 1
                 }
-            }
+            },
         }
     }
 
@@ -323,7 +320,7 @@ impl ModelScan {
                 self.open(byte == b'{');
             }
             b'-' | b'0'..=b'9' => {
-                self.number = Number::begin(byte);
+                self.number.begin(byte, role == Some(Role::Setting));
                 self.state = State::Number;
             }
             b't' => self.state = State::Word("true", 1),
@@ -397,7 +394,7 @@ impl ModelScan {
 
     /// Inside a number; its end belongs to the next state.
     fn read_number(&mut self, bytes: &[u8]) -> usize {
-        let taken = bytes.iter().take_while(|&&byte| self.number.take(byte)).count();
+        let taken = self.number.read(bytes);
         if taken == bytes.len() {
             return taken;
         }

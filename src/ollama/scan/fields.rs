@@ -131,6 +131,11 @@ impl Fields {
 
     /// Which key of ours a client's key is, at the top of the object or in its `options`.
     pub(super) fn find(&self, written: &[u8], in_options: bool) -> Option<Key> {
+        // None of ours is shorter than `name`, or begins with another letter.
+        let first = written.first().filter(|_| written.len() >= 4)?.to_ascii_lowercase();
+        if first.is_ascii() && !matches!(first, b'm' | b'n' | b's' | b'o' | b'k') {
+            return None;
+        }
         let known: &[Key] = if in_options { &IN_OPTIONS } else { &TOP };
         let found = known.iter().copied().find(|key| is_key(written, key.as_str()))?;
         let wanted = match found {

@@ -35,23 +35,58 @@ enum Part {
 }
 
 impl Number {
-    /// Begins with the first byte: a digit or `-`.
-    pub(super) fn begin(first: u8) -> Number {
-        let part = match first {
+    pub(super) fn new() -> Number {
+        Number {
+            part: Part::Zero,
+            kept: [0; KEPT],
+            length: 0,
+            whole: 0,
+            zeros: 0,
+            counts: false,
+            exponent: 0,
+            negative_exponent: false,
+        }
+    }
+
+    /// Begins with the first byte, a digit or `-`; `wanted` is whether somebody will ask for the value.
+    pub(super) fn begin(&mut self, first: u8, wanted: bool) {
+        self.part = match first {
             b'-' => Part::Minus,
             b'0' => Part::Zero,
             _ => Part::Whole,
         };
-        let counts = part == Part::Whole;
-        let whole = i64::from(counts);
-        let mut number =
-            Number { part, kept: [0; KEPT], length: 0, whole, zeros: 0, counts, exponent: 0, negative_exponent: false };
-        number.keep(first);
-        number
+        self.counts = self.part == Part::Whole;
+        self.whole = i64::from(self.counts);
+        (self.zeros, self.exponent, self.negative_exponent) = (0, 0, false);
+        // One that is not wanted is full from the beginning.
+        self.length = if wanted { 0 } else { KEPT + 1 };
+        self.keep(&[first]);
+    }
+
+    /// Takes the bytes in front that belong to the number, and says how many.
+    pub(super) fn read(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while let Some(&byte) = bytes.get(at) {
+            if self.part == Part::Whole {
+                // Most numbers are nothing else.
+                let digits = bytes[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+                if digits > 0 {
+                    self.whole = self.whole.saturating_add(i64::try_from(digits).unwrap_or(i64::MAX));
+                    self.keep(&bytes[at..at + digits]);
+                    at += digits;
+                    continue;
+                }
+            }
+            if !self.take(byte) {
+                break;
+            }
+            at += 1;
+        }
+        at
     }
 
     /// Takes the next byte if it belongs to the number.
-    pub(super) fn take(&mut self, byte: u8) -> bool {
+    fn take(&mut self, byte: u8) -> bool {
         let next = match (self.part, byte) {
             (Part::Minus, b'0') => Part::Zero,
             (Part::Minus, b'1'..=b'9') | (Part::Whole, b'0'..=b'9') => Part::Whole,
@@ -76,7 +111,7 @@ impl Number {
             _ => {}
         }
         self.part = next;
-        self.keep(byte);
+        self.keep(&[byte]);
         true
     }
 
@@ -92,17 +127,22 @@ impl Number {
         self.counts && first.saturating_add(exponent) >= MAGNITUDE
     }
 
-    /// Its value, rounded as Go rounds it; `None` where it is longer than what is kept, or more than an `f64` holds.
+    /// Its value, rounded as Go rounds it; `None` where it is longer than what is kept, not wanted, or more than an
+    /// `f64` holds.
     pub(super) fn value(&self) -> Option<f64> {
         let text = std::str::from_utf8(self.kept.get(..self.length)?).ok()?;
         text.parse().ok().filter(|value: &f64| value.is_finite())
     }
 
-    fn keep(&mut self, byte: u8) {
-        if let Some(slot) = self.kept.get_mut(self.length) {
-            *slot = byte;
+    fn keep(&mut self, bytes: &[u8]) {
+        if self.length > KEPT {
+            return;
         }
-        self.length = self.length.saturating_add(1);
+        let end = self.length.saturating_add(bytes.len());
+        if let Some(slot) = self.kept.get_mut(self.length..end) {
+            slot.copy_from_slice(bytes);
+        }
+        self.length = end;
     }
 }
 
@@ -112,8 +152,9 @@ mod tests {
 
     fn read(text: &str) -> Option<Number> {
         let (first, rest) = text.as_bytes().split_first()?;
-        let mut number = Number::begin(*first);
-        (rest.iter().all(|&byte| number.take(byte)) && number.is_whole()).then_some(number)
+        let mut number = Number::new();
+        number.begin(*first, true);
+        (number.read(rest) == rest.len() && number.is_whole()).then_some(number)
     }
 
     #[test]

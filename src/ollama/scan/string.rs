@@ -80,6 +80,19 @@ impl StringReader {
     /// Takes bytes up to and including the closing quote.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Fed {
         let mut at = 0;
+        if self.escape == Escape::None && self.utf8.is_whole() {
+            // Most strings are plain to their end.
+            let run = plain(bytes);
+            if run > 0 {
+                self.flush_high();
+                self.keep(&bytes[..run]);
+            }
+            if bytes.get(run) == Some(&b'"') {
+                self.flush_high();
+                return Fed::Closed(run + 1);
+            }
+            at = run;
+        }
         while let Some(&byte) = bytes.get(at) {
             match self.escape {
                 Escape::None => {
@@ -172,9 +185,11 @@ impl StringReader {
     }
 
     fn keep(&mut self, bytes: &[u8]) {
-        if self.overflowed || self.text.len() + bytes.len() > self.cap {
-            self.overflowed = true;
-        } else {
+        if self.overflowed {
+            return;
+        }
+        self.overflowed = self.text.len() + bytes.len() > self.cap;
+        if !self.overflowed {
             self.text.extend_from_slice(bytes);
         }
     }

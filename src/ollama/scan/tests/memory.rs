@@ -1,4 +1,4 @@
-//! The cost of a scan in what can be counted: memory. Its time is measured by `benches/scan.rs`.
+//! What a scan costs in memory.
 
 use super::*;
 
