@@ -19,6 +19,7 @@
 //! | [`circuit`] | may this server have a request after it failed several? |
 //! | [`health`] | do the background checks say that this server is up? |
 //! | [`retry`] | may this failed attempt be made again? |
+//! | [`caps`] | may a request ask for this much? |
 //! | [`failure`] | in one word, why did the request end as it did? |
 //!
 //! # Invariants
@@ -28,6 +29,7 @@
 //! - No input, however odd, makes a policy panic or overflow.
 
 pub mod balance;
+pub mod caps;
 pub mod circuit;
 pub mod failure;
 pub mod health;
