@@ -4,11 +4,13 @@
 
 #[path = "support/go_json.rs"]
 mod go_json;
+#[path = "support/scan_check.rs"]
+mod scan_check;
 
 use std::cell::Cell;
 
-use arriero::ollama::scan::{Key, ModelScan, Progress, Setting, Want};
-use go_json::{Json, Request};
+use arriero::ollama::scan::Want;
+use go_json::Request;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestRunner;
@@ -184,67 +186,6 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Pushes the body in pieces that depend on `seed`; the scan, and whether it was fine to its end.
-fn scanned(want: Want, body: &[u8], mut seed: u32) -> (ModelScan, bool) {
-    let mut scan = ModelScan::new(want);
-    let mut rest = body;
-    while !rest.is_empty() {
-        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let (now, later) = rest.split_at(((seed as usize >> 16) % 9 + 1).min(rest.len()));
-        scan.push(now);
-        rest = later;
-    }
-    let fine = scan.at_end().is_ok();
-    (scan, fine)
-}
-
-fn same(found: Option<&Setting>, wanted: Option<&Json>) -> bool {
-    match (found, wanted) {
-        // A key in another letter case, which Ollama does not read: we may be the stricter one.
-        (_, None) => true,
-        (Some(Setting::Number(one)), Some(Json::Number(other))) => one == other,
-        (Some(Setting::Text(one)), Some(Json::Text(other))) => **one == **other,
-        (Some(Setting::Other), Some(_)) => true,
-        _ => false,
-    }
-}
-
-/// What must hold of every body. True if it passed.
-fn check(want: Want, body: &[u8], seed: u32) -> Result<bool, TestCaseError> {
-    let (scan, fine) = scanned(want, body, seed);
-    let shown = String::from_utf8_lossy(body);
-    if !fine {
-        prop_assert!(scan.violation().is_some(), "{}", shown);
-        return Ok(false);
-    }
-    prop_assert!(scan.is_closed() && scan.violation().is_none());
-    let stream = scan.stream();
-    let settings: Vec<_> = [Key::KeepAlive, Key::NumCtx, Key::NumPredict, Key::NumGpu]
-        .into_iter()
-        .map(|key| scan.settings().find(|(found, _)| *found == key).map(|(_, setting)| setting.clone()))
-        .collect();
-    let model = scan.model().unwrap_or_default().to_owned();
-    prop_assert_eq!(scan.progress() == Progress::NeedMore, false);
-    let Some(go) = Request::read(body) else {
-        // Go refuses it: no model runs. Only a value of the wrong kind may be the cause, never the grammar.
-        prop_assert!(Json::read(body).is_some(), "{}", shown);
-        return Ok(true);
-    };
-    let wanted = match want {
-        Want::ModelOnly => go.model.clone(),
-        Want::Model if go.model.is_empty() => go.name.clone(),
-        Want::Model => go.model.clone(),
-        Want::Source => go.source.clone(),
-    };
-    prop_assert_eq!(&model, &wanted, "{}", shown);
-    prop_assert_eq!(stream, go.stream, "{}", shown);
-    prop_assert!(same(settings[0].as_ref(), go.keep_alive.as_ref()), "{}", shown);
-    for (setting, key) in settings[1..].iter().zip(["num_ctx", "num_predict", "num_gpu"]) {
-        prop_assert!(same(setting.as_ref(), go.option(key)), "{} {:?}: {}", key, setting, shown);
-    }
-    Ok(true)
-}
-
 #[test]
 fn no_body_passes_with_another_model_than_go_reads() {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(100_000);
@@ -252,10 +193,10 @@ fn no_body_passes_with_another_model_than_go_reads() {
     let (passed, refused, named) = (Cell::new(0_u32), Cell::new(0_u32), Cell::new(0_u32));
     let want = prop_oneof![1 => Just(Want::Model), 2 => Just(Want::ModelOnly), 1 => Just(Want::Source)];
     let result = runner.run(&(want, body(), any::<u32>()), |(want, body, seed)| {
-        let fine = check(want, &body, seed)?;
+        let fine = scan_check::check(want, &body, seed).map_err(TestCaseError::fail)?;
         let counter = if fine { &passed } else { &refused };
         counter.set(counter.get() + 1);
-        named.set(named.get() + u32::from(fine && scanned(want, &body, seed).0.model().is_some()));
+        named.set(named.get() + u32::from(fine && scan_check::scanned(want, &body, seed).0.model().is_some()));
         Ok(())
     });
     if let Err(error) = result {
