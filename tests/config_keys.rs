@@ -83,6 +83,13 @@ const COMPILED: &[Row] = &[
         text((&s.routes[0].retry.on, s.routes[0].holds))
     }),
     ("routes[].retry.replay_post", "true", "true", |s| text(s.routes[0].retry.replay_post)),
+    ("routes[].management", "\"allow\"", "true", |s| text(s.routes[0].management)),
+    ("routes[].cloud_models", "\"allow\"", "true", |s| text(s.routes[0].cloud)),
+    ("routes[].caps.keep_alive", "\"1h\"", "Some(3600s)", |s| text(s.routes[0].caps.keep_alive)),
+    ("routes[].caps.num_ctx", "7", "Some(7)", |s| text(s.routes[0].caps.num_ctx)),
+    ("routes[].caps.num_predict", "7", "Some(7)", |s| text(s.routes[0].caps.num_predict)),
+    ("routes[].caps.num_gpu", "7", "Some(7)", |s| text(s.routes[0].caps.num_gpu)),
+    ("routes[].request_encoding", "\"decode\"", "Decode", |s| text(s.routes[0].request_encoding)),
     ("upstreams.*.kind", "\"openai\"", "(Openai, Some(\"/v1/models\"))", |s| {
         text((fleet(s).kind, fleet(s).check.as_ref().map(|check| &check.path)))
     }),

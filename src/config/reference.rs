@@ -47,6 +47,14 @@ routes:
       attempts: 3
       on: [connect]
       replay_post: false
+    management: deny
+    cloud_models: deny
+    #caps:
+      #keep_alive: 1h
+      #num_ctx: 32768
+      #num_predict: 4096
+      #num_gpu: 99
+    request_encoding: deny
   - name: models
     match: { path: [/api/, /v1/] }
     upstream: fleet
@@ -231,7 +239,7 @@ fn wrap(out: &mut String, margin: usize, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::super::types::{Active, Retry, Server, Telemetry};
-    use super::super::types::{Admin, Check, Circuit, Inventory, Keepalive, ListenerLimits, ListenerTimeouts};
+    use super::super::types::{Admin, Caps, Check, Circuit, Inventory, Keepalive, ListenerLimits, ListenerTimeouts};
     use super::*;
 
     /// Every key of the schema below `node`, with `*` for names that people choose.
@@ -279,6 +287,7 @@ mod tests {
         assert_eq!(config.listeners[0].timeouts, ListenerTimeouts::default());
         assert_eq!(config.listeners[0].limits, ListenerLimits::default());
         assert_eq!(config.routes[0].retry, Retry::default());
+        assert_eq!(config.routes[0].caps, Caps::default());
         let fleet = &config.upstreams["fleet"];
         assert_eq!(fleet.circuit, Circuit::default());
         assert_eq!(fleet.keepalive, Keepalive::default());

@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{ByteSize, Duration};
 
+mod models;
 mod upstream;
 mod words;
 
+pub use models::{Caps, Permission, RequestEncoding};
 pub use upstream::{
     Active, Balance, BalancePolicy, Check, Circuit, Health, Inventory, Keepalive, Kind, ModelAffinity, Off,
     ServerEntry, Upstream,
@@ -126,6 +128,17 @@ pub struct Route {
     /// When a failed attempt is tried again. Only connect failures by default.
     #[serde(default)]
     pub retry: Retry,
+    /// Whether pull, push, create, copy, delete, blobs, account and debug calls are passed on (kind `ollama`).
+    #[serde(default)]
+    pub management: Permission,
+    /// Whether models are allowed that run elsewhere: tags `cloud` and `-cloud`, names with a host (kind `ollama`).
+    #[serde(default)]
+    pub cloud_models: Permission,
+    /// The most that a request may ask of a server (kinds `ollama` and `openai`).
+    #[serde(default)]
+    pub caps: Caps,
+    /// Compressed request bodies. `deny` for ollama and openai; passed on as they are for http.
+    pub request_encoding: Option<RequestEncoding>,
 }
 
 /// Conditions on a request; all that are given must hold.

@@ -10,6 +10,7 @@ use super::types::{Config, Timeouts};
 use crate::units::{ByteSize, Duration};
 
 mod listeners;
+mod models;
 mod process;
 mod routes;
 mod upstreams;

@@ -10,13 +10,16 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::inventory::ModelIndex;
 use super::server::{Identity, Location, ServerState};
-use super::snapshot::{Balance, Check, HashOn, ListenerSettings, Member, Route, Snapshot, Timeouts, Upstream};
+use super::snapshot::{
+    Balance, Check, HashOn, ListenerSettings, Member, RequestEncoding, Route, Snapshot, Timeouts, Upstream,
+};
 use crate::config::ServerUrl;
 use crate::config::types::{self, Active, BalancePolicy, Config, Kind, ModelAffinity};
 use crate::ollama::ModelPattern;
 use crate::policy::balance::affinity::Affinity;
 use crate::policy::balance::consistent_hash::ConsistentHash;
 use crate::policy::balance::round_robin::RoundRobin;
+use crate::policy::caps::Caps;
 use crate::policy::circuit::CircuitPolicy;
 use crate::policy::health::HealthPolicy;
 use crate::policy::retry::{RetryOn, RetryPolicy};
@@ -82,6 +85,10 @@ pub fn compile(config: &Config, hash: String, around: &Surroundings<'_>) -> Resu
                 .map_or(100 << 20, |size| size.0),
             holds: retry.attempts > 1 && retry.on.iter().any(|on| *on != RetryOn::Connect),
             retry,
+            management: route.management == types::Permission::Allow,
+            cloud: route.cloud_models == types::Permission::Allow,
+            caps: compile_caps(&route.caps),
+            request_encoding: compile_encoding(route.request_encoding, upstream.kind),
             metrics: around.metrics.route(&route.name, &route.upstream),
         }));
     }
@@ -165,6 +172,23 @@ fn compile_retry(retry: &types::Retry) -> RetryPolicy {
         types::RetryOn::Status(status) => RetryOn::Status(*status),
     });
     RetryPolicy { attempts: retry.attempts, on: on.collect(), replay_post: retry.replay_post }
+}
+
+fn compile_caps(caps: &types::Caps) -> Caps {
+    Caps {
+        keep_alive: caps.keep_alive.map(|longest| longest.0),
+        num_ctx: caps.num_ctx,
+        num_predict: caps.num_predict,
+        num_gpu: caps.num_gpu,
+    }
+}
+
+fn compile_encoding(encoding: Option<types::RequestEncoding>, kind: Kind) -> RequestEncoding {
+    match (encoding, kind) {
+        (Some(types::RequestEncoding::Deny), _) | (None, Kind::Ollama | Kind::Openai) => RequestEncoding::Deny,
+        (Some(types::RequestEncoding::Decode), _) => RequestEncoding::Decode,
+        (None, Kind::Http) => RequestEncoding::Pass,
+    }
 }
 
 fn compile_upstream(

@@ -9,9 +9,11 @@
 //!   that it began with, so nothing changes under it.
 //! - [`server::ServerState`] is what changes by itself: health, circuit, requests in flight, models,
 //!   addresses. It is kept by identity (upstream, name, URL) and shared by successive snapshots.
+//! - [`allowed`] says what a route allows a request for a model.
 //! - [`store::Store`] holds the current snapshot and swaps it in one step.
 //! - [`reload::Reloader`] is the one way to a new snapshot, whoever asks for it.
 
+pub mod allowed;
 pub mod body_budget;
 pub mod choose;
 pub mod compile;

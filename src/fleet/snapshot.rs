@@ -11,6 +11,7 @@ use crate::config::types::{BalancePolicy, Kind};
 use crate::policy::balance::affinity::Affinity;
 use crate::policy::balance::consistent_hash::ConsistentHash;
 use crate::policy::balance::round_robin::RoundRobin;
+use crate::policy::caps::Caps;
 use crate::policy::circuit::CircuitPolicy;
 use crate::policy::health::HealthPolicy;
 use crate::policy::retry::RetryPolicy;
@@ -80,8 +81,27 @@ pub struct Route {
     pub retry: RetryPolicy,
     /// Whether that may be after something was sent, so that the body must be held before the first attempt.
     pub holds: bool,
+    /// Whether calls that change a server or an account are passed on.
+    pub management: bool,
+    /// Whether models that run elsewhere are allowed.
+    pub cloud: bool,
+    /// The most that a request may ask of a server.
+    pub caps: Caps,
+    /// What becomes of a compressed request body.
+    pub request_encoding: RequestEncoding,
     /// Its metrics.
     pub metrics: RouteMetrics,
+}
+
+/// What becomes of a compressed request body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestEncoding {
+    /// Answered 415.
+    Deny,
+    /// Decoded here.
+    Decode,
+    /// Passed on as it is.
+    Pass,
 }
 
 /// Time limits towards an upstream.

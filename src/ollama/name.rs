@@ -90,7 +90,8 @@ pub fn names_host(written: &str) -> bool {
     !host.is_empty() || name.contains("://")
 }
 
-fn has_cloud_tag(canonical: &str) -> bool {
+/// Whether the tag of a canonical name is `cloud` or ends in `-cloud`.
+pub fn has_cloud_tag(canonical: &str) -> bool {
     let tag = canonical.rsplit_once(':').map_or(DEFAULT_TAG, |(_, tag)| tag);
     tag == "cloud" || tag.ends_with("-cloud")
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::Ipv6Addr;
 
-use super::Rules;
+use super::{Rules, models};
 use crate::config::address::is_host_name;
 use crate::config::codes;
 use crate::config::suggest;
@@ -30,6 +30,7 @@ pub(super) fn check(config: &Config, rules: &mut Rules<'_, '_, '_>) {
         conditions(&path.key("match"), &route.matches, rules);
         rules.timeouts(&path.key("timeouts"), &route.timeouts);
         retry(&path.key("retry"), &route.retry, rules);
+        models::check(config, &path, route, rules);
     }
     never_match(config, &root, rules);
 }
