@@ -215,9 +215,9 @@ impl ModelScan {
         self.fields.setting(Key::NumGpu)
     }
 
-    /// Everything seen so far that a cap may be about.
+    /// Everything seen so far that a cap may be about, in the order of the body.
     pub fn settings(&self) -> impl Iterator<Item = (Key, &Setting)> {
-        Key::ALL.into_iter().filter_map(|key| Some((key, self.fields.setting(key)?)))
+        self.fields.settings()
     }
 
     /// Whether the outermost object has been read to its closing brace.

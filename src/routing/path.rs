@@ -186,8 +186,10 @@ mod tests {
     use super::*;
     use PathRefusal as R;
 
+    type Verdict = Result<&'static str, R>;
+
     /// Every line of `reliability.md`, section 1d, that is about the path, as both levels see it.
-    const LIST: &[(&str, Result<&str, R>, Result<&str, R>)] = &[
+    const LIST: &[(&str, Verdict, Verdict)] = &[
         // Path, strict, safe.
         ("/api/pull", Ok("/api/pull"), Ok("/api/pull")),
         ("/api/pull/", Ok("/api/pull/"), Ok("/api/pull/")),

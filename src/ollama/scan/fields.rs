@@ -17,9 +17,6 @@ macro_rules! keys {
         }
 
         impl Key {
-            /// Every key.
-            pub const ALL: [Key; [$($word),*].len()] = [$(Key::$variant),*];
-
             /// The key as Ollama has it.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
@@ -121,12 +118,13 @@ pub(super) struct Fields {
     pub(super) model: Option<String>,
     pub(super) name: Option<String>,
     pub(super) stream: Option<bool>,
-    settings: [Option<Setting>; Key::ALL.len()],
+    /// At most one for each key, since none may stand twice.
+    settings: Vec<(Key, Setting)>,
 }
 
 impl Fields {
     pub(super) fn new(want: Want) -> Fields {
-        Fields { want, seen: 0, model: None, name: None, stream: None, settings: Default::default() }
+        Fields { want, seen: 0, model: None, name: None, stream: None, settings: Vec::new() }
     }
 
     /// Which key of ours a client's key is, at the top of the object or in its `options`.
@@ -166,10 +164,15 @@ impl Fields {
     }
 
     pub(super) fn keep_setting(&mut self, key: Key, setting: Setting) {
-        self.settings[key as usize] = Some(setting);
+        self.settings.push((key, setting));
     }
 
     pub(super) fn setting(&self, key: Key) -> Option<&Setting> {
-        self.settings[key as usize].as_ref()
+        self.settings().find(|(found, _)| *found == key).map(|(_, setting)| setting)
+    }
+
+    /// Settings in the order in which they stand in the body.
+    pub(super) fn settings(&self) -> impl Iterator<Item = (Key, &Setting)> {
+        self.settings.iter().map(|(key, setting)| (*key, setting))
     }
 }

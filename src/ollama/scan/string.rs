@@ -226,7 +226,7 @@ fn plain(bytes: &[u8]) -> usize {
             return number * 8 + special.trailing_zeros() as usize / 8;
         }
     }
-    let special = |&byte: &u8| byte < 0x20 || byte >= 0x80 || byte == b'"' || byte == b'\\';
+    let special = |&byte: &u8| !(0x20..0x80).contains(&byte) || byte == b'"' || byte == b'\\';
     words.len() * 8 + rest.iter().position(special).unwrap_or(rest.len())
 }
 
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn the_quick_look_finds_every_byte_that_means_something_at_every_place() {
-        let special = |byte: u8| byte < 0x20 || byte >= 0x80 || byte == b'"' || byte == b'\\';
+        let special = |byte: u8| !(0x20..0x80).contains(&byte) || byte == b'"' || byte == b'\\';
         for length in 0..20 {
             for at in 0..length {
                 for byte in 0..=0xff {

@@ -17,5 +17,5 @@ fn a_scan_of_any_body_is_as_small_as_before_it() {
         assert_eq!(scan.model(), Some("m"));
         assert!(scan.string.capacity() <= 2 * MAX_VALUE_BYTES, "{}", scan.string.capacity());
     }
-    assert!(size_of::<ModelScan>() < 1024, "{}", size_of::<ModelScan>());
+    assert!(size_of::<ModelScan>() <= 320, "{}", size_of::<ModelScan>());
 }
