@@ -176,6 +176,12 @@ const COMPILED: &[Row] = &[
     ("routes[].cors.expose", "[\"x-b\"]", "true", |s| text(exposed(s).contains("x-b"))),
     ("routes[].cors.max_age", "\"77s\"", "true", |s| text(preflight(s).contains("77"))),
     ("routes[].cors.credentials", "true", "true", |s| text(preflight(s).contains("allow-credentials"))),
+    ("routes[].management", "\"allow\"", "true", |s| text(s.routes[0].management)),
+    ("routes[].cloud_models", "\"allow\"", "true", |s| text(s.routes[0].cloud)),
+    ("routes[].caps.keep_alive", "\"1h\"", "Some(3600s)", |s| text(s.routes[0].caps.keep_alive)),
+    ("routes[].caps.num_ctx", "7", "Some(7)", |s| text(s.routes[0].caps.num_ctx)),
+    ("routes[].caps.num_predict", "7", "Some(7)", |s| text(s.routes[0].caps.num_predict)),
+    ("routes[].caps.num_gpu", "7", "Some(7)", |s| text(s.routes[0].caps.num_gpu)),
     ("upstreams.*.kind", "\"openai\"", "(Openai, Some(\"/v1/models\"))", |s| {
         text((fleet(s).kind, fleet(s).check.as_ref().map(|check| &check.path)))
     }),

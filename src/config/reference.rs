@@ -100,6 +100,13 @@ routes:
     #error_pages: { "404": /srv/errors/404.html, 5xx: /srv/errors/50x.html }
     intercept_errors: false
     compress: false
+    management: deny
+    cloud_models: deny
+    #caps:
+      #keep_alive: 1h
+      #num_ctx: 32768
+      #num_predict: 4096
+      #num_gpu: 99
     request_encoding: deny
   - name: models
     match: { path: [/api/, /v1/] }
@@ -320,7 +327,7 @@ fn wrap(out: &mut String, margin: usize, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::super::types::{Active, Retry, Server, Telemetry};
-    use super::super::types::{Admin, Check, Circuit, Inventory, Keepalive, ListenerLimits, ListenerTimeouts};
+    use super::super::types::{Admin, Caps, Check, Circuit, Inventory, Keepalive, ListenerLimits, ListenerTimeouts};
     use super::*;
 
     /// Every key of the schema below `node`, with `*` for names that people choose.
@@ -368,6 +375,7 @@ mod tests {
         assert_eq!(config.listeners[0].timeouts, ListenerTimeouts::default());
         assert_eq!(config.listeners[0].limits, ListenerLimits::default());
         assert_eq!(config.routes[0].retry, Retry::default());
+        assert_eq!(config.routes[0].caps, Caps::default());
         let fleet = &config.upstreams["fleet"];
         assert_eq!(fleet.circuit, Circuit::default());
         assert_eq!(fleet.keepalive, Keepalive::default());

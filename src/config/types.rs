@@ -16,6 +16,7 @@ use crate::units::{ByteSize, Duration};
 mod access;
 mod content;
 mod limits;
+mod models;
 mod tls;
 mod upstream;
 mod words;
@@ -25,6 +26,7 @@ pub use content::{
     Coding, Compress, Files, HeaderChanges, HeaderRules, Redirect, RequestEncoding, Respond, Rewrite, StickyCookie,
 };
 pub use limits::{ConcurrencyLimit, Delay, ListenerLimits, Preset, RateLimit};
+pub use models::{Caps, Permission};
 pub use tls::{CertificateFiles, ClientAuth, ListenerTls, MinVersion, UpstreamTls};
 pub use upstream::{
     Active, Balance, BalancePolicy, Check, Circuit, Health, Inventory, Keepalive, Kind, ModelAffinity, Off,
@@ -182,6 +184,15 @@ pub struct Route {
     /// for models no foreign page may send anything but plain reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,
+    /// Whether pull, push, create, copy, delete, blobs, account and debug calls are passed on (kind `ollama`).
+    #[serde(default)]
+    pub management: Permission,
+    /// Whether models are allowed that run elsewhere: tags `cloud` and `-cloud`, names with a host (kind `ollama`).
+    #[serde(default)]
+    pub cloud_models: Permission,
+    /// The most that a request may ask of a server (kinds `ollama` and `openai`).
+    #[serde(default)]
+    pub caps: Caps,
 }
 
 impl Route {

@@ -15,6 +15,7 @@ mod content;
 mod keys;
 mod limits;
 mod listeners;
+mod models;
 mod process;
 mod routes;
 mod tls;

@@ -21,6 +21,8 @@ use crate::policy::failure::Reason;
 pub struct Ask<'a> {
     /// The model by its canonical name; `None` when any server will do.
     pub model: Option<&'a str>,
+    /// Whether the first in the order of the file will do, by no rule.
+    pub first: bool,
     /// Hash of what `consistent_hash` hashes.
     pub key: u64,
     /// Servers that this request tried already.
@@ -82,6 +84,7 @@ fn pick(upstream: &Upstream, ask: Ask<'_>, set: Option<&ServerSet>) -> Option<Ch
             let usable = |index: usize| usable(upstream, ask, set, index, heed_circuit);
             let turn = balance.turn.fetch_add(1, Ordering::Relaxed);
             let index = match balance.policy {
+                _ if ask.first => (0..upstream.servers.len()).find(|index| usable(*index)),
                 BalancePolicy::RoundRobin => balance.schedule.pick(turn, usable),
                 BalancePolicy::ConsistentHash => balance.ring.pick(ask.key, usable),
                 BalancePolicy::LeastRequests => least_requests::pick(

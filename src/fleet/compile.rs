@@ -21,6 +21,7 @@ use crate::policy::balance::affinity::Affinity;
 use crate::policy::balance::consistent_hash::ConsistentHash;
 use crate::policy::balance::round_robin::RoundRobin;
 use crate::policy::balance::sticky::StickyCookie;
+use crate::policy::caps::Caps;
 use crate::policy::circuit::CircuitPolicy;
 use crate::policy::health::HealthPolicy;
 use crate::policy::retry::{RetryOn, RetryPolicy};
@@ -129,6 +130,9 @@ fn compile_with(
             auth: access::mode(route.auth, keys.is_some()),
             access: access::access(&path, &route.access)?,
             cors: access::cors(&path, route.cors.as_ref())?,
+            management: route.management == types::Permission::Allow,
+            cloud: route.cloud_models == types::Permission::Allow,
+            caps: compile_caps(&route.caps),
             metrics,
         }));
     }
@@ -235,6 +239,15 @@ fn compile_retry(retry: &types::Retry) -> RetryPolicy {
         types::RetryOn::Status(status) => RetryOn::Status(*status),
     });
     RetryPolicy { attempts: retry.attempts, on: on.collect(), replay_post: retry.replay_post }
+}
+
+fn compile_caps(caps: &types::Caps) -> Caps {
+    Caps {
+        keep_alive: caps.keep_alive.map(|longest| longest.0),
+        num_ctx: caps.num_ctx,
+        num_predict: caps.num_predict,
+        num_gpu: caps.num_gpu,
+    }
 }
 
 fn compile_upstream(

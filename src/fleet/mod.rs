@@ -10,6 +10,7 @@
 //! - [`content`] is what a route does itself: answers, redirects, files, fields.
 //! - [`server::ServerState`] is what changes by itself: health, circuit, requests in flight, models,
 //!   addresses. It is kept by identity (upstream, name, URL) and shared by successive snapshots.
+//! - [`allowed`] says what a route allows a request for a model.
 //! - [`store::Store`] holds the current snapshot and swaps it in one step.
 //! - [`files::FromFiles`] is what is made from files beside the configuration, and follows their changes.
 //! - [`limits::RouteLimits`] are the limits of a route; [`limiter::Limiter`], [`concurrency::Concurrency`] and
@@ -17,6 +18,7 @@
 //! - [`keys::Keys`] are the API keys, from a file of their own that changes without a reload.
 //! - [`reload::Reloader`] is the one way to a new snapshot, whoever asks for it.
 
+pub mod allowed;
 pub mod body_budget;
 pub mod certificates;
 pub mod choose;

@@ -22,6 +22,7 @@ use crate::policy::balance::affinity::Affinity;
 use crate::policy::balance::consistent_hash::ConsistentHash;
 use crate::policy::balance::round_robin::RoundRobin;
 use crate::policy::balance::sticky::StickyCookie;
+use crate::policy::caps::Caps;
 use crate::policy::cidr::{Access, Networks};
 use crate::policy::circuit::CircuitPolicy;
 use crate::policy::cors::Cors;
@@ -176,6 +177,12 @@ pub struct Route {
     pub access: Access,
     /// What web pages of other origins may do, where that is set.
     pub cors: Option<Cors>,
+    /// Whether calls that change a server or an account are passed on.
+    pub management: bool,
+    /// Whether models that run elsewhere are allowed.
+    pub cloud: bool,
+    /// The most that a request may ask of a server.
+    pub caps: Caps,
     /// Its metrics.
     pub metrics: RouteMetrics,
 }

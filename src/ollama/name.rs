@@ -8,7 +8,8 @@
 //!
 //! - `m:local` names the model on disk: it is `m:latest`, and `m:7b:local` is `m:7b`.
 //! - `m:20b:cloud` is what Ollama itself stores as `m:20b-cloud`; `m:cloud` stays. Both are [`ModelName::is_cloud`].
-//! - `http://host/ns/m` loses its scheme; what is left shows its host ([`ModelName::host`]), for policy to refuse.
+//! - `http://host/ns/m` loses its scheme; what is left shows its host ([`ModelName::host`]), for policy to refuse:
+//!   [`is_cloud`].
 //!
 //! llama.cpp and vLLM have ids (`org/Model-Name`) that are case-sensitive and have no tag on the wire. They go
 //! through the same function on both sides (their list and the request), so they still meet under one key; what
@@ -66,9 +67,33 @@ impl ModelName {
     /// Whether a server would send this model's prompts to ollama.com: the tag is `cloud` or ends in `-cloud`
     /// (`internal/modelref/modelref.go`, `parseSourceSuffix`).
     pub fn is_cloud(&self) -> bool {
-        let tag = self.tag();
-        tag == "cloud" || tag.ends_with("-cloud")
+        has_cloud_tag(&self.0)
     }
+}
+
+/// Whether a request for this model may leave the building: its tag says cloud, or it names a registry's host
+/// (`host/ns/m`, `http://…`), to which a server could be made to connect. To be denied unless the route says
+/// `cloud_models: allow`; for any text, also one that is no name.
+///
+/// A model that was pulled from a host (`hf.co/ns/m`) runs on the server that has it, and only there; whoever knows
+/// the inventory can tell it apart by [`names_host`] and let it pass.
+pub fn is_cloud(written: &str) -> bool {
+    has_cloud_tag(&canonical(written)) || names_host(written)
+}
+
+/// Whether a model's name holds the host of a registry that is not Ollama's own.
+pub fn names_host(written: &str) -> bool {
+    let name = canonical(written);
+    let path = name.rsplit_once('/').map_or("", |(path, _)| path);
+    let host = path.rsplit_once('/').map_or("", |(host, _)| host);
+    // `/models/m.gguf` is a file of llama.cpp's, not a host.
+    !host.is_empty() || name.contains("://")
+}
+
+/// Whether the tag of a canonical name is `cloud` or ends in `-cloud`.
+pub fn has_cloud_tag(canonical: &str) -> bool {
+    let tag = canonical.rsplit_once(':').map_or(DEFAULT_TAG, |(_, tag)| tag);
+    tag == "cloud" || tag.ends_with("-cloud")
 }
 
 impl Borrow<str> for ModelName {
@@ -336,6 +361,58 @@ mod tests {
             let parsed = ModelName::parse(written).expect(written);
             assert_eq!((parsed.as_str(), parsed.is_cloud()), (canonical, cloud), "{written:?}");
         }
+    }
+
+    #[test]
+    fn what_may_leave_the_building_is_told_from_what_does_not() {
+        for away in [
+            "x:cloud",
+            "X:CLOUD",
+            " x:cloud ",
+            "x: cloud",
+            "x:120b-cloud",
+            "x:120B-Cloud",
+            "x:120b:cloud",
+            "x:latest-cloud",
+            "library/x:cloud",
+            "registry.ollama.ai/library/x:120b-cloud",
+            "https://registry.ollama.ai/library/x:cloud",
+            "ns/x:cloud",
+            "x:cloud:local",
+            "x:local:cloud",
+            "host/ns/a",
+            "HOST/ns/a:7b",
+            "host:5000/ns/a",
+            "hf.co/ns/a:q4",
+            "http://169.254.169.254/x/y",
+            "https://host/ns/a",
+            "http://host",
+            "http://host/a",
+            "a/b/c/d",
+        ] {
+            assert!(is_cloud(away), "{away}");
+        }
+        for here in [
+            "a",
+            "a:latest",
+            "library/a",
+            "registry.ollama.ai/library/a:latest",
+            "A",
+            "a:local",
+            "ns/a:7b",
+            "cloud",
+            "my-cloud",
+            "cloud/a",
+            "a:cloudy",
+            "a:nocloud",
+            "registry.ollama.ai/ns/a",
+            "https://registry.ollama.ai/ns/a",
+            "/models/a.gguf",
+            "",
+        ] {
+            assert!(!is_cloud(here), "{here}");
+        }
+        assert!(names_host("hf.co/ns/a") && !names_host("x:cloud") && names_host("hf.co/ns/a:cloud"));
     }
 
     #[test]

@@ -19,6 +19,7 @@
 //! | [`circuit`] | may this server have a request after it failed several? |
 //! | [`health`] | do the background checks say that this server is up? |
 //! | [`retry`] | may this failed attempt be made again? |
+//! | [`caps`] | may a request ask for this much? |
 //! | [`failure`] | in one word, why did the request end as it did? |
 //! | [`rate_limit`] | may this request pass now, later, or not at all? |
 //! | [`network`] | which addresses are one client? |
@@ -40,6 +41,7 @@
 pub mod api_key;
 pub mod auth;
 pub mod balance;
+pub mod caps;
 pub mod cidr;
 pub mod circuit;
 pub mod client_address;

@@ -57,7 +57,8 @@ fn begin(exchange: &mut Exchange<'_>, upstream: &Upstream) -> Result<Arc<ServerS
     let ctx = &mut exchange.ctx;
     let now = clock::now();
     let key = hash_of(upstream, &exchange.head.headers, ctx);
-    let ask = Ask { model: ctx.model.as_deref(), key, tried: &ctx.tried, now };
+    let model = ctx.model.as_deref().filter(|_| !ctx.first_server);
+    let ask = Ask { model, first: ctx.first_server, key, tried: &ctx.tried, now };
     let chosen = match choose(upstream, ask) {
         Ok(chosen) => chosen,
         // An attempt before this one failed: that is what the client is told.

@@ -27,73 +27,78 @@ pub struct BodyNeed {
     pub limit: u64,
 }
 
-/// The scanner that fits the body.
-enum Scan {
-    Json(ModelScan),
-    Form(MultipartScan),
-    Nothing,
-}
-
-impl Scan {
-    fn of(headers: &http::HeaderMap, source: ModelSource) -> Self {
-        if let Some(want) = source.want() {
-            return Self::Json(ModelScan::new(want));
-        }
-        let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        match (source, content_type.and_then(MultipartScan::of_content_type)) {
-            (ModelSource::Multipart, Some(form)) => Self::Form(form),
-            _ => Self::Nothing,
-        }
-    }
-
-    /// Whether more bytes may still bring the model.
-    fn push(&mut self, bytes: &[u8]) -> bool {
-        match self {
-            Self::Json(scan) => scan.push(bytes) == Progress::NeedMore,
-            Self::Form(scan) => scan.push(bytes) == Progress::NeedMore,
-            Self::Nothing => false,
-        }
-    }
-
-    fn model(self) -> Option<String> {
-        match self {
-            Self::Json(scan) => scan.finish().model,
-            Self::Form(scan) => scan.finish(),
-            Self::Nothing => None,
-        }
-    }
-}
-
 /// Reads until the model is known, or to the end; the model as the client wrote it.
 ///
 /// # Errors
-/// When the body is too large, too slow, cannot be held, or the client left.
+/// When the body is too large, too slow, ambiguous, cannot be held, or the client left.
 pub async fn find_model(exchange: &mut Exchange<'_>, need: BodyNeed) -> Result<Option<String>, Stop> {
     let nothing_came = exchange.body.length() == 0 && exchange.client.body_is_done();
     if exchange.ctx.wants_upgrade || nothing_came || (exchange.body.is_held() && !need.whole) {
         return Ok(None);
     }
-    let mut scan = Scan::of(&exchange.head.headers, need.source);
-    if matches!(scan, Scan::Nothing) && !need.whole {
+    let mut form = multipart(&exchange.head.headers, need.source);
+    let json = need.source.want();
+    if json.is_none() && form.is_none() && !need.whole {
         return Ok(None);
     }
     answer_expectation(exchange).await?;
-    let mut wanted = true;
+    if let Some(want) = json {
+        exchange.body.watch(ModelScan::new(want)).map_err(|fault| faulty(&exchange.ctx, fault))?;
+    }
     // A look before this one may have read the beginning.
     for piece in exchange.body.short() {
-        wanted = scan.push(piece) || need.whole;
+        form.as_mut().map(|form| form.push(piece));
     }
-    while wanted && let Some(bytes) = read(exchange).await? {
+    while need.whole || wants_more(exchange, form.as_ref()) {
+        let Some(bytes) = read(exchange).await? else {
+            exchange.body.end().map_err(|fault| faulty(&exchange.ctx, fault))?;
+            break;
+        };
         if exchange.body.length() + bytes.len() as u64 > need.limit {
             return Err(too_large(&exchange.ctx).into());
         }
-        wanted = scan.push(&bytes) || need.whole;
+        form.as_mut().map(|form| form.push(&bytes));
         let (service, snapshot) = (exchange.service, &exchange.ctx.snapshot);
         let held = exchange.body.hold(bytes, || service.hold_rules(snapshot)).await;
         held.map_err(|error| cannot_hold(&exchange.ctx, &error))?;
     }
     exchange.body.settle().await.map_err(|error| cannot_hold(&exchange.ctx, &error))?;
-    Ok(scan.model())
+    Ok(match form {
+        Some(form) => form.finish(),
+        None => json.and_then(|_| Some(exchange.body.scan()?.model()?.to_owned())),
+    })
+}
+
+/// The reader of a form, where the model stands in one.
+fn multipart(headers: &http::HeaderMap, source: ModelSource) -> Option<MultipartScan> {
+    let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    if source == ModelSource::Multipart { MultipartScan::of_content_type(content_type) } else { None }
+}
+
+/// Whether more bytes may still bring the model.
+fn wants_more(exchange: &Exchange<'_>, form: Option<&MultipartScan>) -> bool {
+    let progress = match form {
+        Some(form) => form.progress(),
+        None => exchange.body.scan().map_or(Progress::End, ModelScan::progress),
+    };
+    progress == Progress::NeedMore
+}
+
+/// What a client is told whose body goes no further.
+pub fn faulty(ctx: &RequestContext, fault: BodyFault) -> Stop {
+    let (reason, message) = match fault {
+        BodyFault::Client(ClientFault::Gone) => return Stop::Broken(Reason::ClientClosed),
+        BodyFault::Coded(Reason::BodyTooLarge) => return too_large(ctx).into(),
+        BodyFault::Refused(message) => (Reason::BadRequest, message),
+        BodyFault::Coded(_) | BodyFault::Client(ClientFault::Malformed) => {
+            (Reason::BadRequest, "malformed request body".to_owned())
+        }
+        BodyFault::Held(error) => {
+            tracing::error!(%error, "a held request body cannot be read");
+            (Reason::Internal, "the request body cannot be read again".to_owned())
+        }
+    };
+    reply::problem(ctx, reason, &message).into()
 }
 
 fn cannot_hold(ctx: &RequestContext, error: &HoldError) -> Stop {
@@ -117,11 +122,7 @@ async fn read(exchange: &mut Exchange<'_>) -> Result<Option<bytes::Bytes>, Stop>
     let Exchange { client, timer, body, ctx, .. } = exchange;
     match timer.limit(Some(at), |cx| body.poll_client(client, cx)).await {
         Some(Ok(piece)) => Ok(piece),
-        Some(Err(BodyFault::Coded(Reason::BodyTooLarge))) => Err(too_large(ctx).into()),
-        Some(Err(BodyFault::Coded(_) | BodyFault::Held(_) | BodyFault::Client(ClientFault::Malformed))) => {
-            Err(reply::problem(ctx, Reason::BadRequest, "malformed request body").into())
-        }
-        Some(Err(BodyFault::Client(ClientFault::Gone))) => Err(Stop::Broken(Reason::ClientClosed)),
+        Some(Err(fault)) => Err(faulty(ctx, fault)),
         None if end.is_some_and(|end| end <= at) => {
             Err(reply::problem(ctx, Reason::RequestTimeout, "the request took too long").into())
         }

@@ -124,6 +124,8 @@ pub struct RequestContext {
     pub wants_upgrade: bool,
     /// Whether doing it twice is as good as once (RFC 9110 9.2.2).
     pub idempotent: bool,
+    /// Whether the first server that is up will do, whatever models it has.
+    pub first_server: bool,
     /// Servers that were tried.
     pub tried: Vec<usize>,
     /// Attempts made, those after a stale connection not counted.
@@ -225,6 +227,7 @@ impl RequestContext {
             written: None,
             wants_upgrade: false,
             idempotent: false,
+            first_server: false,
             tried: Vec::new(),
             attempts: 0,
             stale_retried: false,

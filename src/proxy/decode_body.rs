@@ -138,12 +138,6 @@ impl Decoder {
         self.input = if self.input.is_empty() { piece } else { [&self.input[..], &piece[..]].concat().into() };
     }
 
-    /// Decoded bytes so far.
-    #[must_use]
-    pub fn decoded(&self) -> u64 {
-        self.decoded
-    }
-
     /// The next decoded piece; `None` when more has to arrive first.
     ///
     /// # Errors

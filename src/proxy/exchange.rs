@@ -22,12 +22,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::client::ClientFault;
-use super::context::{Exchange, Reply};
+use super::context::{Exchange, Reply, Stop};
 use super::framing::{Length, WrongLength};
 use super::message::AnswerHead;
 use super::request_body::BodyFault;
 use super::server::{Server, ServerFault};
-use super::{attempt, content, response};
+use super::{attempt, body_scan, content, response};
 use crate::clock;
 use crate::fleet::snapshot::Timeouts;
 use crate::policy::failure::Reason;
@@ -262,14 +262,11 @@ impl<'t, 'c> Traffic<'t, 'c> {
                     }
                     Poll::Ready(Ok(None)) => {
                         self.body_ended = true;
+                        exchange.body.end().map_err(|fault| refuse(exchange, fault))?;
                         self.server.finish();
                     }
                     Poll::Ready(Err(BodyFault::Client(fault))) => return Err(of_client(fault)),
-                    Poll::Ready(Err(BodyFault::Coded(reason))) => return Err(reason.into()),
-                    Poll::Ready(Err(BodyFault::Held(error))) => {
-                        tracing::error!(%error, "a held request body cannot be read");
-                        return Err(Reason::Internal.into());
-                    }
+                    Poll::Ready(Err(fault)) => return Err(refuse(exchange, fault)),
                     Poll::Pending => {
                         client_is_due = true;
                         break;
@@ -426,6 +423,18 @@ fn of_client(fault: ClientFault) -> Broken {
     match fault {
         ClientFault::Gone => Reason::ClientClosed.into(),
         ClientFault::Malformed => Reason::BadRequest.into(),
+    }
+}
+
+/// The body goes no further: the server has not got its end and will not act on it.
+fn refuse(exchange: &mut Exchange<'_>, fault: BodyFault) -> Broken {
+    match body_scan::faulty(&exchange.ctx, fault) {
+        Stop::Broken(reason) => reason.into(),
+        Stop::Answer(answer) => {
+            let reason = answer.reason;
+            exchange.ctx.instead = Some(answer);
+            reason.into()
+        }
     }
 }
 

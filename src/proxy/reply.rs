@@ -114,7 +114,7 @@ pub async fn flush(exchange: &mut Exchange<'_>) -> Result<(), Reason> {
 
 /// What becomes of a request that failed: an answer, where the client can still be answered.
 pub fn give_up(ctx: &mut RequestContext, reason: Reason) -> Stop {
-    if let Some(instead) = ctx.instead.take() {
+    if let Some(instead) = ctx.instead.take().filter(|_| ctx.status.is_none()) {
         return instead.into();
     }
     if ctx.status.is_some() || matches!(reason, Reason::ClientClosed | Reason::ClientStalled) {

@@ -1,8 +1,10 @@
 //! A request before any server is chosen: its id, its route, its model, what it may ask for.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Version, header};
 
 use super::body_scan::{self, BodyNeed};
@@ -15,7 +17,7 @@ use crate::ollama::endpoint::{Endpoint, ModelSource, classify};
 use crate::ollama::name;
 use crate::policy::cors::preflight_method;
 use crate::policy::failure::Reason;
-use crate::routing::{Head, HeadMatch};
+use crate::routing::{Head, HeadMatch, path};
 
 /// The field by which a request is known to client, server and log.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -32,9 +34,14 @@ pub async fn prepare(exchange: &mut Exchange<'_>) -> Result<Arc<Route>, Stop> {
         limit_head(exchange)?;
     }
     admission::to_listener(exchange)?;
+    let path = match path::safe(exchange.head.uri.path()) {
+        Ok(Cow::Borrowed(_)) => None,
+        Ok(Cow::Owned(path)) => Some(path),
+        Err(refusal) => return Err(reply::problem(&exchange.ctx, Reason::BadRequest, &refusal.to_string()).into()),
+    };
     let preflight = preflight_method(&exchange.head.method, &exchange.head.headers);
     let snapshot = Arc::clone(&exchange.ctx.snapshot);
-    let found = match snapshot.table.lookup_head(&head(exchange, preflight.as_ref())) {
+    let found = match snapshot.table.lookup_head(&head(exchange, path.as_deref(), preflight.as_ref())) {
         // A preflight has no body, and what it is about is asked again in the request itself.
         HeadMatch::NeedsModel { fallback } if preflight.is_some() => fallback,
         HeadMatch::Route(number) => Some(number),
@@ -48,7 +55,7 @@ pub async fn prepare(exchange: &mut Exchange<'_>) -> Result<Arc<Route>, Stop> {
             };
             let model = body_scan::find_model(exchange, need).await?;
             set_model(&mut exchange.ctx, model);
-            snapshot.table.lookup(&head(exchange, None), exchange.ctx.model.as_deref()).or(fallback)
+            snapshot.table.lookup(&head(exchange, path.as_deref(), None), exchange.ctx.model.as_deref()).or(fallback)
         }
     };
     let Some(route) = found.and_then(|number| snapshot.routes.get(number)) else {
@@ -58,8 +65,14 @@ pub async fn prepare(exchange: &mut Exchange<'_>) -> Result<Arc<Route>, Stop> {
     admission::to_route(exchange, route)?;
     limit_length(exchange, route)?;
     content::prepare(exchange, route)?;
-    if let Some(upstream) = route.upstream().filter(|upstream| upstream.has_models()) {
-        ask_for_model(exchange, route, upstream).await?;
+    match route.upstream().filter(|upstream| upstream.has_models()) {
+        Some(upstream) => {
+            canonical_path(exchange)?;
+            let strict = exchange.body.be_strict(&route.caps);
+            strict.map_err(|fault| body_scan::faulty(&exchange.ctx, fault))?;
+            ask_for_model(exchange, route, upstream).await?;
+        }
+        None => exchange.body.be_lenient(),
     }
     admission::to_model(exchange, route).await?;
     if route.holds && (route.retry.replay_post || exchange.ctx.idempotent) {
@@ -104,13 +117,13 @@ fn new_request_id() -> HeaderValue {
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("0"))
 }
 
-fn head<'e>(exchange: &'e Exchange<'_>, preflight: Option<&'e Method>) -> Head<'e> {
+fn head<'e>(exchange: &'e Exchange<'_>, path: Option<&'e str>, preflight: Option<&'e Method>) -> Head<'e> {
     let request = &exchange.head;
     Head {
         // A preflight belongs to the route of the request that it asks for.
         method: preflight.unwrap_or(&request.method),
         host: exchange.ctx.host.as_ref().and_then(|host| host.to_str().ok()),
-        path: request.uri.path(),
+        path: path.unwrap_or(request.uri.path()),
         headers: &request.headers,
     }
 }
@@ -124,7 +137,7 @@ fn model_source(exchange: &Exchange<'_>) -> ModelSource {
 }
 
 fn set_model(ctx: &mut RequestContext, written: Option<String>) {
-    ctx.model = written.as_deref().and_then(name::parse_canonical).map(std::borrow::Cow::into_owned);
+    ctx.model = written.as_deref().and_then(name::parse_canonical).map(Cow::into_owned);
     ctx.written = written;
 }
 
@@ -185,9 +198,12 @@ async fn ask_for_model(exchange: &mut Exchange<'_>, route: &Route, upstream: &Up
             }
             return Ok(());
         }
-        Endpoint::Management(verb) if upstream.kind == Kind::Ollama => {
+        Endpoint::Management(verb) if !route.allows_endpoint(&endpoint) => {
             let message = format!("{} is not passed on to the servers", verb.label());
             return Err(reply::problem(ctx, Reason::EndpointDenied, &message).into());
+        }
+        Endpoint::Management(_) if upstream.kind == Kind::Ollama => {
+            return manage(exchange, &endpoint, upstream, route).await;
         }
         Endpoint::WrongMethod(allow) => return Err(reply::wrong_method(allow).into()),
         Endpoint::Unknown if upstream.kind == Kind::Ollama => return Err(reply::not_found().into()),
@@ -223,10 +239,49 @@ async fn ask_for_model(exchange: &mut Exchange<'_>, route: &Route, upstream: &Up
     let Some(model) = ctx.model.as_deref() else {
         return Err(reply::problem(ctx, Reason::ModelRequired, "model is required").into());
     };
+    if !route.allows_model(model, index.holders(model).is_some()) {
+        let message = "models that run elsewhere are not allowed here";
+        return Err(reply::problem(ctx, Reason::Forbidden, message).into());
+    }
     if index.holders(model).is_none() && index.unknown.is_empty() {
         let (status, body) = dialect::model_not_found(&endpoint, ctx.written.as_deref().unwrap_or(model));
         return Err(reply::with_body(ctx, Reason::ModelNotFound, status, body).into());
     }
+    Ok(())
+}
+
+/// Servers with models get the path that their own router will see, and no other form of it.
+fn canonical_path(exchange: &mut Exchange<'_>) -> Result<(), Stop> {
+    let strict = match path::strict(exchange.path()) {
+        Ok(Cow::Borrowed(_)) => return Ok(()),
+        Ok(Cow::Owned(path)) => path,
+        Err(refusal) => return Err(reply::problem(&exchange.ctx, Reason::BadRequest, &refusal.to_string()).into()),
+    };
+    let target = match exchange.head.uri.query() {
+        Some(query) => format!("{strict}?{query}"),
+        None => strict,
+    };
+    let malformed = |_| reply::problem(&exchange.ctx, Reason::BadRequest, "malformed path");
+    exchange.ctx.target = Some(PathAndQuery::try_from(target).map_err(malformed)?);
+    Ok(())
+}
+
+/// A call that changes a server, which route and key allow. It goes to a server that has the model; where nobody has it
+/// (`pull`, `create`) or none is named (`blobs`), to the first that is up, so that a blob is where it will be used.
+async fn manage(
+    exchange: &mut Exchange<'_>,
+    endpoint: &Endpoint<'_>,
+    upstream: &Upstream,
+    route: &Route,
+) -> Result<(), Stop> {
+    if endpoint.want_model() != ModelSource::None && exchange.ctx.model.is_none() {
+        let need = BodyNeed { source: endpoint.want_model(), whole: false, limit: route.body_limit };
+        let model = body_scan::find_model(exchange, need).await?;
+        set_model(&mut exchange.ctx, model);
+    }
+    let index = upstream.models.load();
+    let ctx = &mut exchange.ctx;
+    ctx.first_server = !ctx.model.as_deref().is_some_and(|model| index.holders(model).is_some());
     Ok(())
 }
 

@@ -14,6 +14,9 @@ use tokio::task::JoinHandle;
 use super::client::{Client, ClientFault};
 use super::decode_body::{DecodeError, Decoder};
 use super::held_body::{At, Cursor, HeldBody, HoldError, HoldRules};
+use crate::fleet::allowed::check_caps;
+use crate::ollama::scan::ModelScan;
+use crate::policy::caps::Caps;
 use crate::policy::failure::Reason;
 
 /// Bytes that are kept without being counted as held: a body of this size is there for another attempt anyway.
@@ -26,6 +29,8 @@ pub enum BodyFault {
     Client(ClientFault),
     /// It cannot be decoded, or is too large when it is.
     Coded(Reason),
+    /// What it says is refused; the sentence is for the client.
+    Refused(String),
     /// What was held on disk cannot be read.
     Held(io::Error),
 }
@@ -45,6 +50,9 @@ pub struct RequestBody {
     /// Whether bytes have passed that are not kept.
     passed: bool,
     decoder: Option<Decoder>,
+    scan: Option<Box<ModelScan>>,
+    /// What it may ask for at most, once it is known to be for a server with models.
+    strict: Option<Caps>,
 }
 
 impl RequestBody {
@@ -134,6 +142,15 @@ impl RequestBody {
         client: &mut Client<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Bytes>, BodyFault>> {
+        let piece = ready!(self.poll_plain(client, cx))?;
+        if let (Some(piece), Some(scan)) = (&piece, &mut self.scan) {
+            scan.push(piece);
+            self.judge()?;
+        }
+        Poll::Ready(Ok(piece))
+    }
+
+    fn poll_plain(&mut self, client: &mut Client<'_>, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyFault>> {
         let coded = |error: DecodeError| BodyFault::Coded(error.reason());
         loop {
             if let Some(piece) = self.decoder.as_mut().map_or(Ok(None), Decoder::next).map_err(coded)? {
@@ -149,6 +166,59 @@ impl RequestBody {
                 }
             }
         }
+    }
+
+    /// Reads along from now on, what was read early included.
+    ///
+    /// # Errors
+    /// When that is so already.
+    pub fn watch(&mut self, mut scan: ModelScan) -> Result<(), BodyFault> {
+        for piece in &self.short {
+            scan.push(piece);
+        }
+        self.scan = Some(Box::new(scan));
+        self.judge()
+    }
+
+    /// What reads along.
+    pub fn scan(&self) -> Option<&ModelScan> {
+        self.scan.as_deref()
+    }
+
+    /// It is for a server with models: what another reader could take for another request, and what asks for more than
+    /// `caps`, goes no further.
+    ///
+    /// # Errors
+    /// When that is so already.
+    pub fn be_strict(&mut self, caps: &Caps) -> Result<(), BodyFault> {
+        self.strict = Some(caps.clone());
+        self.judge()
+    }
+
+    /// It is for another server, whose business its content is.
+    pub fn be_lenient(&mut self) {
+        self.scan = None;
+    }
+
+    /// The body has come to its end.
+    ///
+    /// # Errors
+    /// When it is no complete document.
+    pub fn end(&mut self) -> Result<(), BodyFault> {
+        match &mut self.scan {
+            Some(scan) if self.strict.is_some() => {
+                scan.at_end().map_err(|violation| BodyFault::Refused(violation.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn judge(&self) -> Result<(), BodyFault> {
+        let (Some(scan), Some(caps)) = (&self.scan, &self.strict) else { return Ok(()) };
+        if let Some(violation) = scan.violation() {
+            return Err(BodyFault::Refused(violation.to_string()));
+        }
+        check_caps(caps, scan).map_err(BodyFault::Refused)
     }
 
     /// Decodes what the client sends from now on.

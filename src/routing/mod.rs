@@ -8,6 +8,8 @@
 //!
 //! # Shape
 //!
+//! - [`path`]: the canonical path of a request, or a refusal: before anything is matched.
+//! - [`host`]: the canonical host of a request, and which hosts a listener answers for.
 //! - [`glob`]: text with `*`.
 //! - [`pattern`]: hosts, paths and header values, as the user writes them.
 //! - [`index`]: which of the hosts and paths that the file names cover those of a request.
@@ -28,7 +30,9 @@
 pub mod bucket;
 pub mod glob;
 pub mod header_rules;
+pub mod host;
 pub mod index;
+pub mod path;
 pub mod pattern;
 pub mod rewrite;
 pub mod table;

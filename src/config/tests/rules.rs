@@ -248,3 +248,39 @@ fn a_large_file_with_one_error_in_each_route_ends_soon_and_says_enough() {
     text = text.replace("upstreams:", &format!("{more}upstreams:"));
     assert_eq!(found(&text).len(), 100);
 }
+
+#[test]
+fn what_models_may_is_said_only_where_there_are_models() {
+    let web = |more: &str| {
+        let upstream = "  web:\n    kind: http\n    servers: [{ url: \"http://127.0.0.1:9\" }]\n";
+        let route = format!("  - name: app\n    upstream: web\n{more}");
+        GOOD.replacen("upstreams:\n", &format!("upstreams:\n{upstream}"), 1).replacen(
+            "routes:\n",
+            &format!("routes:\n{route}"),
+            1,
+        )
+    };
+    let codes = |text: &str| found(text).into_iter().filter(|found| !found.starts_with('W')).collect::<Vec<_>>();
+    assert_eq!(codes(&web("")), Vec::<String>::new());
+    assert_eq!(codes(&web("    request_encoding: decode\n")), Vec::<String>::new());
+    for (key, value) in
+        [("management", "deny"), ("management", "allow"), ("cloud_models", "allow"), ("caps", "{ num_ctx: 1 }")]
+    {
+        let found = codes(&web(&format!("    {key}: {value}\n")));
+        assert!(
+            found.len() == 1 && found[0].starts_with("E036") && found[0].ends_with(&format!("routes[0].{key}")),
+            "{found:?}"
+        );
+    }
+    add(ROUTE, "    management: allow\n    cloud_models: allow\n    caps: { keep_alive: 1h, num_gpu: 0 }", &[]);
+    add(ROUTE, "    caps: { keep_alive: 0s }", &["E035 7:25 routes[0].caps.keep_alive"]);
+    add(
+        ROUTE,
+        "    caps: { num_ctx: 0, num_predict: 0 }",
+        &["E034 7:22 routes[0].caps.num_ctx", "E034 7:38 routes[0].caps.num_predict"],
+    );
+    add(ROUTE, "    caps: { num_ctx: -1 }", &["E013 7:22 routes[0].caps.num_ctx"]);
+    add(ROUTE, "    caps: { keep_alive: -1 }", &["E013 7:25 routes[0].caps.keep_alive"]);
+    add(ROUTE, "    management: yes", &["E013 7:17 routes[0].management"]);
+    add(ROUTE, "    request_encoding: pass", &["E013 7:23 routes[0].request_encoding"]);
+}

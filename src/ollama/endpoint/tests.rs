@@ -103,3 +103,88 @@ fn defaults_follow_the_api() {
     assert_eq!(get("/api/tags").want_model(), ModelSource::None);
     assert_eq!(get("/v1/models/m").want_model(), ModelSource::Path);
 }
+
+/// `reliability.md`, section 1f: everything that is not allowed is denied, whatever it is called.
+#[test]
+fn nothing_is_allowed_but_what_is_listed() {
+    const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "post", "PROPFIND"];
+    // What goes through or is answered here, with its methods.
+    let allowed = [
+        ("/", "GET, HEAD"),
+        ("/api/generate", "POST"),
+        ("/api/chat", "POST"),
+        ("/api/embed", "POST"),
+        ("/api/embeddings", "POST"),
+        ("/api/show", "POST"),
+        ("/api/tags", "GET, HEAD"),
+        ("/api/ps", "GET"),
+        ("/api/version", "GET, HEAD"),
+        ("/api/status", "GET"),
+        ("/v1/chat/completions", "POST"),
+        ("/v1/completions", "POST"),
+        ("/v1/embeddings", "POST"),
+        ("/v1/responses", "POST"),
+        ("/v1/messages", "POST"),
+        ("/v1/images/generations", "POST"),
+        ("/v1/images/edits", "POST"),
+        ("/v1/audio/transcriptions", "POST"),
+        ("/v1/models", "GET"),
+        ("/v1/models/a:7b", "GET"),
+    ];
+    for (path, methods) in allowed {
+        for method in METHODS {
+            let endpoint = Method::from_bytes(method.as_bytes()).map(|method| classify(&method, path).label());
+            let denied = matches!(endpoint, Ok("wrong_method" | "unknown"));
+            assert_eq!(!denied, methods.split(", ").any(|allowed| allowed == method), "{method} {path}");
+        }
+    }
+    for path in [
+        "/api/pull",
+        "/api/push",
+        "/api/create",
+        "/api/copy",
+        "/api/delete",
+        "/api/blobs/sha256:00",
+        "/api/blobs/",
+        "/api/me",
+        "/api/signout",
+        "/api/user/keys/a",
+        "/api/user/keys",
+        "/api/user",
+        "/api/experimental",
+        "/api/experimental/web_search",
+        "/api/experimental/web_fetch",
+        "/api/experimental/x/y",
+        "/debug",
+        "/debug/",
+        "/debug/pprof/heap",
+        "/api",
+        "/api/",
+        "/v1",
+        "/v1/",
+        "/api/chat/",
+        "/api/chat/x",
+        "/api/chat.",
+        "/API/pull",
+        "/Api/Pull",
+        "/api/pull/",
+        "/api/pull.",
+        "/v1/chat",
+        "/v1/fine_tuning/jobs",
+        "/v1/files",
+        "/v2/models",
+        "/metrics",
+        "/health",
+        "/favicon.ico",
+        "/api/web_search",
+        "/v1/messages/count_tokens",
+        "/v1/models/",
+    ] {
+        for method in METHODS {
+            let method = Method::from_bytes(method.as_bytes()).expect("a method");
+            let endpoint = classify(&method, path);
+            let denied = matches!(endpoint, Endpoint::Management(_) | Endpoint::WrongMethod(_) | Endpoint::Unknown);
+            assert!(denied, "{method} {path}: {endpoint:?}");
+        }
+    }
+}
