@@ -185,13 +185,13 @@ pub struct Route {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,
     /// Whether pull, push, create, copy, delete, blobs, account and debug calls are passed on (kind `ollama`).
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Permission::is_default")]
     pub management: Permission,
     /// Whether models are allowed that run elsewhere: tags `cloud` and `-cloud`, names with a host (kind `ollama`).
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Permission::is_default")]
     pub cloud_models: Permission,
     /// The most that a request may ask of a server (kinds `ollama` and `openai`).
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Caps::is_default")]
     pub caps: Caps,
 }
 

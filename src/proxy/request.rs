@@ -183,6 +183,12 @@ async fn ask_for_model(exchange: &mut Exchange<'_>, route: &Route, upstream: &Up
     let path = exchange.path().to_owned();
     let endpoint = classify(&exchange.head.method, &path);
     let index = upstream.models.load_full();
+    if let Endpoint::Management(verb) = &endpoint
+        && !route.allows_endpoint(&endpoint)
+    {
+        let message = format!("{} is not passed on to the servers", verb.label());
+        return Err(reply::problem(&exchange.ctx, Reason::EndpointDenied, &message).into());
+    }
     admission::to_endpoint(exchange, route, &endpoint)?;
     let ctx = &mut exchange.ctx;
     match &endpoint {
@@ -197,10 +203,6 @@ async fn ask_for_model(exchange: &mut Exchange<'_>, route: &Route, upstream: &Up
                 return Err(reply::json(ctx, body.into()).into());
             }
             return Ok(());
-        }
-        Endpoint::Management(verb) if !route.allows_endpoint(&endpoint) => {
-            let message = format!("{} is not passed on to the servers", verb.label());
-            return Err(reply::problem(ctx, Reason::EndpointDenied, &message).into());
         }
         Endpoint::Management(_) if upstream.kind == Kind::Ollama => {
             return manage(exchange, &endpoint, upstream, route).await;

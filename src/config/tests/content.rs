@@ -1,4 +1,4 @@
-//! Rules about targets, header rules, error pages and cookies. Codes E060 to E065.
+//! Rules about targets, header rules, error pages and cookies. Codes E080 to E085.
 
 use super::{GOOD, found, load};
 
@@ -37,8 +37,8 @@ fn a_route_has_exactly_one_target() {
     other("redirect: { to: \"https://{host}{uri}\" }", &[]);
     other("files: { root: ./www }", &[]);
     other("match: { path: /x }", &["E011 8:5 routes[1]"]);
-    add("respond: {}", &["E060 7:5 routes[0].respond"]);
-    add("respond: {}\n    files: { root: a }", &["E060 7:5 routes[0].respond", "E060 8:5 routes[0].files"]);
+    add("respond: {}", &["E080 7:5 routes[0].respond"]);
+    add("respond: {}\n    files: { root: a }", &["E080 7:5 routes[0].respond", "E080 8:5 routes[0].files"]);
     says("redirect: { to: / }", "two targets: `upstream` and `redirect`");
 }
 
@@ -46,14 +46,14 @@ fn a_route_has_exactly_one_target() {
 fn answers_and_redirects_are_checked() {
     other("respond: { status: 99 }", &["E034 9:24 routes[1].respond.status"]);
     other("respond: { status: 204, body: x }", &["E038 9:35 routes[1].respond.body"]);
-    other("respond: { content_type: \"a\\nb\" }", &["E063 9:30 routes[1].respond.content_type"]);
-    other("respond: { headers: { x: \"{nope}\" } }", &["E061 9:30 routes[1].respond.headers.x"]);
+    other("respond: { content_type: \"a\\nb\" }", &["E083 9:30 routes[1].respond.content_type"]);
+    other("respond: { headers: { x: \"{nope}\" } }", &["E081 9:30 routes[1].respond.headers.x"]);
     other("redirect: { to: /new, status: 300 }", &["E034 9:35 routes[1].redirect.status"]);
     for to in ["\"{path}\"", "\"{scheme}://b{uri}\"", "/b", "\"http://b\""] {
         other(&format!("redirect: {{ to: {to} }}"), &[]);
     }
     for to in ["b.example", "\"javascript:x\"", "\"{host}/x\"", "\"\""] {
-        other(&format!("redirect: {{ to: {to} }}"), &["E061 9:21 routes[1].redirect.to"]);
+        other(&format!("redirect: {{ to: {to} }}"), &["E081 9:21 routes[1].redirect.to"]);
     }
 }
 
@@ -65,7 +65,7 @@ fn files_are_checked() {
     for fallback in ["index.html", "/", "/../x"] {
         other(&format!("files: {{ root: a, fallback: {fallback} }}"), &["E027 9:33 routes[1].files.fallback"]);
     }
-    other("files: { root: a, cache_control: \"a\\r\\nb\" }", &["E063 9:38 routes[1].files.cache_control"]);
+    other("files: { root: a, cache_control: \"a\\r\\nb\" }", &["E083 9:38 routes[1].files.cache_control"]);
 }
 
 #[test]
@@ -75,14 +75,14 @@ fn header_rules_are_checked() {
     let at = "routes[0].headers";
     for name in ["content-length", "Transfer-Encoding", "connection", "upgrade"] {
         let request = format!("headers: {{ request: {{ set: {{ {name}: a }} }} }}");
-        add(&request, &[&format!("E062 7:34 {at}.request.set.{name}")]);
+        add(&request, &[&format!("E082 7:34 {at}.request.set.{name}")]);
     }
-    add("headers: { response: { set: { host: a } } }", &[&format!("E062 7:35 {at}.response.set.host")]);
-    add("headers: { request: { add: { host: a } } }", &[&format!("E062 7:34 {at}.request.add.host")]);
-    add("headers: { request: { remove: host } }", &[&format!("E062 7:35 {at}.request.remove")]);
-    add("headers: { response: { remove: [a, te] } }", &[&format!("E062 7:40 {at}.response.remove[1]")]);
-    add("headers: { response: { remove: [\"a b\"] } }", &[&format!("E063 7:37 {at}.response.remove[0]")]);
-    add("headers: { response: { add: { x: \"{hots}\" } } }", &[&format!("E061 7:38 {at}.response.add.x")]);
+    add("headers: { response: { set: { host: a } } }", &[&format!("E082 7:35 {at}.response.set.host")]);
+    add("headers: { request: { add: { host: a } } }", &[&format!("E082 7:34 {at}.request.add.host")]);
+    add("headers: { request: { remove: host } }", &[&format!("E082 7:35 {at}.request.remove")]);
+    add("headers: { response: { remove: [a, te] } }", &[&format!("E082 7:40 {at}.response.remove[1]")]);
+    add("headers: { response: { remove: [\"a b\"] } }", &[&format!("E083 7:37 {at}.response.remove[0]")]);
+    add("headers: { response: { add: { x: \"{hots}\" } } }", &[&format!("E081 7:38 {at}.response.add.x")]);
     says("headers: { response: { add: { x: \"{hots}\" } } }", "did you mean `host`?");
     says("headers: { response: { add: { x: \"{host\" } } }", "write `{{` for a brace");
     says("headers: { response: { add: { x: \"a\\nb\" } } }", "on one line");
@@ -94,7 +94,7 @@ fn a_wrong_template_out_of_a_variable_is_not_repeated() {
     let text = GOOD.replacen(ROUTE, &format!("{ROUTE}\n    headers: {{ request: {{ set: {{ x: \"${{V}}\" }} }} }}"), 1);
     let env = |_: &str| Some("s3cr3t {s3cr3t}".to_owned());
     let printed = crate::config::parse("t", &text, &env).err().unwrap_or_default().render(false);
-    assert!(printed.contains("E061") && printed.contains("`${V}`") && !printed.contains("s3cr3t"), "{printed}");
+    assert!(printed.contains("E081") && printed.contains("`${V}`") && !printed.contains("s3cr3t"), "{printed}");
 }
 
 #[test]
@@ -104,11 +104,11 @@ fn prefixes_pages_and_codings_are_checked() {
     add("rewrite: { add_prefix: /a//b }", &["E027 7:28 routes[0].rewrite.add_prefix"]);
     add("error_pages: { \"404\": a.html, 5xx: b.html, 4xx: c.html, 503: d.html }", &[]);
     for status in ["200", "3xx", "\"0404\"", "600"] {
-        let expected = format!("E064 7:20 routes[0].error_pages.{}", status.trim_matches('"'));
+        let expected = format!("E084 7:20 routes[0].error_pages.{}", status.trim_matches('"'));
         let found = found(&GOOD.replacen(ROUTE, &format!("{ROUTE}\n    error_pages: {{ {status}: a }}"), 1));
         assert!(found.len() == 1 && found[0].starts_with(&expected[..9]), "{found:?}");
     }
-    add("error_pages: { 404: \"\" }", &["E064 7:25 routes[0].error_pages.404"]);
+    add("error_pages: { 404: \"\" }", &["E084 7:25 routes[0].error_pages.404"]);
     add("intercept_errors: true", &["E036 7:5 routes[0].intercept_errors"]);
     add("compress: [br, gzip]", &[]);
     add("compress: true", &[]);
@@ -141,7 +141,7 @@ fn sticky_cookies_are_checked() {
     let other = "policy: consistent_hash, hash_on: client_ip, sticky_cookie: {}";
     balance(other, &[&format!("E038 10:61 {at}.sticky_cookie")]);
     let name = "policy: consistent_hash, sticky_cookie: { name: \"a;b\" }";
-    balance(name, &[&format!("E065 10:64 {at}.sticky_cookie.name")]);
+    balance(name, &[&format!("E085 10:64 {at}.sticky_cookie.name")]);
     let path = "policy: consistent_hash, sticky_cookie: { path: \"/a;b\" }";
     balance(path, &[&format!("E027 10:64 {at}.sticky_cookie.path")]);
 }

@@ -31,3 +31,17 @@ pub struct Caps {
     /// Most layers on the GPU: `options.num_gpu`. Unless it is 0, a request for 0 (the CPU alone) is refused too.
     pub num_gpu: Option<u32>,
 }
+
+impl Permission {
+    /// Whether it need not be written.
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Caps {
+    /// Whether it need not be written.
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
