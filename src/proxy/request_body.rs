@@ -191,7 +191,7 @@ impl RequestBody {
     /// # Errors
     /// When that is so already.
     pub fn be_strict(&mut self, caps: &Caps) -> Result<(), BodyFault> {
-        self.strict = Some(caps.clone());
+        self.strict = Some(*caps);
         self.judge()
     }
 
