@@ -111,9 +111,14 @@ impl RequestBody {
         self.reading = None;
     }
 
-    /// Nothing will be sent again: what has been sent need not be kept.
-    pub fn release(&mut self) {
+    /// Nothing will be sent again: what has been sent need not be kept. `all` says that it has been sent to its end.
+    pub fn release(&mut self, all: bool) {
         self.passed = true;
+        if all {
+            self.short = Vec::new();
+            self.next_short = 0;
+            self.held = None;
+        }
     }
 
     /// The next piece; `None` at the end.
