@@ -141,6 +141,7 @@ fn compile_with(
         body_memory: to_usize(config.server.body_memory.0),
         access_log: config.telemetry.access_log == types::AccessLog::Json,
         drain: config.server.drain.0,
+        drain_delay: config.server.drain_delay.0,
         reserved_files: config.server.reserved_files,
         lasting,
     };

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::compile::{CompileError, Surroundings, compile_next};
+use super::sockets::{BindError, Sockets};
 use super::store::Store;
 use crate::clock;
 use crate::config::types::Config;
@@ -78,6 +79,12 @@ pub enum Refused {
     /// It cannot run.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// An address of a listener cannot be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// It came too late.
+    #[error("the process is stopping, so nothing was changed")]
+    Stopping,
 }
 
 /// How the last reload went, for whoever asks.
@@ -96,16 +103,37 @@ pub struct Reloader {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
     log_level: LogLevel,
-    /// The configuration in force.
-    current: Mutex<Config>,
+    sockets: Arc<Sockets>,
+    /// The configuration in force; `None` once there is to be no other.
+    current: Mutex<Option<Config>>,
     status: Mutex<Status>,
 }
 
 impl Reloader {
     /// Begins with the configuration that the store's first snapshot was compiled from.
-    pub fn new(source: Source, first: Config, store: Arc<Store>, metrics: Arc<Metrics>, log_level: LogLevel) -> Self {
+    pub fn new(
+        source: Source,
+        first: Config,
+        store: Arc<Store>,
+        metrics: Arc<Metrics>,
+        log_level: LogLevel,
+        sockets: Arc<Sockets>,
+    ) -> Self {
         let status = Status { in_force: true, error: None };
-        Self { source, store, metrics, log_level, current: Mutex::new(first), status: Mutex::new(status) }
+        Self {
+            source,
+            store,
+            metrics,
+            log_level,
+            sockets,
+            current: Mutex::new(Some(first)),
+            status: Mutex::new(status),
+        }
+    }
+
+    /// From here on every reload is refused: the process stops.
+    pub fn close(&self) {
+        *self.current.lock() = None;
     }
 
     /// Where configurations come from.
@@ -150,7 +178,8 @@ impl Reloader {
         result
     }
 
-    fn try_reload(&self, current: &mut Config) -> Result<Reloaded, Refused> {
+    fn try_reload(&self, current: &mut Option<Config>) -> Result<Reloaded, Refused> {
+        let Some(before) = current.as_ref() else { return Err(Refused::Stopping) };
         // Files that it names may be broken at this moment: that is not a fault of what is in force.
         if self.source.hash().is_some_and(|hash| hash == self.store.load().hash) {
             return Ok(Reloaded::Unchanged);
@@ -159,7 +188,7 @@ impl Reloader {
         if loaded.hash == self.store.load().hash {
             return Ok(Reloaded::Unchanged);
         }
-        let reasons = config::restart_reasons(current, &loaded.config);
+        let reasons = config::restart_reasons(before, &loaded.config);
         if !reasons.is_empty() {
             return Err(Refused::NeedsRestart(reasons));
         }
@@ -170,12 +199,14 @@ impl Reloader {
             unix_time: clock::unix_time().as_secs_f64(),
         };
         let snapshot = compile_next(&loaded.config, loaded.hash, &around, &self.store.load())?;
+        let sockets = self.sockets.prepare(&snapshot.listeners)?;
         for warning in &loaded.warnings {
             tracing::warn!("{}", warning.message);
         }
         apply_process_settings(&loaded.config, &self.store, &self.log_level);
         self.store.publish(snapshot);
-        *current = loaded.config;
+        self.sockets.put_in_force(sockets);
+        *current = Some(loaded.config);
         Ok(Reloaded::Applied)
     }
 }
