@@ -1,11 +1,13 @@
 //! Puts the parts together, starts them, and stops them without cutting anybody off.
 //!
 //! Two runtimes: requests run on the one, everything else (probes, admin listener, file watcher) on
-//! the other, so that neither can starve the other. [`drain`] is how it stops, [`signals`] what it does when it is told.
+//! the other, so that neither can starve the other. [`drain`] is how it stops, [`signals`] what it does until then,
+//! [`upgrade`] how it makes room for another process, and [`handover`] what passes between the two.
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -13,10 +15,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle as Task;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{self, AdminAddress};
+use crate::admin::{self, AdminAddress, AdminListener, Order};
 use crate::config::Diagnostics;
 use crate::fleet::body_budget::BodyBudget;
 use crate::fleet::compile::{CompileError, Surroundings, compile};
@@ -28,10 +31,16 @@ use crate::fleet::watch as file_watch;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::logging;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::service_manager::ServiceManager;
 use crate::{clock, probe, proxy};
 
 mod drain;
+mod handover;
 mod signals;
+mod upgrade;
+
+use handover::Inherited;
+use upgrade::Upgrades;
 
 pub use drain::Drained;
 pub use signals::run;
@@ -81,6 +90,11 @@ pub struct Running {
     tasks: TaskTracker,
     stopping: watch::Sender<bool>,
     cut: watch::Sender<bool>,
+    manager: Arc<ServiceManager>,
+    order: mpsc::Sender<Order>,
+    upgrades: Option<(Upgrades, mpsc::Receiver<Order>)>,
+    admin_closing: watch::Sender<bool>,
+    admin_served: Task<()>,
     finished: oneshot::Sender<()>,
     data: JoinHandle<()>,
     control: Runtime,
@@ -91,6 +105,11 @@ pub struct Running {
 /// # Errors
 /// Why nothing was started.
 pub fn start(source: Source) -> Result<Running, StartError> {
+    start_with(source, Inherited::default())
+}
+
+/// The same with what a process before this one had open.
+fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartError> {
     let loaded = source.load().map_err(StartError::Config)?;
     let config = loaded.config;
     let log_level = logging::start(config.telemetry.log_level.as_str());
@@ -106,13 +125,9 @@ pub fn start(source: Source) -> Result<Running, StartError> {
         unix_time: clock::unix_time().as_secs_f64(),
     };
     let snapshot = compile(&config, loaded.hash, &around)?;
-    let sockets = Arc::new(Sockets::new(Vec::new()));
+    let sockets = Arc::new(Sockets::new(inherited.listeners));
     let listeners = sockets.prepare(&snapshot.listeners)?;
-    let admin_listener = admin::bind(&config.admin.address).map_err(|error| BindError {
-        address: config.admin.address.clone(),
-        what: "admin.address".to_owned(),
-        error,
-    })?;
+    let (admin_listener, admin_socket) = admin_listener(&config.admin.address, inherited.admin)?;
     let token = match &config.admin.token_file {
         None => None,
         Some(path) => match std::fs::read_to_string(path) {
@@ -128,11 +143,27 @@ pub fn start(source: Source) -> Result<Running, StartError> {
     let access_log = AccessLog::start(io::stdout(), Arc::clone(&metrics))?;
     let threads = config.server.threads.map_or_else(default_threads, |threads| threads as usize);
     let temp_dir = config.server.temp_dir.clone().map_or_else(std::env::temp_dir, PathBuf::from);
-    let reloader =
-        Reloader::new(source, config, Arc::clone(&store), Arc::clone(&metrics), log_level, Arc::clone(&sockets));
+    let manager = Arc::new(ServiceManager::new(&|name| std::env::var(name).ok()));
+    let reloader = Reloader::new(
+        source,
+        config,
+        Arc::clone(&store),
+        Arc::clone(&metrics),
+        log_level,
+        Arc::clone(&sockets),
+        Arc::clone(&manager),
+    );
     let reloader = Arc::new(reloader);
     let (stopping, is_stopping) = watch::channel(false);
     let (cut, is_cut) = watch::channel(false);
+    let (admin_closing, admin_is_closing) = watch::channel(false);
+    let (order, orders) = mpsc::channel(1);
+    let upgrades = Upgrades {
+        sockets: Arc::clone(&sockets),
+        admin: admin_socket,
+        stopping: is_stopping.clone(),
+        manager: Arc::clone(&manager),
+    };
     let in_flight = Arc::new(AtomicUsize::new(0));
     let tasks = TaskTracker::new();
 
@@ -142,7 +173,7 @@ pub fn start(source: Source) -> Result<Running, StartError> {
     control.spawn(file_watch::watch(Arc::clone(&reloader)));
     control.spawn(probe::watch_certificates(Arc::clone(&store), Arc::clone(&metrics)));
     control.spawn(keys::watch(Arc::clone(&store), Arc::clone(&metrics)));
-    control.spawn(admin::serve(
+    let admin_served = control.spawn(admin::serve(
         admin_listener,
         admin::State {
             store: Arc::clone(&store),
@@ -150,6 +181,9 @@ pub fn start(source: Source) -> Result<Running, StartError> {
             metrics: Arc::clone(&metrics),
             token,
             stopping: is_stopping,
+            own: admin_address.clone(),
+            upgrades: order.clone(),
+            closing: admin_is_closing,
             started: clock::now(),
         },
     ));
@@ -164,11 +198,13 @@ pub fn start(source: Source) -> Result<Running, StartError> {
         tasks: tasks.clone(),
         cut: is_cut,
     };
+    let watchdog = Arc::clone(&manager);
     let (finished, end) = oneshot::channel();
     let (ready, is_ready) = std::sync::mpsc::channel();
     let data = std::thread::Builder::new().name("data".to_owned()).spawn(move || {
         run_data(threads, &ready, async move {
             tokio::spawn(proxy::serve(data));
+            tokio::spawn(tell_that_we_live(watchdog));
             // Requests in flight go on until this side is told that all is done.
             drop(end.await);
         });
@@ -184,10 +220,40 @@ pub fn start(source: Source) -> Result<Running, StartError> {
         tasks,
         stopping,
         cut,
+        manager,
+        order,
+        upgrades: Some((upgrades, orders)),
+        admin_closing,
+        admin_served,
         finished,
         data,
         control,
     })
+}
+
+/// The admin listener, and its socket once more for a process after this one.
+fn admin_listener(
+    address: &str,
+    inherited: Option<(String, OwnedFd)>,
+) -> Result<(AdminListener, (String, OwnedFd)), StartError> {
+    let listener = match inherited {
+        Some((written, socket)) if written == address => AdminListener::inherited(address, socket),
+        _ => admin::bind(address),
+    };
+    let both =
+        listener.and_then(|listener| listener.duplicate().map(|socket| (listener, (address.to_owned(), socket))));
+    let what = "admin.address".to_owned();
+    Ok(both.map_err(|error| BindError { address: address.to_owned(), what, error })?)
+}
+
+/// Tells the service manager that requests are worked on, for as long as they are.
+async fn tell_that_we_live(manager: Arc<ServiceManager>) {
+    let Some(interval) = manager.watchdog() else { return };
+    let mut ticks = tokio::time::interval(interval);
+    loop {
+        ticks.tick().await;
+        manager.alive();
+    }
 }
 
 fn default_threads() -> usize {

@@ -5,6 +5,10 @@ mod drain;
 #[path = "lifecycle/listeners.rs"]
 mod listeners;
 mod support;
+#[path = "lifecycle/systemd.rs"]
+mod systemd;
+#[path = "lifecycle/upgrade.rs"]
+mod upgrade;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -18,6 +18,7 @@ use crate::config::types::Config;
 use crate::config::{self, Diagnostics, Loaded};
 use crate::telemetry::logging::LogLevel;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::service_manager::ServiceManager;
 
 /// Where configurations come from.
 #[derive(Clone, Debug)]
@@ -104,6 +105,7 @@ pub struct Reloader {
     metrics: Arc<Metrics>,
     log_level: LogLevel,
     sockets: Arc<Sockets>,
+    manager: Arc<ServiceManager>,
     /// The configuration in force; `None` once there is to be no other.
     current: Mutex<Option<Config>>,
     status: Mutex<Status>,
@@ -118,6 +120,7 @@ impl Reloader {
         metrics: Arc<Metrics>,
         log_level: LogLevel,
         sockets: Arc<Sockets>,
+        manager: Arc<ServiceManager>,
     ) -> Self {
         let status = Status { in_force: true, error: None };
         Self {
@@ -126,6 +129,7 @@ impl Reloader {
             metrics,
             log_level,
             sockets,
+            manager,
             current: Mutex::new(Some(first)),
             status: Mutex::new(status),
         }
@@ -179,11 +183,21 @@ impl Reloader {
     }
 
     fn try_reload(&self, current: &mut Option<Config>) -> Result<Reloaded, Refused> {
-        let Some(before) = current.as_ref() else { return Err(Refused::Stopping) };
+        if current.is_none() {
+            return Err(Refused::Stopping);
+        }
         // Files that it names may be broken at this moment: that is not a fault of what is in force.
         if self.source.hash().is_some_and(|hash| hash == self.store.load().hash) {
             return Ok(Reloaded::Unchanged);
         }
+        self.manager.reloading();
+        let result = self.apply(current);
+        self.manager.ready();
+        result
+    }
+
+    fn apply(&self, current: &mut Option<Config>) -> Result<Reloaded, Refused> {
+        let Some(before) = current.as_ref() else { return Err(Refused::Stopping) };
         let loaded = self.source.load().map_err(Refused::Invalid)?;
         if loaded.hash == self.store.load().hash {
             return Ok(Reloaded::Unchanged);

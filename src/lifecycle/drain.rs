@@ -35,6 +35,10 @@ impl Running {
         self.stopping.send_replace(true);
         self.sockets.leave();
         let drained = self.control.block_on(self.drain(delay, now));
+        if *self.admin_closing.borrow() {
+            // Who asked another process to take over is to hear of it; who keeps a connection is not waited for.
+            drop(self.control.block_on(async { tokio::time::timeout(LAST_WORK, self.admin_served).await }));
+        }
         // The data side may have ended by itself.
         let _ = self.finished.send(());
         if self.data.join().is_err() {
