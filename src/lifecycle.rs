@@ -202,9 +202,11 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
     let (finished, end) = oneshot::channel();
     let (ready, is_ready) = std::sync::mpsc::channel();
     let data = std::thread::Builder::new().name("data".to_owned()).spawn(move || {
-        run_data(threads, &ready, async move {
-            tokio::spawn(proxy::serve(data));
+        let failed = ready.clone();
+        run_data(threads, &failed, async move {
+            proxy::serve(data);
             tokio::spawn(tell_that_we_live(watchdog));
+            drop(ready.send(Ok(())));
             // Requests in flight go on until this side is told that all is done.
             drop(end.await);
         });
@@ -260,8 +262,8 @@ fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Runs the data path on this thread until it is done. One worker needs no scheduler between threads.
-fn run_data(threads: usize, ready: &std::sync::mpsc::Sender<io::Result<()>>, work: impl Future<Output = ()>) {
+/// Runs the data path on this thread until it is done; tells when it cannot. One worker needs no scheduler between threads.
+fn run_data(threads: usize, failed: &std::sync::mpsc::Sender<io::Result<()>>, work: impl Future<Output = ()>) {
     let built = if threads == 1 {
         Builder::new_current_thread().enable_all().build()
     } else {
@@ -269,11 +271,10 @@ fn run_data(threads: usize, ready: &std::sync::mpsc::Sender<io::Result<()>>, wor
     };
     match built {
         Ok(runtime) => {
-            drop(ready.send(Ok(())));
             runtime.block_on(work);
             runtime.shutdown_timeout(LAST_WORK);
         }
-        Err(error) => drop(ready.send(Err(error))),
+        Err(error) => drop(failed.send(Err(error))),
     }
 }
 

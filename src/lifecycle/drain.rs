@@ -12,6 +12,9 @@ use std::time::Duration;
 
 use super::{LAST_WORK, Running};
 
+/// What the answers of the admin listener may still take.
+const LAST_ANSWERS: Duration = Duration::from_millis(200);
+
 /// Whether everybody could finish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
@@ -35,10 +38,9 @@ impl Running {
         self.stopping.send_replace(true);
         self.sockets.leave();
         let drained = self.control.block_on(self.drain(delay, now));
-        if *self.admin_closing.borrow() {
-            // Who asked another process to take over is to hear of it; who keeps a connection is not waited for.
-            drop(self.control.block_on(async { tokio::time::timeout(LAST_WORK, self.admin_served).await }));
-        }
+        // Who asked the admin listener for something is to hear of it; who keeps a connection is not waited for.
+        self.admin_closing.send_replace(true);
+        drop(self.control.block_on(async { tokio::time::timeout(LAST_ANSWERS, self.admin_served).await }));
         // The data side may have ended by itself.
         let _ = self.finished.send(());
         if self.data.join().is_err() {

@@ -11,6 +11,7 @@ use super::handover::{Predecessor, receive};
 use super::{Drained, Running, start_with};
 use crate::admin::{LIMIT, Order};
 use crate::fleet::reload::{Reloader, Source};
+use crate::telemetry::service_manager::ServiceManager;
 
 /// Why the program ends.
 enum End {
@@ -92,7 +93,7 @@ fn listen(running: &mut Running, told: &mpsc::UnboundedSender<End>) -> std::io::
         let told = told.clone();
         running.control.spawn(async move { while stop.recv().await.is_some() && told.send(End::Stopped).is_ok() {} });
     }
-    running.control.spawn(reload_when_told(hangup?, Arc::clone(&running.reloader)));
+    running.control.spawn(reload_when_told(hangup?, Arc::clone(&running.reloader), Arc::clone(&running.manager)));
     running.control.spawn(upgrade_when_told(user?, running.order.clone()));
     if let Some((upgrades, orders)) = running.upgrades.take() {
         let told = told.clone();
@@ -106,11 +107,14 @@ fn listen(running: &mut Running, told: &mpsc::UnboundedSender<End>) -> std::io::
     Ok(())
 }
 
-async fn reload_when_told(mut hangup: Signal, reloader: Arc<Reloader>) {
+async fn reload_when_told(mut hangup: Signal, reloader: Arc<Reloader>, manager: Arc<ServiceManager>) {
     while hangup.recv().await.is_some() {
         let reloader = Arc::clone(&reloader);
+        // Who sends the signal for systemd waits for both messages, also when nothing has changed.
+        manager.reloading();
         // The outcome is logged, counted and kept by the reloader.
         drop(tokio::task::spawn_blocking(move || reloader.reload("SIGHUP")).await);
+        manager.ready();
     }
 }
 

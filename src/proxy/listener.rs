@@ -51,8 +51,8 @@ pub struct Data {
     pub cut: watch::Receiver<bool>,
 }
 
-/// Accepts on all sockets that are open, and on those that a reload opens, until the process ends.
-pub async fn serve(data: Data) {
+/// Begins to accept on all sockets that are open, and on those that a reload opens, until the process ends.
+pub fn serve(data: Data) {
     let service = Arc::new(Service {
         store: data.store,
         metrics: data.metrics,
@@ -66,20 +66,26 @@ pub async fn serve(data: Data) {
     tokio::spawn(prune(Arc::clone(&service)));
     let mut sockets = data.sockets.subscribe();
     // Not held here, so that each is closed when its own task is done with it.
-    let mut known: Vec<Weak<ListenerSocket>> = Vec::new();
-    loop {
-        let open = sockets.borrow_and_update().clone();
-        for socket in &open {
-            if !known.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(socket))) {
-                service.tasks.spawn(accept(Arc::clone(socket), Arc::clone(&service)));
-            }
+    let mut known = accept_on(&sockets.borrow_and_update(), &[], &service);
+    tokio::spawn(async move {
+        while sockets.changed().await.is_ok() {
+            known = accept_on(&sockets.borrow_and_update(), &known, &service);
         }
-        known = open.iter().map(Arc::downgrade).collect();
-        drop(open);
-        if sockets.changed().await.is_err() {
-            return;
+    });
+}
+
+/// Accepts on sockets that are not among those where somebody accepts already.
+fn accept_on(
+    open: &[Arc<ListenerSocket>],
+    known: &[Weak<ListenerSocket>],
+    service: &Arc<Service>,
+) -> Vec<Weak<ListenerSocket>> {
+    for socket in open {
+        if !known.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(socket))) {
+            service.tasks.spawn(accept(Arc::clone(socket), Arc::clone(service)));
         }
     }
+    open.iter().map(Arc::downgrade).collect()
 }
 
 /// Closes idle connections to servers that are too old or of no use any more, until the process ends.

@@ -98,7 +98,10 @@ mod tests {
         manager.stopping();
         manager.alive();
         let mut buffer = [0; 256];
-        let mut next = || String::from_utf8_lossy(&buffer[..socket.recv(&mut buffer).unwrap()]).into_owned();
+        let mut next = || {
+            let length = socket.recv(&mut buffer).unwrap();
+            String::from_utf8_lossy(&buffer[..length]).into_owned()
+        };
         assert_eq!(next(), "READY=1");
         let reloading = next();
         let time = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();

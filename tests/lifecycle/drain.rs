@@ -98,6 +98,34 @@ async fn whoever_never_asks_does_not_hold_the_process() {
 }
 
 #[tokio::test]
+async fn a_websocket_has_the_time_of_everybody_else() {
+    let accepted = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    let server = arriero::demo::RawUpstream::start(arriero::demo::Script::new(vec![
+        arriero::demo::Step::ReadRequest,
+        arriero::demo::Step::Write(accepted.into()),
+    ]));
+    let server = server.await.expect("a server");
+    for (drain, finishes, code) in [("1h", true, 0), ("100ms", false, 3)] {
+        let scene = Scene::new(&format!("server: {{ drain: {drain} }}")).await;
+        let text = std::fs::read_to_string(&scene.file).expect("a text").replace(&scene.quick.url(), &server.url());
+        std::fs::write(&scene.file, text).expect("written");
+        let mut program = scene.run().await;
+        let mut client = H1::connect(program.address()).await;
+        client.send("GET /ws HTTP/1.1\r\nHost: a.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n").await;
+        assert_eq!(client.reader.head().await.status, 101);
+        program.signal(Signal::TERM);
+        eventually("nobody listens", || refuses(program.address())).await;
+        if finishes {
+            assert!(program.runs());
+            drop(client);
+        } else {
+            assert_eq!(client.reader.rest().await, b"");
+        }
+        assert_eq!(program.ended().await.code, Some(code));
+    }
+}
+
+#[tokio::test]
 async fn whoever_is_cut_off_is_told_why() {
     let scene = Scene::new("server: { drain: 100ms }\nlisteners: [{ address: \"127.0.0.1:0\", h2c: true }]").await;
     // A server that takes requests and never answers.

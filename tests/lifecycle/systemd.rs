@@ -50,6 +50,9 @@ async fn systemd_is_told_of_start_reload_and_stop() {
     assert_eq!(reloaded.code, Some(0), "{reloaded:?}");
     assert!(manager.next().await.starts_with("RELOADING=1\nMONOTONIC_USEC="));
     assert_eq!(manager.next().await, "READY=1");
+    program.signal(Signal::HUP);
+    assert!(manager.next().await.starts_with("RELOADING=1\n"), "although nothing has changed");
+    assert_eq!(manager.next().await, "READY=1");
     program.signal(Signal::TERM);
     assert_eq!(manager.next().await, "STOPPING=1");
     assert_eq!(program.ended().await.code, Some(0));
