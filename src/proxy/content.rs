@@ -169,7 +169,7 @@ async fn serve(exchange: &mut Exchange<'_>, files: &Files) -> Result<(), Stop> {
     let length = body.as_ref().map_or(Length::None, |body| Length::Known(body.left()));
     let length = compress(exchange, &mut head, length);
     response::complete(exchange, &mut head);
-    exchange.client.head(head, length, exchange.service.is_stopping());
+    exchange.client.head(head, length, exchange.ctx.connection.is_ending());
     send(exchange, body).await.map_err(Stop::Broken)
 }
 
