@@ -60,6 +60,7 @@ pub fn serve(data: Data) {
         temp_dir: data.temp_dir,
         in_flight: data.in_flight,
         connector: server::Connector::new(),
+        own_files: open_files(),
         tasks: data.tasks,
         cut: data.cut,
     });
@@ -144,6 +145,11 @@ async fn accept(socket: Arc<ListenerSocket>, service: Arc<Service>) {
     }
 }
 
+/// How many files the process has open: what it needs before any client comes.
+fn open_files() -> u64 {
+    std::fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64)
+}
+
 /// The next connection, as long as there are file descriptors for it and for what it will need. Others wait in the
 /// system's queue; reload, health and admin keep their reserve.
 async fn next(listener: &TcpListener, service: &Service) -> io::Result<(TcpStream, SocketAddr)> {
@@ -151,7 +157,8 @@ async fn next(listener: &TcpListener, service: &Service) -> io::Result<(TcpStrea
         let (files, all) = {
             let snapshot = service.store.load();
             let soft = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-            let files = Descriptors { soft, reserved: snapshot.reserved_files.into() };
+            let reserved = service.own_files + u64::from(snapshot.reserved_files);
+            let files = Descriptors { soft, reserved };
             (files, Arc::clone(&snapshot.lasting.connections))
         };
         if !files.may_accept(all.open()) {

@@ -45,6 +45,8 @@ pub struct Service {
     pub temp_dir: PathBuf,
     /// Requests being served.
     pub in_flight: Arc<AtomicUsize>,
+    /// File descriptors that the process itself needs.
+    pub own_files: u64,
     /// Opens connections to servers.
     pub connector: Connector,
     /// Everything that the process waits for when it stops: listeners, connections, streams.
