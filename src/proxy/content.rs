@@ -15,7 +15,7 @@ use crate::config::types::RequestEncoding;
 use crate::fleet::content::{Answer, Files, Target};
 use crate::fleet::snapshot::Route;
 use crate::policy::failure::Reason;
-use crate::routing::{Facts, host_name};
+use crate::routing::{Facts, Scheme, host_name};
 
 /// What variables in values stand for.
 pub fn facts<'e>(exchange: &'e Exchange<'_>, status: Option<u16>) -> Facts<'e> {
@@ -26,7 +26,7 @@ pub fn facts<'e>(exchange: &'e Exchange<'_>, status: Option<u16>) -> Facts<'e> {
         path: head.uri.path(),
         query: head.uri.query(),
         method: head.method.as_str(),
-        scheme: if ctx.client_tls { "https" } else { "http" },
+        scheme: Scheme::of(ctx.client_tls).as_str(),
         client_ip: Some(ctx.client),
         request_id: ctx.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
         route: route.map(|route| route.name.as_str()).unwrap_or_default(),

@@ -17,7 +17,7 @@ use crate::ollama::endpoint::{Endpoint, ModelSource, classify};
 use crate::ollama::name;
 use crate::policy::cors::preflight_method;
 use crate::policy::failure::Reason;
-use crate::routing::{Head, HeadMatch, path};
+use crate::routing::{Head, HeadMatch, Scheme, path};
 
 /// The field by which a request is known to client, server and log.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -120,6 +120,7 @@ fn new_request_id() -> HeaderValue {
 fn head<'e>(exchange: &'e Exchange<'_>, path: Option<&'e str>, preflight: Option<&'e Method>) -> Head<'e> {
     let request = &exchange.head;
     Head {
+        scheme: Scheme::of(exchange.ctx.client_tls),
         // A preflight belongs to the route of the request that it asks for.
         method: preflight.unwrap_or(&request.method),
         host: exchange.ctx.host.as_ref().and_then(|host| host.to_str().ok()),
