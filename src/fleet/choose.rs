@@ -57,9 +57,11 @@ pub fn choose(upstream: &Upstream, ask: Ask<'_>) -> Result<Chosen, Reason> {
         // A server that has not told its models may have this one; it will say so itself.
         return pick(upstream, ask, Some(&index.unknown)).ok_or(Reason::NoServer);
     };
-    let count =
-        |set: &ServerSet| usize::from((0..upstream.servers.len()).any(|i| usable(upstream, ask, Some(set), i, true)));
-    let set = match upstream.balance.affinity.tier(count(&holders.loaded), count(&holders.available)) {
+    let count = |set: &ServerSet| usize::from(set.iter().any(|index| usable(upstream, ask, index, true)));
+    let loaded = count(&holders.loaded);
+    // Who has it on disk matters only when nobody has it in memory.
+    let available = if loaded > 0 { loaded } else { count(&holders.available) };
+    let set = match upstream.balance.affinity.tier(loaded, available) {
         Tier::Loaded => &holders.loaded,
         Tier::Available | Tier::Nobody => &holders.available,
         Tier::NotLoaded => return Err(Reason::NotLoaded),
@@ -67,10 +69,10 @@ pub fn choose(upstream: &Upstream, ask: Ask<'_>) -> Result<Chosen, Reason> {
     pick(upstream, ask, Some(set)).ok_or_else(|| nobody(upstream, Some(set)))
 }
 
-fn usable(upstream: &Upstream, ask: Ask<'_>, set: Option<&ServerSet>, index: usize, heed_circuit: bool) -> bool {
-    let member = &upstream.servers[index];
-    set.is_none_or(|set| set.contains(index))
-        && member.state.is_up()
+/// Whether a member may have the request as far as its own state goes.
+fn usable(upstream: &Upstream, ask: Ask<'_>, index: usize, heed_circuit: bool) -> bool {
+    let Some(member) = upstream.servers.get(index) else { return false };
+    member.state.is_up()
         && member.state.in_flight() < member.max_in_flight
         && !ask.tried.contains(&index)
         && (!heed_circuit || member.state.would_admit(ask.now))
@@ -78,17 +80,30 @@ fn usable(upstream: &Upstream, ask: Ask<'_>, set: Option<&ServerSet>, index: usi
 
 /// Picks by the upstream's rule until a slot is really taken: another request may be quicker.
 fn pick(upstream: &Upstream, ask: Ask<'_>, set: Option<&ServerSet>) -> Option<Chosen> {
+    match set {
+        Some(set) => pick_of(upstream, ask, set.iter(), |index| set.contains(index)),
+        None => pick_of(upstream, ask, 0..upstream.servers.len(), |_| true),
+    }
+}
+
+/// The cost follows the candidates, not the size of the upstream.
+fn pick_of(
+    upstream: &Upstream,
+    ask: Ask<'_>,
+    candidates: impl Iterator<Item = usize> + Clone,
+    is_candidate: impl Fn(usize) -> bool,
+) -> Option<Chosen> {
     let balance = &upstream.balance;
     for heed_circuit in [true, false] {
-        for _ in 0..upstream.servers.len() {
-            let usable = |index: usize| usable(upstream, ask, set, index, heed_circuit);
+        for _ in candidates.clone() {
+            let usable = |index: usize| is_candidate(index) && usable(upstream, ask, index, heed_circuit);
             let turn = balance.turn.fetch_add(1, Ordering::Relaxed);
             let index = match balance.policy {
-                _ if ask.first => (0..upstream.servers.len()).find(|index| usable(*index)),
-                BalancePolicy::RoundRobin => balance.schedule.pick(turn, usable),
+                _ if ask.first => candidates.clone().find(|index| usable(*index)),
+                BalancePolicy::RoundRobin => balance.schedule.pick(turn, candidates.clone(), usable),
                 BalancePolicy::ConsistentHash => balance.ring.pick(ask.key, usable),
                 BalancePolicy::LeastRequests => least_requests::pick(
-                    upstream.servers.len(),
+                    candidates.clone(),
                     |index| usable(index).then(|| upstream.servers[index].state.in_flight()),
                     |index| upstream.servers[index].weight,
                     turn,

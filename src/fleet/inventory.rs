@@ -61,6 +61,14 @@ impl ServerSet {
         self.words.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
     }
 
+    /// Its members in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = usize> + Clone {
+        self.words.iter().enumerate().flat_map(|(place, word)| {
+            let bits = std::iter::successors(Some(*word), |left| Some(left & left.wrapping_sub(1)));
+            bits.take_while(|left| *left != 0).map(move |left| place * 64 + left.trailing_zeros() as usize)
+        })
+    }
+
     /// Whether nobody is in it.
     pub fn is_empty(&self) -> bool {
         self.words.iter().all(|word| *word == 0)

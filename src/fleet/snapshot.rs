@@ -27,9 +27,9 @@ use crate::policy::cidr::{Access, Networks};
 use crate::policy::circuit::CircuitPolicy;
 use crate::policy::cors::Cors;
 use crate::policy::health::HealthPolicy;
-use crate::policy::hosts::Hosts;
 use crate::policy::retry::RetryPolicy;
 use crate::policy::upload_rate::UploadRate;
+use crate::routing::host::HostList;
 use crate::routing::table::RouteTable;
 use crate::telemetry::access_log::Format;
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
@@ -134,7 +134,7 @@ pub struct ListenerSettings {
     /// Proxies that are believed about the client's address.
     pub trusted_proxies: Networks,
     /// Host names that are answered.
-    pub hosts: Hosts,
+    pub hosts: HostList,
     /// Longest time for a request head.
     pub header_timeout: Duration,
     /// Longest silence inside a request body.

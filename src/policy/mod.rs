@@ -27,7 +27,6 @@
 //! | [`upload_rate`] | does the request body come fast enough? |
 //! | [`client_address`] | whose request is it, when proxies stand in front? |
 //! | [`cidr`] | is this address in one of these networks, and may it use the route? |
-//! | [`hosts`] | is this host name ours? |
 //! | [`cors`] | what may web pages of other origins do? |
 //! | [`auth`] | which key does the request have, and is that enough? |
 //! | [`api_key`] | how is a key written, and what is kept of it? |
@@ -49,7 +48,6 @@ pub mod cors;
 pub mod descriptors;
 pub mod failure;
 pub mod health;
-pub mod hosts;
 pub mod network;
 pub mod rate_limit;
 pub mod retry;

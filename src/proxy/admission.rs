@@ -4,6 +4,8 @@
 //! address is asked before a key is looked at, so that guessing keys is limited too; a preflight is answered before
 //! any key, because browsers send none with it. What depends on the model comes last, when that is known.
 
+use std::borrow::Cow;
+
 use http::{HeaderValue, header};
 
 use super::context::{Exchange, Reply, RequestContext, Stop};
@@ -17,7 +19,7 @@ use crate::policy::auth::{self, CHALLENGE, Refusal, Scope};
 use crate::policy::client_address::{CLAIMS, resolve};
 use crate::policy::cors::{self, Asked};
 use crate::policy::failure::Reason;
-use crate::routing::host_name;
+use crate::routing::host::{HostName, parse};
 
 /// What holds for every request of a listener.
 ///
@@ -44,8 +46,13 @@ pub fn to_listener(exchange: &mut Exchange<'_>) -> Result<(), Stop> {
             return Err(reply::problem(ctx, Reason::BadRequest, message).into());
         }
     }
-    let host = ctx.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
-    if !listener.hosts.know(&host_name(host)) {
+    // HTTP/1.0 has requests without a host; they pass where any host does.
+    let own_port = if connection.tls { 443 } else { 80 };
+    let host = match ctx.host.as_ref().map(|host| parse(host.to_str().unwrap_or_default(), own_port)).transpose() {
+        Ok(host) => host.unwrap_or(HostName { name: Cow::Borrowed(""), port: None }),
+        Err(refusal) => return Err(reply::problem(ctx, Reason::BadRequest, &refusal.to_string()).into()),
+    };
+    if !listener.hosts.allows(&host) {
         let message = "this host name is not served here";
         return Err(reply::problem(ctx, Reason::HostDenied, message).into());
     }

@@ -142,7 +142,6 @@ impl Decoder {
     ///
     /// # Errors
     /// The body is refused; nothing may be asked any more.
-    #[expect(clippy::should_implement_trait, reason = "an iterator has no errors of this kind")]
     pub fn next(&mut self) -> Result<Option<Bytes>, DecodeError> {
         loop {
             let nothing = self.input.is_empty();

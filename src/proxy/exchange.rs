@@ -167,7 +167,7 @@ impl<'t, 'c> Traffic<'t, 'c> {
             self.exchange.ctx.instead = Some(Reply { status, reason, content_type: Some(content_type), body, fields });
             return Err(reason.into());
         }
-        self.exchange.body.release();
+        self.exchange.body.release(self.sent);
         let length = self.server.length();
         response::begin(self.exchange, head, length);
         self.server_read = clock::now();
@@ -185,7 +185,7 @@ impl<'t, 'c> Traffic<'t, 'c> {
         if !self.exchange.ctx.wants_upgrade {
             return Err(Reason::UpstreamProtocol.into());
         }
-        self.exchange.body.release();
+        self.exchange.body.release(self.sent);
         server.upgrade();
         let head = response::upgraded(self.exchange, head);
         if let Client::Http1(client) = &mut self.exchange.client {

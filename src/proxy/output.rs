@@ -25,6 +25,8 @@ pub struct Output {
     small: BytesMut,
     queued: usize,
     written: u64,
+    /// Whether the socket may hold bytes back that it took: TLS does.
+    unflushed: bool,
 }
 
 impl Output {
@@ -68,7 +70,7 @@ impl Output {
     /// # Errors
     /// Those of the socket.
     pub fn poll_flush<S: AsyncWrite + Unpin>(&mut self, socket: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.queued == 0 {
+        if self.queued == 0 && !self.unflushed {
             return Poll::Ready(Ok(()));
         }
         while self.queued > 0 {
@@ -79,7 +81,9 @@ impl Output {
             self.advance(written);
         }
         self.small = BytesMut::new();
-        Pin::new(socket).poll_flush(cx)
+        ready!(Pin::new(socket).poll_flush(cx))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_write<S: AsyncWrite + Unpin>(&self, socket: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -103,6 +107,7 @@ impl Output {
     fn advance(&mut self, mut written: usize) {
         self.queued -= written;
         self.written += written as u64;
+        self.unflushed = true;
         while let Some(first) = self.large.front_mut() {
             if written < first.len() {
                 first.advance(written);
@@ -119,9 +124,10 @@ impl Output {
 mod tests {
     use super::*;
 
-    /// Takes a few bytes at a time and is busy in between.
+    /// Takes a few bytes at a time, is busy in between, and needs to be asked twice to let go of them.
     struct Reluctant {
         taken: Vec<u8>,
+        flushed: usize,
         step: usize,
         busy: bool,
         vectored: bool,
@@ -153,7 +159,13 @@ mod tests {
             self.vectored
         }
 
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.busy = !self.busy;
+            if self.busy {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.flushed = self.taken.len();
             Poll::Ready(Ok(()))
         }
 
@@ -166,7 +178,7 @@ mod tests {
     async fn every_byte_arrives_once_and_in_order() {
         for vectored in [false, true] {
             for step in [1, 7, 1000, 5000, 1 << 20] {
-                let mut socket = Reluctant { taken: Vec::new(), step, busy: false, vectored };
+                let mut socket = Reluctant { taken: Vec::new(), flushed: 0, step, busy: false, vectored };
                 let mut output = Output::default();
                 let mut expected = Vec::new();
                 for number in 0..40_usize {
@@ -180,6 +192,7 @@ mod tests {
                 std::future::poll_fn(|cx| output.poll_flush(&mut socket, cx)).await.unwrap();
                 assert_eq!((output.queued(), output.written()), (0, expected.len() as u64));
                 assert!(socket.taken == expected, "{step} bytes at a time");
+                assert_eq!(socket.flushed, expected.len(), "nothing is held back");
             }
         }
     }

@@ -286,7 +286,7 @@ async fn manage(
     }
     let index = upstream.models.load();
     let ctx = &mut exchange.ctx;
-    ctx.first_server = !ctx.model.as_deref().is_some_and(|model| index.holders(model).is_some());
+    ctx.first_server = ctx.model.as_deref().is_none_or(|model| index.holders(model).is_none());
     Ok(())
 }
 

@@ -111,9 +111,14 @@ impl RequestBody {
         self.reading = None;
     }
 
-    /// Nothing will be sent again: what has been sent need not be kept.
-    pub fn release(&mut self) {
+    /// Nothing will be sent again: what has been sent need not be kept. `all` says that it has been sent to its end.
+    pub fn release(&mut self, all: bool) {
         self.passed = true;
+        if all {
+            self.short = Vec::new();
+            self.next_short = 0;
+            self.held = None;
+        }
     }
 
     /// The next piece; `None` at the end.
@@ -191,7 +196,7 @@ impl RequestBody {
     /// # Errors
     /// When that is so already.
     pub fn be_strict(&mut self, caps: &Caps) -> Result<(), BodyFault> {
-        self.strict = Some(caps.clone());
+        self.strict = Some(*caps);
         self.judge()
     }
 

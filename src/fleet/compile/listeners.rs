@@ -9,8 +9,8 @@ use crate::config::types;
 use crate::fleet::connections::{ConnectionLimits, Connections};
 use crate::fleet::listener_tls::ListenerTls;
 use crate::fleet::snapshot::{Lasting, ListenerSettings};
-use crate::policy::hosts::Hosts;
 use crate::policy::upload_rate::UploadRate;
+use crate::routing::host::HostList;
 
 /// The listeners of a snapshot that follows one with the listeners `before`.
 pub(super) fn compile(
@@ -46,7 +46,8 @@ fn settings(
         h2c: listener.h2c,
         proxy_protocol: listener.proxy_protocol == types::ProxyProtocol::Accept,
         trusted_proxies: access::networks(&format!("listeners[{number}].trusted_proxies"), &listener.trusted_proxies)?,
-        hosts: Hosts::new(listener.hosts.iter().map(String::as_str)),
+        hosts: HostList::new(listener.hosts.iter().map(String::as_str))
+            .ok_or_else(|| error(format!("listeners[{number}].hosts"), "not a host name"))?,
         tls: tls.map_err(|problem| error(format!("listeners[{number}].tls"), problem))?,
         tls_timeout: listener.timeouts.tls.0,
         header_timeout: listener.timeouts.request_header.0,

@@ -5,14 +5,14 @@
 //! with weight 1. Among servers that are equal in this, turns are taken by weight, so that an idle fleet is
 //! used evenly and one quick request after another does not always meet the first server.
 
-/// Picks a server with the least `in_flight / weight` among the first `servers` indexes. `in_flight` answers
+/// Picks a server with the least `in_flight / weight` among `candidates`, which are in ascending order. `in_flight` answers
 /// `None` for a server that is excluded. `turn` decides among equals; see [the turns](super#turns).
 ///
 /// Each closure is called at most twice for each server. If the numbers change meanwhile, the choice is as good
 /// as the numbers were.
 #[must_use]
 pub fn pick(
-    servers: usize,
+    candidates: impl Iterator<Item = usize> + Clone,
     in_flight: impl Fn(usize) -> Option<u32>,
     weight: impl Fn(usize) -> u32,
     turn: u64,
@@ -23,7 +23,7 @@ pub fn pick(
     };
     let mut best: Option<(usize, Load)> = None;
     let mut weight_of_equals = 0;
-    for index in 0..servers {
+    for index in candidates.clone() {
         let Some(load) = load(index) else { continue };
         match best {
             Some((_, least)) if least.is_less_than(load) => {}
@@ -39,7 +39,7 @@ pub fn pick(
         return Some(first);
     }
     let mut slot = turn % weight_of_equals;
-    for index in first..servers {
+    for index in candidates.skip_while(|index| *index < first) {
         let Some(load) = load(index) else { continue };
         if least.is_less_than(load) {
             continue;
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     fn pick_from(servers: &[(Option<u32>, u32)], turn: u64) -> Option<usize> {
-        pick(servers.len(), |index| servers[index].0, |index| servers[index].1, turn)
+        pick(0..servers.len(), |index| servers[index].0, |index| servers[index].1, turn)
     }
 
     #[test]
@@ -105,7 +105,7 @@ mod tests {
             looks.set(looks.get() + 1);
             Some(if looks.get() <= 3 { 0 } else { 9 })
         };
-        assert!(pick(3, in_flight, |_| 1, 2).is_some());
+        assert!(pick(0..3, in_flight, |_| 1, 2).is_some());
     }
 
     proptest! {
@@ -137,7 +137,7 @@ mod tests {
             let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
             let mut counts = vec![0_u32; weights.len()];
             for turn in 0..total {
-                let picked = pick(weights.len(), |_| Some(0), |index| weights[index], u64::from(start) + turn);
+                let picked = pick(0..weights.len(), |_| Some(0), |index| weights[index], u64::from(start) + turn);
                 counts[picked.expect("picked")] += 1;
             }
             prop_assert_eq!(counts, weights);

@@ -56,9 +56,14 @@ impl RoundRobin {
         rule
     }
 
-    /// Picks the server whose turn it is; if it is not usable, another one that is.
+    /// Picks the server whose turn it is; if it is not usable, another one of `candidates` (all that may be) that is.
     #[must_use]
-    pub fn pick(&self, turn: u64, usable: impl Fn(usize) -> bool) -> Option<usize> {
+    pub fn pick(
+        &self,
+        turn: u64,
+        candidates: impl Iterator<Item = usize> + Clone,
+        usable: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
         if self.total == 0 {
             return None;
         }
@@ -68,20 +73,25 @@ impl RoundRobin {
         if usable(index) {
             return Some(index);
         }
-        self.deal(cycle.wrapping_mul(self.weight(index)).wrapping_add(slot), usable)
+        self.deal(cycle.wrapping_mul(self.weight(index)).wrapping_add(slot), candidates, usable)
     }
 
     /// Deals a turn of an excluded server to the others. If some that were usable when they were counted are not
     /// any more, the last one that still is gets the turns of the missing.
-    fn deal(&self, turn: u64, usable: impl Fn(usize) -> bool) -> Option<usize> {
+    fn deal(
+        &self,
+        turn: u64,
+        candidates: impl Iterator<Item = usize> + Clone,
+        usable: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
         let weight = |index: usize| if usable(index) { self.weight(index) } else { 0 };
-        let total: u64 = (0..self.ends.len()).map(weight).sum();
+        let total: u64 = candidates.clone().map(weight).sum();
         if total == 0 {
             return None;
         }
         let mut slot = turn % total;
         let mut last_usable = None;
-        for index in 0..self.ends.len() {
+        for index in candidates {
             let weight = weight(index);
             if weight == 0 {
                 continue;
@@ -156,9 +166,13 @@ mod tests {
 
     use super::*;
 
+    fn pick(rule: &RoundRobin, turn: u64, usable: impl Fn(usize) -> bool) -> Option<usize> {
+        rule.pick(turn, 0..rule.ends.len(), usable)
+    }
+
     fn order(weights: &[u32], turns: u64) -> Vec<usize> {
         let rule = RoundRobin::new(weights);
-        (0..turns).filter_map(|turn| rule.pick(turn, |_| true)).collect()
+        (0..turns).filter_map(|turn| pick(&rule, turn, |_| true)).collect()
     }
 
     #[test]
@@ -183,16 +197,16 @@ mod tests {
         assert!(matches!(rule.order, Order::Step(_)));
         let mut counts = [0; 5];
         for turn in 0..weights.iter().sum() {
-            counts[rule.pick(u64::from(turn), |_| true).expect("picked")] += 1;
+            counts[pick(&rule, u64::from(turn), |_| true).expect("picked")] += 1;
         }
         assert_eq!(counts, weights);
     }
 
     #[test]
     fn without_a_usable_server_nobody_is_picked() {
-        assert_eq!(RoundRobin::new(&[]).pick(1, |_| true), None);
-        assert_eq!(RoundRobin::new(&[0, 0]).pick(1, |_| true), None);
-        assert_eq!(RoundRobin::new(&[1, 2]).pick(1, |_| false), None);
+        assert_eq!(pick(&RoundRobin::new(&[]), 1, |_| true), None);
+        assert_eq!(pick(&RoundRobin::new(&[0, 0]), 1, |_| true), None);
+        assert_eq!(pick(&RoundRobin::new(&[1, 2]), 1, |_| false), None);
     }
 
     #[test]
@@ -200,7 +214,7 @@ mod tests {
         let rule = RoundRobin::new(&[1, 1, 1, 1]);
         let mut counts = [0; 4];
         for turn in 0..1200 {
-            counts[rule.pick(turn, |index| index != 1).expect("picked")] += 1;
+            counts[pick(&rule, turn, |index| index != 1).expect("picked")] += 1;
         }
         assert_eq!(counts, [400, 0, 400, 400]);
     }
@@ -215,7 +229,7 @@ mod tests {
             let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
             let mut counts = vec![0_u32; weights.len()];
             for turn in 0..total {
-                counts[rule.pick(u64::from(start) + turn, |_| true).expect("picked")] += 1;
+                counts[pick(&rule, u64::from(start) + turn, |_| true).expect("picked")] += 1;
             }
             prop_assert_eq!(counts, weights);
         }
@@ -231,7 +245,7 @@ mod tests {
             let mut counts = vec![0_u64; servers.len()];
             // After this many turns each server's turns have been dealt a whole number of times.
             for turn in 0..all * usable {
-                let index = rule.pick(turn, |index| servers[index].1).expect("picked");
+                let index = pick(&rule, turn, |index| servers[index].1).expect("picked");
                 prop_assert!(servers[index].1);
                 counts[index] += 1;
             }
@@ -240,7 +254,7 @@ mod tests {
                 prop_assert_eq!(counts[index], expected);
             }
             if usable == 0 {
-                prop_assert_eq!(rule.pick(0, |index| servers[index].1), None);
+                prop_assert_eq!(pick(&rule, 0, |index| servers[index].1), None);
             }
         }
 
@@ -251,7 +265,7 @@ mod tests {
             mask in any::<u8>(),
         ) {
             let usable = |index: usize| mask >> index & 1 == 1;
-            let picked = RoundRobin::new(&weights).pick(turn, usable);
+            let picked = pick(&RoundRobin::new(&weights), turn, usable);
             let possible = (0..weights.len()).any(|index| usable(index) && weights[index] > 0);
             prop_assert_eq!(picked.is_some(), possible);
             prop_assert!(picked.is_none_or(|index| usable(index) && weights[index] > 0));

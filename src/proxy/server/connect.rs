@@ -100,10 +100,10 @@ impl Connector {
         if !order.fresh
             && let Ok(Some(session)) = self.http2.reused_http_session(&peer).await
         {
-            return Ok(Server::Http2(Box::new(Http2::new(session))));
+            return Ok(Server::Http2(Box::new(Http2::new(session, peer))));
         }
         match self.http2.new_http_session::<_, ()>(&peer).await {
-            Ok(HttpSession::H2(session)) => Ok(Server::Http2(Box::new(Http2::new(session)))),
+            Ok(HttpSession::H2(session)) => Ok(Server::Http2(Box::new(Http2::new(session, peer)))),
             Ok(_) => Err(ConnectFault::Failed),
             Err(error) => Err(fault(&error)),
         }
@@ -118,7 +118,7 @@ impl Connector {
                 }
             }
             Server::Http2(stream) => {
-                if let (Some(session), Ok(peer)) = (stream.into_finished(), peer(order)) {
+                if let Some((session, peer)) = stream.into_finished() {
                     self.http2.release_http_session(session, &peer, Some(order.upstream.idle_timeout));
                 }
             }

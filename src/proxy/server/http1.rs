@@ -136,11 +136,10 @@ impl Http1 {
         self.answered = true;
         let tokens = head.headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
         let mut tokens = tokens.flat_map(|value| value.split(',')).map(str::trim);
-        if version == Version::HTTP_10 || matches!(self.decoder, Decoder::Close) {
-            self.keep = false;
-        } else if tokens.any(|token| token.eq_ignore_ascii_case("close")) {
-            self.keep = false;
-        }
+        let closes = version == Version::HTTP_10
+            || matches!(self.decoder, Decoder::Close)
+            || tokens.any(|token| token.eq_ignore_ascii_case("close"));
+        self.keep &= !closes;
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{HeaderMap, Uri, Version, header, uri};
 use pingora_core::protocols::http::v2::client::Http2Session;
+use pingora_core::upstreams::peer::HttpPeer;
 use pingora_http::RequestHeader;
 
 use super::{RequestHead, ServerFault};
@@ -16,14 +17,16 @@ use crate::proxy::message::AnswerHead;
 /// One stream; dropped before both sides have ended, it is cancelled.
 pub struct Http2 {
     session: Http2Session,
+    /// How the connection was opened; by this its pool knows it.
+    pub peer: HttpPeer,
     output: Option<Http2Output>,
     failed: bool,
 }
 
 impl Http2 {
     /// A stream on which nothing was sent.
-    pub fn new(session: Http2Session) -> Self {
-        Self { session, output: None, failed: false }
+    pub fn new(session: Http2Session, peer: HttpPeer) -> Self {
+        Self { session, peer, output: None, failed: false }
     }
 
     /// Sends the head of a request.
@@ -120,9 +123,9 @@ impl Http2 {
     }
 
     /// The stream, to be given back, when both sides have ended.
-    pub fn into_finished(self) -> Option<Http2Session> {
+    pub fn into_finished(self) -> Option<(Http2Session, HttpPeer)> {
         let sent = self.output.as_ref().is_some_and(Http2Output::is_ended);
-        (sent && self.session.response_finished()).then_some(self.session)
+        (sent && self.session.response_finished()).then_some((self.session, self.peer))
     }
 }
 
