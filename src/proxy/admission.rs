@@ -104,13 +104,15 @@ fn of_origin(exchange: &mut Exchange<'_>, route: &Route) -> Result<(), Stop> {
     };
     let guarded = has_models(route);
     let verdict = cors::judge(route.cors.as_ref(), guarded, &asked);
+    let judged = route.cors.is_some() || cors::is_own_page(&asked);
     if let Some(cors) = &route.cors {
         exchange.ctx.cors = Some(cors.fields(fields));
     }
     match verdict {
         cors::Verdict::Pass => {
-            // Ollama refuses origins that it does not know; here they have been judged already.
-            if route.cors.is_some() && guarded {
+            // Ollama refuses origins that it does not know, ours too, since it is asked by another name. These have been
+            // judged already.
+            if judged && guarded {
                 exchange.head.headers.remove(header::ORIGIN);
             }
             Ok(())
