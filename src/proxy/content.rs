@@ -169,7 +169,9 @@ async fn serve(exchange: &mut Exchange<'_>, files: &Files) -> Result<(), Stop> {
     let length = body.as_ref().map_or(Length::None, |body| Length::Known(body.left()));
     let length = compress(exchange, &mut head, length);
     response::complete(exchange, &mut head);
-    exchange.client.head(head, length, exchange.service.is_stopping());
+    // Whoever still sends what nobody will read cannot be asked again on this connection.
+    let last = exchange.service.is_stopping() || !exchange.client.body_is_done();
+    exchange.client.head(head, length, last);
     send(exchange, body).await.map_err(Stop::Broken)
 }
 
