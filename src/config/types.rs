@@ -48,6 +48,7 @@ pub struct Config {
     /// Which request goes where. The first route that matches wins.
     pub routes: Vec<Route>,
     /// Named groups of servers.
+    #[serde(default)]
     pub upstreams: BTreeMap<String, Upstream>,
     /// Values for every route that does not set its own.
     #[serde(default)]
