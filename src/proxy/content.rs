@@ -166,6 +166,9 @@ async fn serve(exchange: &mut Exchange<'_>, files: &Files) -> Result<(), Stop> {
     }
     let mut head = AnswerHead::new(StatusCode::from_u16(status).unwrap_or(StatusCode::OK));
     head.headers = headers;
+    if !head.headers.contains_key(header::CONTENT_LENGTH) && head.status != StatusCode::NOT_MODIFIED {
+        head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
     let length = body.as_ref().map_or(Length::None, |body| Length::Known(body.left()));
     let length = compress(exchange, &mut head, length);
     response::complete(exchange, &mut head);
