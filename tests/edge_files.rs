@@ -181,7 +181,6 @@ async fn nothing_beside_the_folder_is_served() {
         "//etc/passwd",
         "/link.txt",
         "/up/secret.txt",
-        "/up/www/ten.txt",
         "/.env",
         "/%2eenv",
         "/.git/config",
@@ -312,17 +311,20 @@ async fn the_log_names_keys_by_their_ids_and_holds_no_secret_and_no_prompt() {
         ("/api/pull", good.clone(), r#"{"model":"m","insecure":"CANARY-PROMPT"}"#.to_owned(), 403),
         ("/CANARY-PATH%0d%0a%1b[31m", good.clone(), String::new(), 400),
     ];
-    for (path, fields, body, status) in &cases {
-        let answer = send_with(address, "POST", path, fields, body).await;
+    for (number, (path, fields, body, status)) in cases.iter().enumerate() {
+        let fields = format!("X-Request-Id: case-{number:02}\r\n{fields}");
+        let answer = send_with(address, "POST", path, &fields, body).await;
         assert_eq!(answer.head.status, *status, "{path} {fields}: {}", answer.text());
     }
     let lines = || program.out.text().lines().map(str::to_owned).collect::<Vec<_>>();
     eventually("all are logged", async || lines().len() == cases.len()).await;
-    let entries: Vec<Value> =
-        lines().iter().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect();
+    let entry = |line: &String| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+    let mut entries: Vec<Value> = lines().iter().map(entry).collect();
+    // A line is written when its request is over, which may be after the next one began.
+    entries.sort_by_key(|entry| entry["request_id"].to_string());
     for (entry, (path, fields, _, status)) in entries.iter().zip(&cases) {
         assert_eq!(entry["status"], *status, "{path}: {entry}");
-        let known = *status != 401 && (fields == &good && !path.contains("key=") && !path.contains("PATH"));
+        let known = fields == &good && !path.contains("key=") && !path.contains("PATH");
         assert!(!known || entry["key"] == "0000000a", "{entry}");
         assert_eq!(entry["path"], path.split('?').next().unwrap_or_default(), "{entry}");
     }
