@@ -12,6 +12,13 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// The same as other processes see it, since some moment in the past (CLOCK_MONOTONIC).
+#[must_use]
+pub fn monotonic() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(now.tv_sec.try_into().unwrap_or(0), now.tv_nsec.try_into().unwrap_or(0))
+}
+
 /// Wall-clock time since 1970, for logs, metrics and dates in files; never to measure how long something takes.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
 #[must_use]

@@ -1,40 +1,53 @@
 //! Puts the parts together, starts them, and stops them without cutting anybody off.
 //!
 //! Two runtimes: requests run on the one, everything else (probes, admin listener, file watcher) on
-//! the other, so that neither can starve the other.
+//! the other, so that neither can starve the other. [`drain`] is how it stops, [`signals`] what it does until then,
+//! [`upgrade`] how it makes room for another process, and [`handover`] what passes between the two.
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle as Task;
+use tokio_util::task::TaskTracker;
 
-use crate::admin::{self, AdminAddress};
+use crate::admin::{self, AdminAddress, AdminListener, Order};
 use crate::config::Diagnostics;
 use crate::fleet::body_budget::BodyBudget;
 use crate::fleet::compile::{CompileError, Surroundings, compile};
 use crate::fleet::keys;
 use crate::fleet::reload::{Reloader, Source, apply_process_settings};
+use crate::fleet::sockets::{BindError, Sockets};
 use crate::fleet::store::Store;
 use crate::fleet::watch as file_watch;
-use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::access_log::{AccessLog, LastLine};
 use crate::telemetry::logging;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::service_manager::ServiceManager;
 use crate::{clock, probe, proxy};
+
+mod drain;
+mod handover;
+mod signals;
+mod upgrade;
+
+use handover::Inherited;
+use upgrade::Upgrades;
+
+pub use drain::Drained;
+pub use signals::run;
 
 /// How long a start waits for the servers to tell their models.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
-/// How often a stopping process looks whether its requests are done.
-const DRAIN_STEP: Duration = Duration::from_millis(20);
-/// What blocking work may still take when everything else is done.
+/// What the last words to clients, and blocking work, may still take when everything else is done.
 const LAST_WORK: Duration = Duration::from_millis(500);
 
 /// Why a start failed.
@@ -47,15 +60,8 @@ pub enum StartError {
     #[error(transparent)]
     Compile(#[from] CompileError),
     /// An address cannot be bound.
-    #[error("cannot listen on `{address}` ({what}): {error}")]
-    Bind {
-        /// The address.
-        address: String,
-        /// Where it stands in the configuration.
-        what: String,
-        /// What the system said.
-        error: io::Error,
-    },
+    #[error(transparent)]
+    Bind(#[from] BindError),
     /// The token of the admin listener cannot be read.
     #[error("cannot read `admin.token_file` `{path}`: {error}")]
     Token {
@@ -71,7 +77,7 @@ pub enum StartError {
 
 /// A running Arriero.
 pub struct Running {
-    /// Addresses of the listeners, with real ports.
+    /// Addresses of the listeners that it started with, with real ports.
     pub addresses: Vec<SocketAddr>,
     /// Address of the admin listener.
     pub admin: AdminAddress,
@@ -79,20 +85,20 @@ pub struct Running {
     pub store: Arc<Store>,
     /// The way to another configuration.
     pub reloader: Arc<Reloader>,
+    sockets: Arc<Sockets>,
     in_flight: Arc<AtomicUsize>,
-    shutdown: watch::Sender<bool>,
+    tasks: TaskTracker,
+    stopping: watch::Sender<bool>,
+    cut: watch::Sender<bool>,
+    manager: Arc<ServiceManager>,
+    order: mpsc::Sender<Order>,
+    upgrades: Option<(Upgrades, mpsc::Receiver<Order>)>,
+    admin_closing: watch::Sender<bool>,
+    admin_served: Task<()>,
     finished: oneshot::Sender<()>,
     data: JoinHandle<()>,
+    last_line: LastLine,
     control: Runtime,
-}
-
-/// Whether everybody could finish.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drained {
-    /// All requests finished.
-    All,
-    /// The time was over before they did; this many were cut off.
-    CutOff(usize),
 }
 
 /// Starts everything; returns when requests are accepted.
@@ -100,6 +106,11 @@ pub enum Drained {
 /// # Errors
 /// Why nothing was started.
 pub fn start(source: Source) -> Result<Running, StartError> {
+    start_with(source, Inherited::default())
+}
+
+/// The same with what a process before this one had open.
+fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartError> {
     let loaded = source.load().map_err(StartError::Config)?;
     let config = loaded.config;
     let log_level = logging::start(config.telemetry.log_level.as_str());
@@ -115,19 +126,9 @@ pub fn start(source: Source) -> Result<Running, StartError> {
         unix_time: clock::unix_time().as_secs_f64(),
     };
     let snapshot = compile(&config, loaded.hash, &around)?;
-    let mut listeners = Vec::with_capacity(config.listeners.len());
-    for (number, listener) in config.listeners.iter().enumerate() {
-        listeners.push(proxy::bind(&listener.address).map_err(|error| StartError::Bind {
-            address: listener.address.clone(),
-            what: format!("listeners[{number}].address"),
-            error,
-        })?);
-    }
-    let admin_listener = admin::bind(&config.admin.address).map_err(|error| StartError::Bind {
-        address: config.admin.address.clone(),
-        what: "admin.address".to_owned(),
-        error,
-    })?;
+    let sockets = Arc::new(Sockets::new(inherited.listeners));
+    let listeners = sockets.prepare(&snapshot.listeners)?;
+    let (admin_listener, admin_socket) = admin_listener(&config.admin.address, inherited.admin)?;
     let token = match &config.admin.token_file {
         None => None,
         Some(path) => match std::fs::read_to_string(path) {
@@ -138,13 +139,34 @@ pub fn start(source: Source) -> Result<Running, StartError> {
     let addresses = listeners.iter().map(|listener| listener.address).collect();
     let admin_address = admin_listener.address();
     let store = Arc::new(Store::new(snapshot, Arc::new(BodyBudget::default())));
+    sockets.put_in_force(listeners);
     apply_process_settings(&config, &store, &log_level);
-    let access_log = AccessLog::start(io::stdout(), Arc::clone(&metrics))?;
+    let (access_log, last_line) = AccessLog::start(io::stdout(), Arc::clone(&metrics))?;
     let threads = config.server.threads.map_or_else(default_threads, |threads| threads as usize);
     let temp_dir = config.server.temp_dir.clone().map_or_else(std::env::temp_dir, PathBuf::from);
-    let reloader = Arc::new(Reloader::new(source, config, Arc::clone(&store), Arc::clone(&metrics), log_level));
-    let (shutdown, stopping) = watch::channel(false);
+    let manager = Arc::new(ServiceManager::new(&|name| std::env::var(name).ok()));
+    let reloader = Reloader::new(
+        source,
+        config,
+        Arc::clone(&store),
+        Arc::clone(&metrics),
+        log_level,
+        Arc::clone(&sockets),
+        Arc::clone(&manager),
+    );
+    let reloader = Arc::new(reloader);
+    let (stopping, is_stopping) = watch::channel(false);
+    let (cut, is_cut) = watch::channel(false);
+    let (admin_closing, admin_is_closing) = watch::channel(false);
+    let (order, orders) = mpsc::channel(1);
+    let upgrades = Upgrades {
+        sockets: Arc::clone(&sockets),
+        admin: admin_socket,
+        stopping: is_stopping.clone(),
+        manager: Arc::clone(&manager),
+    };
     let in_flight = Arc::new(AtomicUsize::new(0));
+    let tasks = TaskTracker::new();
 
     let control = Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
     control.block_on(probe::first_look(&store, &metrics, FIRST_LOOK));
@@ -152,14 +174,17 @@ pub fn start(source: Source) -> Result<Running, StartError> {
     control.spawn(file_watch::watch(Arc::clone(&reloader)));
     control.spawn(probe::watch_certificates(Arc::clone(&store), Arc::clone(&metrics)));
     control.spawn(keys::watch(Arc::clone(&store), Arc::clone(&metrics)));
-    control.spawn(admin::serve(
+    let admin_served = control.spawn(admin::serve(
         admin_listener,
         admin::State {
             store: Arc::clone(&store),
             reloader: Arc::clone(&reloader),
             metrics: Arc::clone(&metrics),
             token,
-            stopping: stopping.clone(),
+            stopping: is_stopping,
+            own: admin_address.clone(),
+            upgrades: order.clone(),
+            closing: admin_is_closing,
             started: clock::now(),
         },
     ));
@@ -170,29 +195,77 @@ pub fn start(source: Source) -> Result<Running, StartError> {
         access_log,
         temp_dir,
         in_flight: Arc::clone(&in_flight),
-        shutdown: stopping,
+        sockets: Arc::clone(&sockets),
+        tasks: tasks.clone(),
+        cut: is_cut,
     };
+    let watchdog = Arc::clone(&manager);
     let (finished, end) = oneshot::channel();
     let (ready, is_ready) = std::sync::mpsc::channel();
     let data = std::thread::Builder::new().name("data".to_owned()).spawn(move || {
-        run_data(threads, &ready, async move {
-            if let Err(error) = proxy::serve(listeners, data).await {
-                tracing::error!(%error, "the listeners failed");
-            }
+        let failed = ready.clone();
+        run_data(threads, &failed, async move {
+            proxy::serve(data);
+            tokio::spawn(tell_that_we_live(watchdog));
+            drop(ready.send(Ok(())));
             // Requests in flight go on until this side is told that all is done.
             drop(end.await);
         });
     })?;
     is_ready.recv().map_err(io::Error::other)??;
-    Ok(Running { addresses, admin: admin_address, store, reloader, in_flight, shutdown, finished, data, control })
+    Ok(Running {
+        addresses,
+        admin: admin_address,
+        store,
+        reloader,
+        sockets,
+        in_flight,
+        tasks,
+        stopping,
+        cut,
+        manager,
+        order,
+        upgrades: Some((upgrades, orders)),
+        admin_closing,
+        admin_served,
+        finished,
+        data,
+        last_line,
+        control,
+    })
+}
+
+/// The admin listener, and its socket once more for a process after this one.
+fn admin_listener(
+    address: &str,
+    inherited: Option<(String, OwnedFd)>,
+) -> Result<(AdminListener, (String, OwnedFd)), StartError> {
+    let listener = match inherited {
+        Some((written, socket)) if written == address => AdminListener::inherited(address, socket),
+        _ => admin::bind(address),
+    };
+    let both =
+        listener.and_then(|listener| listener.duplicate().map(|socket| (listener, (address.to_owned(), socket))));
+    let what = "admin.address".to_owned();
+    Ok(both.map_err(|error| BindError { address: address.to_owned(), what, error })?)
+}
+
+/// Tells the service manager that requests are worked on, for as long as they are.
+async fn tell_that_we_live(manager: Arc<ServiceManager>) {
+    let Some(interval) = manager.watchdog() else { return };
+    let mut ticks = tokio::time::interval(interval);
+    loop {
+        ticks.tick().await;
+        manager.alive();
+    }
 }
 
 fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Runs the data path on this thread until it is done. One worker needs no scheduler between threads.
-fn run_data(threads: usize, ready: &std::sync::mpsc::Sender<io::Result<()>>, work: impl Future<Output = ()>) {
+/// Runs the data path on this thread until it is done; tells when it cannot. One worker needs no scheduler between threads.
+fn run_data(threads: usize, failed: &std::sync::mpsc::Sender<io::Result<()>>, work: impl Future<Output = ()>) {
     let built = if threads == 1 {
         Builder::new_current_thread().enable_all().build()
     } else {
@@ -200,11 +273,10 @@ fn run_data(threads: usize, ready: &std::sync::mpsc::Sender<io::Result<()>>, wor
     };
     match built {
         Ok(runtime) => {
-            drop(ready.send(Ok(())));
             runtime.block_on(work);
             runtime.shutdown_timeout(LAST_WORK);
         }
-        Err(error) => drop(ready.send(Err(error))),
+        Err(error) => drop(failed.send(Err(error))),
     }
 }
 
@@ -215,84 +287,4 @@ fn raise_file_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
         tracing::debug!(%error, "the limit of open files stays as it is");
     }
-}
-
-impl Running {
-    /// Stops accepting, lets requests in flight finish for as long as the configuration says, ends.
-    pub fn stop(self) -> Drained {
-        self.stop_unless(|| false)
-    }
-
-    /// Like [`Running::stop`], and cuts everybody off as soon as `now` says so.
-    fn stop_unless(self, now: impl Fn() -> bool) -> Drained {
-        let limit = self.store.load().drain;
-        // Nobody listens any more only when everything has ended already.
-        let _ = self.shutdown.send(true);
-        let end = clock::now() + limit;
-        let drained = loop {
-            match self.in_flight.load(Ordering::Relaxed) {
-                0 => break Drained::All,
-                left if clock::now() >= end || now() => break Drained::CutOff(left),
-                _ => std::thread::sleep(DRAIN_STEP),
-            }
-        };
-        let _ = self.finished.send(());
-        if self.data.join().is_err() {
-            tracing::error!("the data thread panicked");
-        }
-        self.control.shutdown_timeout(LAST_WORK);
-        drained
-    }
-}
-
-/// Runs until a signal ends it: TERM and INT drain, a second one ends at once, HUP reloads.
-pub fn run(source: Source, announce: impl FnOnce(&Running)) -> ExitCode {
-    let running = match start(source) {
-        Ok(running) => running,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(1);
-        }
-    };
-    announce(&running);
-    let stops = Arc::new(AtomicUsize::new(0));
-    let (first, stopped) = std::sync::mpsc::channel();
-    let listening = listen_to_signals(Arc::clone(&running.reloader), Arc::clone(&stops), first);
-    running.control.spawn(listening);
-    if stopped.recv().is_err() {
-        eprintln!("cannot listen to signals");
-        return ExitCode::from(1);
-    }
-    tracing::info!("stopping: no new requests, those in flight finish");
-    match running.stop_unless(|| stops.load(Ordering::Relaxed) > 1) {
-        Drained::All => ExitCode::SUCCESS,
-        Drained::CutOff(left) => {
-            tracing::warn!(requests = left, "stopped before all requests were finished");
-            ExitCode::from(3)
-        }
-    }
-}
-
-async fn listen_to_signals(reloader: Arc<Reloader>, stops: Arc<AtomicUsize>, first: std::sync::mpsc::Sender<()>) {
-    let (Ok(mut term), Ok(mut interrupt), Ok(mut hangup)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
-    else {
-        return;
-    };
-    loop {
-        tokio::select! {
-            _ = hangup.recv() => {
-                // The outcome is logged, counted and kept by the reloader.
-                drop(reloader.reload("SIGHUP"));
-            }
-            _ = term.recv() => stop(&stops, &first),
-            _ = interrupt.recv() => stop(&stops, &first),
-        }
-    }
-}
-
-fn stop(stops: &AtomicUsize, first: &std::sync::mpsc::Sender<()>) {
-    stops.fetch_add(1, Ordering::Relaxed);
-    // Nobody waits for the second one; it is counted.
-    let _ = first.send(());
 }

@@ -220,6 +220,7 @@ const COMPILED: &[Row] = &[
     ("defaults.timeouts.request", "\"7s\"", "Some(7s)", |s| text(s.routes[0].timeouts.request)),
     ("defaults.limits.request_body", "\"7KiB\"", "7168", |s| text(s.routes[0].body_limit)),
     ("server.drain", "\"7s\"", "7s", |s| text(s.drain)),
+    ("server.drain_delay", "\"7s\"", "7s", |s| text(s.drain_delay)),
     ("server.reserved_files", "7", "7", |s| text(s.reserved_files)),
     ("server.body_memory", "\"7KiB\"", "7168", |s| text(s.body_memory)),
 ];

@@ -380,10 +380,10 @@ async fn the_reload_command_says_by_its_exit_code_what_became_of_the_file() {
     fs::write(&file, text(&servers[1])).expect("written");
     let applied = reload(&[]).await;
     assert_eq!((applied.code, who(program.address()).await.as_str()), (Some(0), "b"), "{applied:?}");
-    fs::write(&file, text(&servers[0]).replace("127.0.0.1:0", "127.0.0.2:0")).expect("written");
+    fs::write(&file, format!("{}server: {{ threads: 7 }}\n", text(&servers[0]))).expect("written");
     let refused = reload(&[]).await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
-    assert!(refused.err.contains("listeners[0].address") && refused.err.contains("restart"), "{refused:?}");
+    assert!(refused.err.contains("server.threads") && refused.err.contains("restart"), "{refused:?}");
     fs::write(&file, text(&servers[0]).replace("kind: http", "kind: htp")).expect("written");
     for more in [&[][..], &["--admin", &socket]] {
         let refused = reload(more).await;

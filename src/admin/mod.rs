@@ -1,4 +1,4 @@
-//! The admin listener: health, metrics, and the reload command.
+//! The admin listener: health, metrics, and the commands to reload and to make room for a new process.
 //!
 //! It is apart from the listeners of clients, on loopback or a unix socket unless the configuration
 //! says otherwise. Reads are open; a change must be a POST, must not come from a web page of another
@@ -6,10 +6,12 @@
 
 mod access;
 mod handlers;
+mod upgrade;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,11 +20,13 @@ use std::time::Instant;
 use axum::Router;
 use axum::routing::{get, post};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::fleet::reload::Reloader;
 use crate::fleet::store::Store;
 use crate::telemetry::metrics::Metrics;
+
+pub use upgrade::{LIMIT, Order};
 
 /// Where the admin listener is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +55,30 @@ pub enum AdminListener {
 }
 
 impl AdminListener {
+    /// The socket that a process before this one had bound to `address`.
+    ///
+    /// # Errors
+    /// When it is no such socket.
+    pub fn inherited(address: &str, socket: OwnedFd) -> io::Result<Self> {
+        if let Some(path) = address.strip_prefix("unix:") {
+            return Ok(Self::Unix(socket.into(), PathBuf::from(path)));
+        }
+        let listener = std::net::TcpListener::from(socket);
+        let address = listener.local_addr()?;
+        Ok(Self::Tcp(listener, address))
+    }
+
+    /// The same socket once more, for another process.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(listener, _) => listener.try_clone().map(OwnedFd::from),
+            Self::Unix(listener, _) => listener.try_clone().map(OwnedFd::from),
+        }
+    }
+
     /// Where it is, with its real port.
     pub fn address(&self) -> AdminAddress {
         match self {
@@ -100,20 +128,32 @@ pub struct State {
     pub token: Option<String>,
     /// Whether the process is stopping.
     pub stopping: watch::Receiver<bool>,
+    /// Where we listen.
+    pub own: AdminAddress,
+    /// Takes orders to make room for a new process.
+    pub upgrades: mpsc::Sender<Order>,
+    /// Turns true when another process answers here.
+    pub closing: watch::Receiver<bool>,
     /// When the process started.
     pub started: Instant,
 }
 
-/// Serves until the runtime ends.
+/// Serves until the runtime ends, or until another process does it; then whoever waits for an answer gets it.
 pub async fn serve(listener: AdminListener, state: State) {
+    let own = state.own.clone();
+    let mut closing = state.closing.clone();
+    let closed = async move {
+        // Nobody who could say so is left: then the process has ended.
+        drop(closing.wait_for(|closing| *closing).await);
+    };
     let state = Arc::new(state);
-    let own = listener.address();
     let app = Router::new()
         .route("/health", get(handlers::health))
         .route("/health/live", get(handlers::live))
         .route("/health/ready", get(handlers::ready))
         .route("/metrics", get(handlers::metrics))
         .route("/api/orchestrator/config/reload", post(handlers::reload))
+        .route("/api/orchestrator/upgrade", post(upgrade::upgrade))
         .layer(axum::middleware::from_fn_with_state(
             Arc::new(access::Guard { token: state.token.clone(), own }),
             access::check,
@@ -121,11 +161,11 @@ pub async fn serve(listener: AdminListener, state: State) {
         .with_state(state);
     let served = match listener {
         AdminListener::Tcp(listener, _) => match TcpListener::from_std(listener) {
-            Ok(listener) => axum::serve(listener, app).await,
+            Ok(listener) => axum::serve(listener, app).with_graceful_shutdown(closed).await,
             Err(error) => Err(error),
         },
         AdminListener::Unix(listener, _) => match UnixListener::from_std(listener) {
-            Ok(listener) => axum::serve(listener, app).await,
+            Ok(listener) => axum::serve(listener, app).with_graceful_shutdown(closed).await,
             Err(error) => Err(error),
         },
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, header};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioIo;
@@ -18,6 +18,25 @@ use crate::fleet::reload::Source;
 
 /// How long the running Arriero may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What it is asked.
+pub struct Question {
+    /// Method.
+    pub method: Method,
+    /// Path.
+    pub path: &'static str,
+    /// Body.
+    pub body: Bytes,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+impl Question {
+    /// One without a body.
+    pub fn new(method: Method, path: &'static str) -> Self {
+        Self { method, path, body: Bytes::new(), timeout: TIMEOUT }
+    }
+}
 
 /// What it answered.
 pub struct Answer {
@@ -53,16 +72,17 @@ impl Problem {
     }
 }
 
-/// Sends one request without a body.
-pub fn ask(arguments: &AdminArguments, method: Method, path: &str) -> Result<Answer, Problem> {
+/// Sends one request.
+pub fn ask(arguments: &AdminArguments, question: Question) -> Result<Answer, Problem> {
     let admin = admin(arguments)?;
     let token = admin.token_file.as_deref().and_then(|file| std::fs::read_to_string(file).ok());
     let unreachable = |error: String| Problem::Unreachable { address: admin.address.clone(), error };
+    let Question { method, path, body, timeout } = question;
     let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
     if let Some(token) = token {
         request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.trim_end()));
     }
-    let request = request.body(Empty::new()).map_err(|error| unreachable(error.to_string()))?;
+    let request = request.body(Full::new(body)).map_err(|error| unreachable(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -74,8 +94,8 @@ pub fn ask(arguments: &AdminArguments, method: Method, path: &str) -> Result<Ans
         }
     };
     runtime
-        .block_on(async { tokio::time::timeout(TIMEOUT, exchange).await })
-        .map_err(|_| unreachable(format!("no answer within {TIMEOUT:?}")))?
+        .block_on(async { tokio::time::timeout(timeout, exchange).await })
+        .map_err(|_| unreachable(format!("no answer within {timeout:?}")))?
         .map_err(unreachable)
 }
 
@@ -98,7 +118,7 @@ fn reachable(address: String) -> String {
     }
 }
 
-async fn send<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Answer, String>
+async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Answer, String>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     TokioIo<S>: Read + Write,

@@ -8,7 +8,7 @@ use super::{AdminArguments, admin_client};
 
 /// 0 when the running Arriero is ready.
 pub fn run(arguments: &AdminArguments) -> ExitCode {
-    match admin_client::ask(arguments, Method::GET, "/health/ready") {
+    match admin_client::ask(arguments, admin_client::Question::new(Method::GET, "/health/ready")) {
         Ok(answer) if answer.status == 200 => ExitCode::SUCCESS,
         Ok(answer) => {
             eprintln!("{}", String::from_utf8_lossy(&answer.body));

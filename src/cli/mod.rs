@@ -13,6 +13,7 @@ mod key;
 mod reload;
 mod run;
 mod schema;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -46,6 +47,8 @@ enum Verb {
     Schema,
     /// Put the configuration on disk in force in the running Arriero.
     Reload(AdminArguments),
+    /// Let a new process of the program take over, without refusing anybody.
+    Upgrade(upgrade::Arguments),
     /// Exit with 0 when the running Arriero is ready.
     Health(AdminArguments),
 }
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
         Verb::Import(arguments) => import::run(&arguments),
         Verb::Schema => schema::run(),
         Verb::Reload(arguments) => reload::run(&arguments),
+        Verb::Upgrade(arguments) => upgrade::run(&arguments),
         Verb::Health(arguments) => health::run(&arguments),
     }
 }

@@ -8,7 +8,10 @@ use super::{AdminArguments, admin_client};
 
 /// Asks the running Arriero to reload; waits for the outcome.
 pub fn run(arguments: &AdminArguments) -> ExitCode {
-    let answer = match admin_client::ask(arguments, Method::POST, "/api/orchestrator/config/reload") {
+    let answer = match admin_client::ask(
+        arguments,
+        admin_client::Question::new(Method::POST, "/api/orchestrator/config/reload"),
+    ) {
         Ok(answer) => answer,
         Err(problem) => return problem.report(),
     };

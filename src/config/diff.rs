@@ -1,29 +1,16 @@
 //! What a running Arriero cannot change without a restart.
 //!
-//! A reload is all or nothing: when this names anything, the whole new file is refused. Sockets are
-//! opened, threads started and the folder for bodies chosen once; everything else is in the snapshot.
+//! A reload is all or nothing: when this names anything, the whole new file is refused. The admin
+//! socket is opened, threads started and the folder for bodies chosen once; everything else is in the snapshot.
 
 use std::fmt::Display;
 
 use super::types::Config;
 
-/// What of `new` needs a restart, such as `listeners[0].address: 0.0.0.0:8080 → 0.0.0.0:9090`.
+/// What of `new` needs a restart, such as `admin.address: 127.0.0.1:5100 → 127.0.0.1:5101`.
 #[must_use]
 pub fn restart_reasons(old: &Config, new: &Config) -> Vec<String> {
     let mut reasons = Vec::new();
-    for index in 0..old.listeners.len().max(new.listeners.len()) {
-        let name = format!("listeners[{index}]");
-        match (old.listeners.get(index), new.listeners.get(index)) {
-            (Some(before), Some(after)) => {
-                compare(&mut reasons, &format!("{name}.address"), Some(&before.address), Some(&after.address));
-                compare(&mut reasons, &format!("{name}.h2c"), Some(before.h2c), Some(after.h2c));
-            }
-            (before, after) => {
-                let address = |listener: Option<&super::types::Listener>| listener.map(|one| one.address.clone());
-                compare(&mut reasons, &name, address(before), address(after));
-            }
-        }
-    }
     compare(&mut reasons, "admin.address", Some(&old.admin.address), Some(&new.admin.address));
     compare(&mut reasons, "server.threads", old.server.threads, new.server.threads);
     compare(&mut reasons, "server.temp_dir", old.server.temp_dir.as_ref(), new.server.temp_dir.as_ref());

@@ -205,6 +205,7 @@ server:
   body_memory: 1MiB
   #temp_dir: /var/tmp
   drain: 300s
+  drain_delay: 0s
   reserved_files: 32
 telemetry:
   access_log: json

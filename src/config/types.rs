@@ -43,7 +43,7 @@ const fn secs(n: u64) -> Duration {
 pub struct Config {
     /// Version of this format. Always 1.
     pub version: u32,
-    /// Addresses that clients connect to. A change here needs a restart.
+    /// Addresses that clients connect to.
     pub listeners: Vec<Listener>,
     /// Which request goes where. The first route that matches wins.
     pub routes: Vec<Route>,
@@ -369,8 +369,11 @@ pub struct Server {
     pub body_memory: ByteSize,
     /// Folder for those files; the system's by default.
     pub temp_dir: Option<String>,
-    /// How long requests in flight may take to finish after SIGTERM.
+    /// How long requests in flight may take to finish after SIGTERM; then they are cut off.
     pub drain: Duration,
+    /// How long listeners still accept after SIGTERM, while `/health/ready` says 503 already: for load balancers that
+    /// learn late that no more requests are to come (5s to 15s on Kubernetes).
+    pub drain_delay: Duration,
     /// File descriptors that connections of clients leave free, for reloads, health checks and the admin listener.
     #[schemars(range(min = 1, max = 65536))]
     pub reserved_files: u32,
@@ -384,6 +387,7 @@ impl Default for Server {
             body_memory: ByteSize(1 << 20),
             temp_dir: None,
             drain: secs(300),
+            drain_delay: secs(0),
             reserved_files: 32,
         }
     }

@@ -157,6 +157,7 @@ fn compile_with(
         },
         pages: pages_stamp(config),
         drain: config.server.drain.0,
+        drain_delay: config.server.drain_delay.0,
         reserved_files: config.server.reserved_files,
         lasting,
     };

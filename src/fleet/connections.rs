@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::policy::network::network_of;
 
@@ -34,6 +34,18 @@ pub struct ConnectionLimits {
     pub connections_per_ip: u32,
     /// Requests being served.
     pub requests: u32,
+}
+
+/// How far a listener is on its way out. There is no way back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Clients are welcome.
+    #[default]
+    Open,
+    /// Clients are served as ever, and each is told that its connection ends with the answer.
+    Leaving,
+    /// Nobody is accepted; what has begun is finished.
+    Closed,
 }
 
 /// Why a connection was refused. It is closed without a word: an answer would cost more than it is worth.
@@ -84,6 +96,7 @@ pub struct Connections {
     most_open: AtomicU32,
     most_of_client: AtomicU32,
     most_requests: AtomicU32,
+    phase: watch::Sender<Phase>,
 }
 
 impl Connections {
@@ -98,7 +111,29 @@ impl Connections {
             most_open: AtomicU32::new(limits.connections),
             most_of_client: AtomicU32::new(limits.connections_per_ip),
             most_requests: AtomicU32::new(limits.requests),
+            phase: watch::Sender::default(),
         }
+    }
+
+    /// How far it is on its way out.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Goes on to a phase, unless it is there or further.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.send_if_modified(|current| {
+            let is_later = phase > *current;
+            *current = phase.max(*current);
+            is_later
+        });
+    }
+
+    /// Waits until it is in a phase or further.
+    pub async fn reaches(&self, phase: Phase) {
+        // It cannot end: the other end is our own.
+        drop(self.phase.subscribe().wait_for(|current| *current >= phase).await);
     }
 
     /// Limits for what comes next.

@@ -16,6 +16,7 @@
 //! - [`limits::RouteLimits`] are the limits of a route; [`limiter::Limiter`], [`concurrency::Concurrency`] and
 //!   [`connections::Connections`] hold what they count, and outlive snapshots too.
 //! - [`keys::Keys`] are the API keys, from a file of their own that changes without a reload.
+//! - [`sockets::Sockets`] are the open sockets of the listeners; they come and go with the configuration.
 //! - [`reload::Reloader`] is the one way to a new snapshot, whoever asks for it.
 
 pub mod allowed;
@@ -36,6 +37,7 @@ pub mod listener_tls;
 pub mod reload;
 pub mod server;
 pub mod snapshot;
+pub mod sockets;
 pub mod store;
 pub mod upstream_tls;
 pub mod watch;

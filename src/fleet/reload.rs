@@ -11,12 +11,14 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::compile::{CompileError, Surroundings, compile_next, pages_stamp};
+use super::sockets::{BindError, Sockets};
 use super::store::Store;
 use crate::clock;
 use crate::config::types::Config;
 use crate::config::{self, Diagnostics, Loaded};
 use crate::telemetry::logging::LogLevel;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::service_manager::ServiceManager;
 
 /// Where configurations come from.
 #[derive(Clone, Debug)]
@@ -78,6 +80,12 @@ pub enum Refused {
     /// It cannot run.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// An address of a listener cannot be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// It came too late.
+    #[error("the process is stopping, so nothing was changed")]
+    Stopping,
 }
 
 /// How the last reload went, for whoever asks.
@@ -96,16 +104,40 @@ pub struct Reloader {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
     log_level: LogLevel,
-    /// The configuration in force.
-    current: Mutex<Config>,
+    sockets: Arc<Sockets>,
+    manager: Arc<ServiceManager>,
+    /// The configuration in force; `None` once there is to be no other.
+    current: Mutex<Option<Config>>,
     status: Mutex<Status>,
 }
 
 impl Reloader {
     /// Begins with the configuration that the store's first snapshot was compiled from.
-    pub fn new(source: Source, first: Config, store: Arc<Store>, metrics: Arc<Metrics>, log_level: LogLevel) -> Self {
+    pub fn new(
+        source: Source,
+        first: Config,
+        store: Arc<Store>,
+        metrics: Arc<Metrics>,
+        log_level: LogLevel,
+        sockets: Arc<Sockets>,
+        manager: Arc<ServiceManager>,
+    ) -> Self {
         let status = Status { in_force: true, error: None };
-        Self { source, store, metrics, log_level, current: Mutex::new(first), status: Mutex::new(status) }
+        Self {
+            source,
+            store,
+            metrics,
+            log_level,
+            sockets,
+            manager,
+            current: Mutex::new(Some(first)),
+            status: Mutex::new(status),
+        }
+    }
+
+    /// From here on every reload is refused: the process stops.
+    pub fn close(&self) {
+        *self.current.lock() = None;
     }
 
     /// Where configurations come from.
@@ -150,18 +182,28 @@ impl Reloader {
         result
     }
 
-    fn try_reload(&self, current: &mut Config) -> Result<Reloaded, Refused> {
+    fn try_reload(&self, current: &mut Option<Config>) -> Result<Reloaded, Refused> {
+        let Some(config) = current.as_ref() else { return Err(Refused::Stopping) };
         // Files that it names may be broken at this moment: that is not a fault of what is in force.
         let in_force = self.store.pin();
-        let same_pages = pages_stamp(current) == in_force.pages;
+        let same_pages = pages_stamp(config) == in_force.pages;
         if same_pages && self.source.hash().is_some_and(|hash| hash == in_force.hash) {
             return Ok(Reloaded::Unchanged);
         }
+        self.manager.reloading();
+        let result = self.apply(current);
+        self.manager.ready();
+        result
+    }
+
+    fn apply(&self, current: &mut Option<Config>) -> Result<Reloaded, Refused> {
+        let Some(before) = current.as_ref() else { return Err(Refused::Stopping) };
         let loaded = self.source.load().map_err(Refused::Invalid)?;
+        let in_force = self.store.pin();
         if loaded.hash == in_force.hash && pages_stamp(&loaded.config) == in_force.pages {
             return Ok(Reloaded::Unchanged);
         }
-        let reasons = config::restart_reasons(current, &loaded.config);
+        let reasons = config::restart_reasons(before, &loaded.config);
         if !reasons.is_empty() {
             return Err(Refused::NeedsRestart(reasons));
         }
@@ -172,12 +214,14 @@ impl Reloader {
             unix_time: clock::unix_time().as_secs_f64(),
         };
         let snapshot = compile_next(&loaded.config, loaded.hash, &around, &self.store.load())?;
+        let sockets = self.sockets.prepare(&snapshot.listeners)?;
         for warning in &loaded.warnings {
             tracing::warn!("{}", warning.message);
         }
         apply_process_settings(&loaded.config, &self.store, &self.log_level);
         self.store.publish(snapshot);
-        *current = loaded.config;
+        self.sockets.put_in_force(sockets);
+        *current = Some(loaded.config);
         Ok(Reloaded::Applied)
     }
 }

@@ -64,6 +64,8 @@ pub struct Snapshot {
     pub pages: u64,
     /// How long requests in flight may take to finish when the process stops.
     pub drain: Duration,
+    /// How long listeners still accept when the process is told to stop.
+    pub drain_delay: Duration,
     /// File descriptors that connections of clients leave free.
     pub reserved_files: u32,
     /// What all snapshots of the process share.
@@ -82,6 +84,13 @@ pub struct Lasting {
 }
 
 impl Snapshot {
+    /// A listener as it is in this configuration; as it was, if it is there no more.
+    #[must_use]
+    pub fn listener(&self, known: &Arc<ListenerSettings>) -> Arc<ListenerSettings> {
+        let is_same = |one: &&Arc<ListenerSettings>| Arc::ptr_eq(&one.connections, &known.connections);
+        Arc::clone(self.listeners.iter().find(is_same).unwrap_or(known))
+    }
+
     /// Keeps what the listeners of the snapshot before have for TLS where the settings are the same, so
     /// that clients can resume their sessions.
     pub fn keep_tls(&mut self, before: &Self) {

@@ -110,6 +110,7 @@ reasons! {
     StreamError, "stream_error", None, "The server reported an error inside a stream that it had begun with a good status.";
 
     // Ourselves.
+    Shutdown, "shutdown", Some(503), "The process stopped, and the request was not finished within `server.drain`.";
     Internal, "internal", Some(500), "Arriero failed; this is a bug.";
 }
 

@@ -1,6 +1,7 @@
 //! One client connection: waits for a request head, checks it, serves the request, and again.
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use super::service::{Arrival, Service};
 use super::timer::LazyTimer;
 use super::{http2, message};
 use crate::clock;
-use crate::fleet::connections::TooMany;
+use crate::fleet::connections::{Connections, Phase, TooMany};
 use crate::fleet::snapshot::ListenerSettings;
 use crate::ollama::dialect::{Dialect, error_body};
 use crate::policy::failure::Reason;
@@ -26,9 +27,10 @@ use crate::policy::failure::Reason;
 pub struct Acceptor {
     /// What all requests share.
     pub service: Arc<Service>,
-    /// Index of the listener in the snapshot.
-    pub listener: usize,
 }
+
+/// Ready when a connection that has no request is to end, because its listener has closed.
+pub type Farewell<'f> = Pin<&'f mut (dyn Future<Output = ()> + Send)>;
 
 /// What came on a connection that was waiting.
 enum Next {
@@ -41,8 +43,7 @@ enum Next {
 
 impl Acceptor {
     /// Serves one connection to its end.
-    pub async fn serve(self: Arc<Self>, tcp: TcpStream, address: SocketAddr) {
-        let Some(listener) = self.listener() else { return };
+    pub async fn serve(self, tcp: TcpStream, address: SocketAddr, listener: Arc<ListenerSettings>) {
         let proxied = listener.proxy_protocol;
         if proxied && !listener.trusted_proxies.contains(address.ip()) {
             return;
@@ -56,63 +57,50 @@ impl Acceptor {
             return;
         };
         let _counted = self.count();
-        let Some((socket, peer)) = self.greet(tcp, address.ip(), &listener).await else { return };
+        let mut farewell: Farewell<'_> = std::pin::pin!(farewell(&self.service, &listener.connections));
+        let greeted = tokio::select! {
+            biased;
+            greeted = greet(tcp, address.ip(), &listener) => greeted,
+            () = farewell.as_mut() => None,
+        };
+        let Some((socket, peer)) = greeted else { return };
         if proxied && !open.belongs_to(peer) {
             self.service.metrics.connection_refused("client");
             return;
         }
-        let facts = Arc::new(Connection::new(peer, socket.is_tls(), self.listener));
+        let facts = Arc::new(Connection::new(peer, socket.is_tls(), Arc::clone(&listener)));
         if socket.speaks_http2() {
-            return http2::serve(&self.service, Http1::new(socket), BytesMut::new(), &facts).await;
+            return http2::serve(&self.service, Http1::new(socket), BytesMut::new(), &facts, farewell).await;
         }
-        self.serve_http1(Http1::new(socket), &facts).await;
-    }
-
-    fn listener(&self) -> Option<Arc<ListenerSettings>> {
-        self.service.store.load().listeners.get(self.listener).map(Arc::clone)
-    }
-
-    /// What comes before HTTP: the header of a proxy in front of us, and the TLS handshake.
-    async fn greet(
-        &self,
-        mut tcp: TcpStream,
-        address: IpAddr,
-        listener: &ListenerSettings,
-    ) -> Option<(ClientSocket, IpAddr)> {
-        let mut peer = address;
-        if listener.proxy_protocol {
-            let read = tokio::time::timeout(listener.header_timeout, proxy_protocol::read(&mut tcp)).await;
-            if let Header::Proxied { source, .. } = read.ok()?.ok()? {
-                peer = source.ip();
-            }
-        }
-        let Some(tls) = &listener.tls else { return Some((ClientSocket::Plain(tcp), peer)) };
-        let accepted = TlsAcceptor::from(tls.server_config()).accept(tcp);
-        let stream = tokio::time::timeout(listener.tls_timeout, accepted).await.ok()?.ok()?;
-        Some((ClientSocket::Tls(Box::new(stream)), peer))
+        self.serve_http1(Http1::new(socket), &facts, farewell).await;
     }
 
     /// Serves the requests of a connection, one after the other.
-    async fn serve_http1(&self, mut connection: Http1, facts: &Arc<Connection>) {
+    async fn serve_http1(&self, mut connection: Http1, facts: &Arc<Connection>, mut farewell: Farewell<'_>) {
         let mut timer = LazyTimer::default();
         let mut first = true;
         loop {
-            let Some(listener) = self.listener() else { return };
-            let (head, framing) = match self.next(&mut connection, &mut timer, &listener, first).await {
+            let listener = self.service.store.load().listener(&facts.listener);
+            let next = tokio::select! {
+                biased;
+                next = next(&mut connection, &mut timer, &listener, first) => next,
+                () = farewell.as_mut() => return,
+            };
+            let (head, framing) = match next {
                 Next::Closed => return,
-                Next::Refused(violation) => return self.refuse(connection, &violation).await,
+                Next::Refused(violation) => return self.refuse(connection, &violation, farewell).await,
                 Next::Http2(preface) if listener.h2c => {
-                    return http2::serve(&self.service, connection, preface, facts).await;
+                    return http2::serve(&self.service, connection, preface, facts, farewell).await;
                 }
                 Next::Http2(_) => {
                     let violation = Violation { status: 400, what: "HTTP/2 is not enabled on this listener" };
-                    return self.refuse(connection, &violation).await;
+                    return self.refuse(connection, &violation, farewell).await;
                 }
                 Next::Request(head, framing) => (head, framing),
             };
             let Some(head) = message::request(&head.freeze()) else {
                 let violation = Violation { status: 400, what: "malformed request target" };
-                return self.refuse(connection, &violation).await;
+                return self.refuse(connection, &violation, farewell).await;
             };
             connection.begin(head.version, &head.headers, framing, !listener.keepalive.is_zero());
             let arrival = Arrival {
@@ -125,7 +113,7 @@ impl Acceptor {
             self.service.serve(Client::Http1(&mut connection), arrival, facts, &mut timer).await;
             if !connection.can_continue() {
                 if connection.must_linger() {
-                    connection.linger().await;
+                    linger(connection, farewell).await;
                 }
                 return;
             }
@@ -148,52 +136,72 @@ impl Acceptor {
     }
 
     /// Answers a head that is refused, and closes.
-    async fn refuse(&self, mut connection: Http1, violation: &Violation) {
+    async fn refuse(&self, mut connection: Http1, violation: &Violation, farewell: Farewell<'_>) {
         self.service.metrics.refused(reason_of(violation));
         let answer = refusal(violation);
         if matches!(tokio::time::timeout(REFUSAL, connection.socket.write_all(&answer)).await, Ok(Ok(()))) {
-            connection.linger().await;
+            linger(connection, farewell).await;
         }
     }
+}
 
-    /// Waits for the next head.
-    async fn next(
-        &self,
-        connection: &mut Http1,
-        timer: &mut LazyTimer,
-        listener: &ListenerSettings,
-        first: bool,
-    ) -> Next {
-        if connection.input.bytes.is_empty() {
-            let patience = if first { listener.header_timeout } else { listener.keepalive };
-            if !self.first_bytes(connection, timer, clock::now() + patience).await {
-                return Next::Closed;
-            }
-        }
-        let deadline = clock::now() + listener.header_timeout;
-        let limits =
-            HeadLimits { bytes: listener.header_bytes, fields: listener.header_fields, target: listener.target_bytes };
-        match read_head(connection, timer, limits, deadline).await {
-            Ok(Some(head)) if &head[..] == head::H2_PREFACE_HEAD => Next::Http2(head),
-            Ok(Some(head)) => match head::check(&head, limits) {
-                Ok(framing) => Next::Request(head, framing),
-                Err(violation) => Next::Refused(violation),
-            },
-            Ok(None) => Next::Closed,
-            Err(violation) => Next::Refused(violation),
+/// What comes before HTTP: the header of a proxy in front of us, and the TLS handshake.
+async fn greet(mut tcp: TcpStream, address: IpAddr, listener: &ListenerSettings) -> Option<(ClientSocket, IpAddr)> {
+    let mut peer = address;
+    if listener.proxy_protocol {
+        let read = tokio::time::timeout(listener.header_timeout, proxy_protocol::read(&mut tcp)).await;
+        if let Header::Proxied { source, .. } = read.ok()?.ok()? {
+            peer = source.ip();
         }
     }
+    let Some(tls) = &listener.tls else { return Some((ClientSocket::Plain(tcp), peer)) };
+    let accepted = TlsAcceptor::from(tls.server_config()).accept(tcp);
+    let stream = tokio::time::timeout(listener.tls_timeout, accepted).await.ok()?.ok()?;
+    Some((ClientSocket::Tls(Box::new(stream)), peer))
+}
 
-    /// Whether the first bytes of a request came before the deadline and before the process stops.
-    async fn first_bytes(&self, connection: &mut Http1, timer: &mut LazyTimer, deadline: Instant) -> bool {
-        let mut shutdown = self.service.shutdown.clone();
-        let mut stopping = std::pin::pin!(shutdown.wait_for(|stop| *stop));
+/// Waits for the next head.
+async fn next(connection: &mut Http1, timer: &mut LazyTimer, listener: &ListenerSettings, first: bool) -> Next {
+    if connection.input.bytes.is_empty() {
+        let patience = if first { listener.header_timeout } else { listener.keepalive };
         let Http1 { socket, input, .. } = connection;
-        let came = timer.limit(Some(deadline), |cx| match input.poll_fill(socket, cx) {
-            std::task::Poll::Ready(came) => std::task::Poll::Ready(came.is_ok_and(|count| count > 0)),
-            std::task::Poll::Pending => stopping.as_mut().poll(cx).map(|_| false),
-        });
-        came.await.unwrap_or(false)
+        let came = timer.limit(Some(clock::now() + patience), |cx| input.poll_fill(socket, cx)).await;
+        if !matches!(came, Some(Ok(1..))) {
+            return Next::Closed;
+        }
+    }
+    let deadline = clock::now() + listener.header_timeout;
+    let limits =
+        HeadLimits { bytes: listener.header_bytes, fields: listener.header_fields, target: listener.target_bytes };
+    match read_head(connection, timer, limits, deadline).await {
+        Ok(Some(head)) if &head[..] == head::H2_PREFACE_HEAD => Next::Http2(head),
+        Ok(Some(head)) => match head::check(&head, limits) {
+            Ok(framing) => Next::Request(head, framing),
+            Err(violation) => Next::Refused(violation),
+        },
+        Ok(None) => Next::Closed,
+        Err(violation) => Next::Refused(violation),
+    }
+}
+
+/// Waits for the end of a connection without a request. When the listener closes, a request may be on its way: it
+/// has a moment to come, so that its client does not find the door shut in its face.
+async fn farewell(service: &Service, listener: &Connections) {
+    let closed = async {
+        listener.reaches(Phase::Closed).await;
+        tokio::time::sleep(LAST_CALL).await;
+    };
+    tokio::select! {
+        () = closed => {}
+        () = service.is_cut_off() => {}
+    }
+}
+
+async fn linger(connection: Http1, farewell: Farewell<'_>) {
+    tokio::select! {
+        biased;
+        () = connection.linger() => {}
+        () = farewell => {}
     }
 }
 
@@ -262,6 +270,9 @@ pub fn reason_of(violation: &Violation) -> Reason {
         _ => Reason::BadRequest,
     }
 }
+
+/// How long a request may still arrive on an idle connection when its listener has closed.
+pub const LAST_CALL: Duration = Duration::from_millis(500);
 
 /// How long a refusal may take to be written.
 const REFUSAL: Duration = Duration::from_secs(5);

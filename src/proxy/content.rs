@@ -173,7 +173,7 @@ async fn serve(exchange: &mut Exchange<'_>, files: &Files) -> Result<(), Stop> {
     let length = compress(exchange, &mut head, length);
     response::complete(exchange, &mut head);
     // Whoever still sends what nobody will read cannot be asked again on this connection.
-    let last = exchange.service.is_stopping() || !exchange.client.body_is_done();
+    let last = exchange.ctx.connection.is_ending() || !exchange.client.body_is_done();
     exchange.client.head(head, length, last);
     send(exchange, body).await.map_err(Stop::Broken)
 }

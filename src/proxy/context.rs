@@ -14,6 +14,7 @@ use super::service::Service;
 use super::timer::LazyTimer;
 use crate::clock;
 use crate::fleet::choose::Chosen;
+use crate::fleet::connections::Phase;
 use crate::fleet::keys::Key;
 use crate::fleet::limits::Admitted;
 use crate::fleet::server::Slot;
@@ -32,16 +33,21 @@ pub struct Connection {
     pub peer_text: HeaderValue,
     /// Whether it is encrypted.
     pub tls: bool,
-    /// Index of the listener in the snapshot.
-    pub listener: usize,
+    /// The listener that it came to, as it was then.
+    pub listener: Arc<ListenerSettings>,
 }
 
 impl Connection {
     /// The facts of a new connection.
-    pub fn new(peer: IpAddr, tls: bool, listener: usize) -> Self {
+    pub fn new(peer: IpAddr, tls: bool, listener: Arc<ListenerSettings>) -> Self {
         let peer = peer.to_canonical();
         let peer_text = HeaderValue::try_from(peer.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
         Self { peer, peer_text, tls, listener }
+    }
+
+    /// Whether no other request is to follow on it.
+    pub fn is_ending(&self) -> bool {
+        self.listener.connections.phase() != Phase::Open
     }
 }
 

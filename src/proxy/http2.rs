@@ -20,9 +20,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
 use super::client::{Client, ClientSocket, Http1, Http2};
+use super::connection::{Farewell, LAST_CALL};
 use super::context::Connection;
 use super::service::{Arrival, Service};
 use super::timer::LazyTimer;
+use crate::fleet::connections::{Connections, Phase};
 use crate::fleet::snapshot::ListenerSettings;
 
 /// Bytes that a stream may receive before they are asked for.
@@ -38,28 +40,41 @@ const RESETS: usize = 50;
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Serves an HTTP/2 connection of which the first bytes have been read.
-pub async fn serve(service: &Arc<Service>, connection: Http1, preface: BytesMut, facts: &Arc<Connection>) {
+pub async fn serve(
+    service: &Arc<Service>,
+    connection: Http1,
+    preface: BytesMut,
+    facts: &Arc<Connection>,
+    mut farewell: Farewell<'_>,
+) {
     let Http1 { socket, mut input, .. } = connection;
     let mut before = preface;
     before.unsplit(input.bytes.split());
-    let Some(listener) = service.store.load().listeners.get(facts.listener).map(Arc::clone) else { return };
+    let listener = service.store.load().listener(&facts.listener);
     let handshake = options(&listener).handshake::<_, Bytes>(Begun { before, socket });
-    let Ok(Ok(mut connection)) = tokio::time::timeout(listener.header_timeout, handshake).await else { return };
+    let greeted = tokio::select! {
+        biased;
+        greeted = tokio::time::timeout(listener.header_timeout, handshake) => greeted,
+        () = farewell.as_mut() => return,
+    };
+    let Ok(Ok(mut connection)) = greeted else { return };
     let open = Arc::new(OpenStreams::default());
-    let mut shutdown = service.shutdown.clone();
+    let phases = &listener.connections;
     let mut patience = listener.header_timeout;
-    let mut told = false;
+    let (mut told, mut used) = (false, false);
     loop {
         tokio::select! {
             biased;
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => {
                     patience = listener.keepalive;
-                    tokio::spawn(stream(Arc::clone(service), request, respond, Arc::clone(facts), open.count()));
+                    used = true;
+                    service.tasks.spawn(stream(Arc::clone(service), request, respond, Arc::clone(facts), open.count()));
                 }
                 Some(Err(_)) | None => return,
             },
-            _ = shutdown.wait_for(|stop| *stop), if !told => {
+            // A client that has just come is not sent away before its first request.
+            () = phases.reaches(if used { Phase::Leaving } else { Phase::Closed }), if !told => {
                 told = true;
                 connection.graceful_shutdown();
             }
@@ -68,8 +83,15 @@ pub async fn serve(service: &Arc<Service>, connection: Http1, preface: BytesMut,
                 connection.graceful_shutdown();
             }
             () = open.idle_for(FAREWELL), if told => return,
+            () = closed_and_idle(phases, &open), if told => return,
         }
     }
+}
+
+/// Ready when the listener has closed, and no request has come for long enough since.
+async fn closed_and_idle(listener: &Connections, open: &OpenStreams) {
+    listener.reaches(Phase::Closed).await;
+    open.idle_for(LAST_CALL).await;
 }
 
 fn options(listener: &ListenerSettings) -> Builder {
@@ -105,7 +127,7 @@ async fn stream(
         return;
     }
     let snapshot = service.store.pin();
-    let Some(listener) = snapshot.listeners.get(facts.listener).map(Arc::clone) else { return };
+    let listener = snapshot.listener(&facts.listener);
     let client = Client::Http2(Box::new(Http2::new(body, respond)));
     let mut timer = LazyTimer::default();
     let arrival = Arrival { head: head.into(), snapshot, listener, wants_upgrade: false };

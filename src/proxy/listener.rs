@@ -1,71 +1,35 @@
-//! Binds addresses and accepts connections.
+//! Accepts connections.
 //!
 //! Pingora's own listeners keep trying a taken port for half a minute and then leave the process
 //! running without it, hold a 64 KiB buffer for every idle connection, and cannot be drained by
 //! count. So the accept loop is ours.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
 use super::connection::{ACCEPT_PAUSE, Acceptor};
 use super::server;
 use super::service::Service;
 use crate::clock;
+use crate::fleet::connections::Phase;
+use crate::fleet::sockets::{BACKLOG, ListenerSocket, Sockets};
 use crate::fleet::store::Store;
 use crate::policy::descriptors::Descriptors;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 4096;
 /// How often idle connections to servers are looked at.
 const PRUNE: Duration = Duration::from_secs(1);
-
-/// An address that is bound and does not accept yet.
-pub struct BoundListener {
-    /// The address with its real port.
-    pub address: SocketAddr,
-    socket: std::net::TcpListener,
-}
-
-/// Binds an address.
-///
-/// # Errors
-/// When it is not an address, or cannot be bound.
-pub fn bind(address: &str) -> io::Result<BoundListener> {
-    let mut last = io::Error::new(io::ErrorKind::InvalidInput, "no such address");
-    for candidate in address.to_socket_addrs()? {
-        match bind_one(candidate) {
-            Ok(bound) => return Ok(bound),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-fn bind_one(address: SocketAddr) -> io::Result<BoundListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        // `[::]` and `0.0.0.0` are two listeners, as they are written.
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    let socket = std::net::TcpListener::from(socket);
-    Ok(BoundListener { address: socket.local_addr()?, socket })
-}
 
 /// What the data path needs.
 pub struct Data {
@@ -79,15 +43,16 @@ pub struct Data {
     pub temp_dir: PathBuf,
     /// Requests being served.
     pub in_flight: Arc<AtomicUsize>,
-    /// Turns true when no new request may begin.
-    pub shutdown: watch::Receiver<bool>,
+    /// The sockets to accept on.
+    pub sockets: Arc<Sockets>,
+    /// Everything that the process waits for when it stops.
+    pub tasks: TaskTracker,
+    /// Turns true when nothing is waited for any longer.
+    pub cut: watch::Receiver<bool>,
 }
 
-/// Accepts on all listeners; returns when told to shut down. Requests in flight go on.
-///
-/// # Errors
-/// When a socket cannot be handed to the runtime.
-pub async fn serve(listeners: Vec<BoundListener>, data: Data) -> io::Result<()> {
+/// Begins to accept on all sockets that are open, and on those that a reload opens, until the process ends.
+pub fn serve(data: Data) {
     let service = Arc::new(Service {
         store: data.store,
         metrics: data.metrics,
@@ -95,16 +60,32 @@ pub async fn serve(listeners: Vec<BoundListener>, data: Data) -> io::Result<()> 
         temp_dir: data.temp_dir,
         in_flight: data.in_flight,
         connector: server::Connector::new(),
-        shutdown: data.shutdown,
+        tasks: data.tasks,
+        cut: data.cut,
     });
     tokio::spawn(prune(Arc::clone(&service)));
-    let mut accepting = tokio::task::JoinSet::new();
-    for (number, bound) in listeners.into_iter().enumerate() {
-        let acceptor = Arc::new(Acceptor { service: Arc::clone(&service), listener: number });
-        accepting.spawn(accept(TcpListener::from_std(bound.socket)?, acceptor));
+    let mut sockets = data.sockets.subscribe();
+    // Not held here, so that each is closed when its own task is done with it.
+    let mut known = accept_on(&sockets.borrow_and_update(), &[], &service);
+    tokio::spawn(async move {
+        while sockets.changed().await.is_ok() {
+            known = accept_on(&sockets.borrow_and_update(), &known, &service);
+        }
+    });
+}
+
+/// Accepts on sockets that are not among those where somebody accepts already.
+fn accept_on(
+    open: &[Arc<ListenerSocket>],
+    known: &[Weak<ListenerSocket>],
+    service: &Arc<Service>,
+) -> Vec<Weak<ListenerSocket>> {
+    for socket in open {
+        if !known.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(socket))) {
+            service.tasks.spawn(accept(Arc::clone(socket), Arc::clone(service)));
+        }
     }
-    while accepting.join_next().await.is_some() {}
-    Ok(())
+    open.iter().map(Arc::downgrade).collect()
 }
 
 /// Closes idle connections to servers that are too old or of no use any more, until the process ends.
@@ -122,24 +103,43 @@ async fn prune(service: Arc<Service>) {
     }
 }
 
-async fn accept(listener: TcpListener, acceptor: Arc<Acceptor>) {
-    let mut shutdown = acceptor.service.shutdown.clone();
+/// Accepts until the listener closes; who has connected by then is served.
+async fn accept(socket: Arc<ListenerSocket>, service: Arc<Service>) {
+    let listener = match socket.duplicate().and_then(TcpListener::from_std) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, address = %socket.address, "cannot accept connections");
+            return;
+        }
+    };
+    let mut settings = Arc::clone(&socket.settings);
+    let mut serve = |tcp: TcpStream, client| {
+        // Without it small pieces of a stream would wait for acknowledgements.
+        if tcp.set_nodelay(true).is_ok() {
+            settings = service.store.load().listener(&settings);
+            let acceptor = Acceptor { service: Arc::clone(&service) };
+            service.tasks.spawn(acceptor.serve(tcp, client, Arc::clone(&settings)));
+        }
+    };
+    let mut closes = std::pin::pin!(socket.listener.reaches(Phase::Closed));
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = shutdown.wait_for(|stop| *stop) => return,
-            accepted = next(&listener, &acceptor.service) => accepted,
+            () = &mut closes => break,
+            accepted = next(&listener, &service) => accepted,
         };
         match accepted {
-            // Without it small pieces of a stream would wait for acknowledgements.
-            Ok((tcp, client)) if tcp.set_nodelay(true).is_ok() => {
-                tokio::spawn(Arc::clone(&acceptor).serve(tcp, client));
-            }
-            Ok(_) => {}
+            Ok((tcp, client)) => serve(tcp, client),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
+        }
+    }
+    for _ in 0..BACKLOG {
+        match socket.accept_waiting().and_then(|(tcp, client)| Ok((TcpStream::from_std(tcp)?, client))) {
+            Ok((tcp, client)) => serve(tcp, client),
+            Err(_) => return,
         }
     }
 }

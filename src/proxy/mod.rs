@@ -43,4 +43,4 @@ mod server;
 mod service;
 mod timer;
 
-pub use listener::{BoundListener, Data, bind, serve};
+pub use listener::{Data, serve};

@@ -88,7 +88,7 @@ pub async fn send(exchange: &mut Exchange<'_>, mut reply: Reply) -> Result<(), R
     response::complete(exchange, &mut head);
     let client = &mut exchange.client;
     // Whoever still sends what nobody will read cannot be asked again on this connection.
-    let last = exchange.service.is_stopping() || !client.body_is_done();
+    let last = exchange.ctx.connection.is_ending() || !client.body_is_done();
     let body = if exchange.head.method == Method::HEAD { Bytes::new() } else { reply.body };
     let length = if body.is_empty() { Length::None } else { Length::Known(body.len() as u64) };
     client.head(head, length, last);

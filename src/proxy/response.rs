@@ -50,7 +50,7 @@ pub fn begin(exchange: &mut Exchange<'_>, mut head: AnswerHead, length: Length) 
         }
         _ => {}
     }
-    exchange.client.head(head, length, exchange.service.is_stopping());
+    exchange.client.head(head, length, exchange.ctx.connection.is_ending());
 }
 
 /// The head with which a connection leaves HTTP.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::request;
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
 use super::client::Client;
 use super::context::{Connection, Exchange, RequestContext, Stop};
@@ -46,8 +47,10 @@ pub struct Service {
     pub in_flight: Arc<AtomicUsize>,
     /// Opens connections to servers.
     pub connector: Connector,
-    /// Turns true when no new request may begin.
-    pub shutdown: watch::Receiver<bool>,
+    /// Everything that the process waits for when it stops: listeners, connections, streams.
+    pub tasks: TaskTracker,
+    /// Turns true when nothing is waited for any longer.
+    pub cut: watch::Receiver<bool>,
 }
 
 impl Service {
@@ -60,9 +63,10 @@ impl Service {
         }
     }
 
-    /// Whether the process is about to end, so that connections should not be used again.
-    pub fn is_stopping(&self) -> bool {
-        *self.shutdown.borrow()
+    /// Waits until nothing is waited for any longer.
+    pub async fn is_cut_off(&self) {
+        // Nobody who could say so is left: then the process has ended.
+        drop(self.cut.clone().wait_for(|cut| *cut).await);
     }
 
     /// Serves one request, from its head to its log line.
@@ -81,7 +85,7 @@ impl Service {
         ctx.wants_upgrade = wants_upgrade;
         let mut exchange = Exchange { service: self, client, head, body: RequestBody::default(), timer, listener, ctx };
         let ended = match running {
-            Some(_) => run(&mut exchange).await,
+            Some(_) => run_until_cut(&mut exchange).await,
             None => Err(reply::problem(&exchange.ctx, Reason::Overloaded, "too many requests at a time").into()),
         };
         let reason = match ended {
@@ -106,6 +110,16 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+async fn run_until_cut(exchange: &mut Exchange<'_>) -> Result<(), Stop> {
+    let service = exchange.service;
+    tokio::select! {
+        biased;
+        ended = run(exchange) => return ended,
+        () = service.is_cut_off() => {}
+    }
+    Err(reply::give_up(&mut exchange.ctx, Reason::Shutdown))
 }
 
 async fn run(exchange: &mut Exchange<'_>) -> Result<(), Stop> {

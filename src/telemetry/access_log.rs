@@ -5,7 +5,8 @@
 
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
+use std::time::Duration;
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -115,18 +116,31 @@ pub struct AccessLog {
     metrics: Arc<Metrics>,
 }
 
+/// Tells when the last line has been written.
+pub struct LastLine(Receiver<()>);
+
+impl LastLine {
+    /// Waits until nobody can write any more and everything is written, at most this long.
+    pub fn wait(self, limit: Duration) {
+        // Nothing is ever sent: the channel closes when the writer ends.
+        let _ = self.0.recv_timeout(limit);
+    }
+}
+
 impl AccessLog {
     /// Starts the writer.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(output: impl Write + Send + 'static, metrics: Arc<Metrics>) -> io::Result<Self> {
+    pub fn start(output: impl Write + Send + 'static, metrics: Arc<Metrics>) -> io::Result<(Self, LastLine)> {
         let (lines, receiver) = sync_channel(BACKLOG);
+        let (open, last_line) = channel();
         let counted = Arc::clone(&metrics);
-        std::thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || write_lines(&receiver, BufWriter::with_capacity(64 << 10, output), &counted))?;
-        Ok(Self { lines, metrics })
+        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
+            write_lines(&receiver, BufWriter::with_capacity(64 << 10, output), &counted);
+            drop(open);
+        })?;
+        Ok((Self { lines, metrics }, LastLine(last_line)))
     }
 
     /// Hands over one line; never waits.
@@ -181,7 +195,7 @@ mod tests {
 
     #[test]
     fn lines_that_cannot_be_written_are_counted() {
-        struct Full(std::sync::mpsc::Sender<()>);
+        struct Full;
         impl Write for Full {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {
                 Err(io::ErrorKind::StorageFull.into())
@@ -190,17 +204,11 @@ mod tests {
                 Ok(())
             }
         }
-        impl Drop for Full {
-            fn drop(&mut self) {
-                let _ = self.0.send(());
-            }
-        }
         let metrics = Arc::new(Metrics::default());
-        let (done, closed) = std::sync::mpsc::channel();
-        let log = AccessLog::start(Full(done), Arc::clone(&metrics)).unwrap();
+        let (log, last_line) = AccessLog::start(Full, Arc::clone(&metrics)).unwrap();
         log.write(Box::default());
         drop(log);
-        closed.recv().unwrap();
+        last_line.wait(Duration::from_secs(10));
         assert!(metrics.log_dropped.get() >= 1);
     }
 }

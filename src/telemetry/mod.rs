@@ -9,3 +9,4 @@ mod combined;
 pub mod logging;
 pub mod metrics;
 pub mod names;
+pub mod service_manager;

@@ -223,7 +223,7 @@ impl H1 {
         Self::over(socket.connect(address).await.expect("connected"))
     }
 
-    fn over(stream: TcpStream) -> Self {
+    pub fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("set");
         let (half, writer) = stream.into_split();
         Self { reader: Reader { half, buffer: Vec::new() }, writer }

@@ -147,14 +147,12 @@ fn a_change_that_needs_a_restart_is_named() {
     new.listeners[0].address = "127.0.0.1:9".to_owned();
     new.listeners[0].h2c = true;
     new.listeners[0].limits.header_fields = 7;
+    // Listeners come and go with a reload.
     new.listeners.push(old.listeners[0].clone());
     new.server.threads = Some(4);
     new.server.temp_dir = Some("/tmp".to_owned());
     new.admin.address = "127.0.0.1:1".to_owned();
     let expected = [
-        "listeners[0].address: 127.0.0.1:0 → 127.0.0.1:9",
-        "listeners[0].h2c: false → true",
-        "listeners[1]: not set → 127.0.0.1:0",
         "admin.address: 127.0.0.1:5100 → 127.0.0.1:1",
         "server.threads: not set → 4",
         "server.temp_dir: not set → /tmp",
