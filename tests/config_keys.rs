@@ -16,7 +16,7 @@ use arriero::fleet::snapshot::{Snapshot, Upstream};
 use arriero::policy::balance::sticky::StickyCookie;
 use arriero::policy::cors;
 use arriero::routing::table::Head;
-use arriero::routing::{Facts, HeaderRules};
+use arriero::routing::{Facts, HeaderRules, Scheme};
 use arriero::telemetry::metrics::Metrics;
 use arriero::{clock, config};
 use futures_util::FutureExt;
@@ -54,12 +54,12 @@ fn fleet(snapshot: &Snapshot) -> &Upstream {
 
 /// Which routes take two requests that differ in everything that a match can ask for.
 fn taken(snapshot: &Snapshot) -> String {
-    let look = |method, host, path, team: &'static str, model| {
+    let look = |scheme, method, host, path, team: &'static str, model| {
         let headers = HeaderMap::from_iter([(http::HeaderName::from_static("x-team"), HeaderValue::from_static(team))]);
-        snapshot.table.lookup(&Head { method: &method, host: Some(host), path, headers: &headers }, Some(model))
+        snapshot.table.lookup(&Head { scheme, method: &method, host: Some(host), path, headers: &headers }, Some(model))
     };
-    let one = look(Method::GET, "a.test", "/in/x", "red", "llava:latest");
-    let other = look(Method::POST, "b.test", "/out", "blue", "mistral:latest");
+    let one = look(Scheme::Http, Method::GET, "a.test", "/in/x", "red", "llava:latest");
+    let other = look(Scheme::Https, Method::POST, "b.test", "/out", "blue", "mistral:latest");
     text((one.map(|route| &snapshot.routes[route].name), other.map(|route| &snapshot.routes[route].name)))
 }
 
@@ -111,6 +111,7 @@ const COMPILED: &[Row] = &[
     ("listeners[].limits.body_rate", "\"7KiB\"", "7168", |s| text(s.listeners[0].body_rate.bytes_per_second)),
     ("listeners[].limits.target_bytes", "\"4KiB\"", "4096", |s| text(s.listeners[0].target_bytes)),
     ("routes[].name", "\"renamed\"", "\"renamed\"", |s| text(&s.routes[0].name)),
+    ("routes[].match.scheme", "\"http\"", BOTH, taken),
     ("routes[].match.host", "[\"a.test\"]", BOTH, taken),
     ("routes[].match.path", "\"/in/\"", BOTH, taken),
     ("routes[].match.method", "\"GET\"", BOTH, taken),

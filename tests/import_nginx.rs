@@ -141,8 +141,13 @@ async fn what_is_known_is_converted() {
     assert!(yaml.contains("access: { allow: [\"10.0.0.0/8\"] }") || yaml.contains("allow: [10.0.0.0/8]"), "{yaml}");
 }
 
+/// The conditions of the routes of a configuration, in order.
+fn conditions(yaml: &str) -> Vec<&str> {
+    yaml.lines().map(str::trim).filter(|line| line.starts_with("match:")).collect()
+}
+
 #[tokio::test]
-async fn server_blocks_are_told_apart_and_plain_http_beside_tls_is_left_out() {
+async fn server_blocks_are_told_apart() {
     let text = "
         server { listen 80; server_name a.example; return 301 https://$host$request_uri; }
         server { listen 443 ssl; server_name a.example; ssl_certificate a; ssl_certificate_key b;
@@ -151,20 +156,31 @@ async fn server_blocks_are_told_apart_and_plain_http_beside_tls_is_left_out() {
         server { listen 9000; location / { proxy_pass http://three:1; } }";
     let (yaml, report, code) = import_text(text).await;
     assert_eq!(code, Some(3));
-    let said = |line: u64| {
-        let here = report.iter().filter(|note| note["line"] == line && note["outcome"] == "unsupported");
-        here.filter_map(|note| note["directive"].as_str()).collect::<Vec<_>>()
-    };
-    assert_eq!((said(2), said(4)), (vec!["listen 80"], vec!["auth_basic x"]), "{report:#?}");
-    assert!(!yaml.contains(":80\"") && yaml.contains("auth: required"), "{yaml}");
-    let routes: Vec<String> =
-        yaml.lines().filter(|line| line.contains("match:")).map(|l| l.trim().to_owned()).collect();
+    let unsupported = report.iter().filter(|note| note["outcome"] == "unsupported");
+    let unsupported: Vec<_> = unsupported.map(|note| (note["line"].as_u64(), note["directive"].as_str())).collect();
+    assert_eq!(unsupported, [(Some(4), Some("auth_basic x"))], "{report:#?}");
+    assert!(yaml.contains("0.0.0.0:80\"") && yaml.contains("auth: required"), "{yaml}");
+    assert!(yaml.contains("redirect: { to: \"https://{host}{uri}\", status: 301 }"), "{yaml}");
     let expected = [
         r#"match: { header: { host: "*:9000" }, path: / }"#,
-        "match: { host: [b.example], path: / }",
-        "match: { path: / }",
+        "match: { scheme: https, host: [b.example], path: / }",
+        "match: { scheme: http, path: / }",
+        "match: { scheme: https, path: / }",
     ];
-    assert_eq!(routes, expected, "{yaml}");
+    assert_eq!(conditions(&yaml), expected, "{yaml}");
+}
+
+#[tokio::test]
+async fn plain_http_serves_nothing_that_only_tls_served_and_redirects_do_not_turn_in_circles() {
+    let redirect = "server { listen 80 default_server; return 301 https://$host$request_uri; }";
+    let both = "server { listen 80; listen 443 ssl; server_name b.example; ssl_certificate a; ssl_certificate_key b;
+                location / { proxy_pass http://one:1; } }";
+    let (yaml, _, code) = import_text(&format!("{redirect}\n{both}")).await;
+    assert_eq!(code, Some(0));
+    let expected = ["match: { host: [b.example], path: / }", "match: { scheme: http, path: / }"];
+    assert_eq!(conditions(&yaml), expected, "{yaml}");
+    let (yaml, ..) = import_text(&both.replace(" ssl;", ";").replace("ssl_c", "# ssl_c")).await;
+    assert!(!yaml.contains("scheme"), "{yaml}");
 }
 
 #[tokio::test]

@@ -44,6 +44,7 @@ listeners:
 routes:
   - name: vision
     match:
+      #scheme: https
       host: [ollama.example.com, "*.example.com"]
       path: [/api/chat, /api/generate]
       method: POST

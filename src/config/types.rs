@@ -48,6 +48,7 @@ pub struct Config {
     /// Which request goes where. The first route that matches wins.
     pub routes: Vec<Route>,
     /// Named groups of servers.
+    #[serde(default)]
     pub upstreams: BTreeMap<String, Upstream>,
     /// Values for every route that does not set its own.
     #[serde(default)]
@@ -206,6 +207,9 @@ impl Route {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Match {
+    /// `http` or `https`: whether the client spoke TLS, to a listener or to one of its `trusted_proxies`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<Scheme>,
     /// Host names without port, any letter case; `*.example.com` matches one or more labels in front.
     #[serde(skip_serializing_if = "OneOrMany::is_empty")]
     pub host: OneOrMany<String>,
@@ -221,6 +225,16 @@ pub struct Match {
     /// Header fields and the value that each must have; `*` stands for any characters.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub header: BTreeMap<String, String>,
+}
+
+/// How a client spoke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Scheme {
+    /// Without TLS.
+    Http,
+    /// With TLS.
+    Https,
 }
 
 /// A single value or a list of them.

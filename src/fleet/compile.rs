@@ -25,6 +25,7 @@ use crate::policy::caps::Caps;
 use crate::policy::circuit::CircuitPolicy;
 use crate::policy::health::HealthPolicy;
 use crate::policy::retry::{RetryOn, RetryPolicy};
+use crate::routing::Scheme;
 use crate::routing::table::{ModelMatch, RouteMatch, RouteTable};
 use crate::telemetry::access_log::Format;
 use crate::telemetry::metrics::Metrics;
@@ -208,6 +209,10 @@ fn compile_match(path: &str, matches: &types::Match) -> Result<RouteMatch, Compi
         })
     });
     Ok(RouteMatch {
+        scheme: matches.scheme.map(|scheme| match scheme {
+            types::Scheme::Http => Scheme::Http,
+            types::Scheme::Https => Scheme::Https,
+        }),
         hosts: matches.host.as_slice().to_vec(),
         paths: matches.path.as_slice().to_vec(),
         methods: methods.collect::<Result<_, _>>().map_err(|bad| error(format!("{path}.match.method"), bad))?,

@@ -84,6 +84,17 @@ pub struct Holders {
     pub available: ServerSet,
 }
 
+/// A list of models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum List {
+    /// `/api/tags`.
+    Tags,
+    /// `/api/ps`.
+    Ps,
+    /// `/v1/models`.
+    Openai,
+}
+
 /// Which server has which model, and the fleet's merged lists.
 #[derive(Default)]
 pub struct ModelIndex {
@@ -138,6 +149,36 @@ impl ModelIndex {
         index.version =
             wire::lowest_version(inventories.iter().filter_map(|one| one.version.as_deref())).map(str::to_owned);
         index
+    }
+
+    /// The fleet's answer to a question for a list.
+    pub fn list(&self, list: List) -> &Bytes {
+        match list {
+            List::Tags => &self.tags,
+            List::Ps => &self.ps,
+            List::Openai => &self.openai,
+        }
+    }
+
+    /// The same with those models only, by their canonical names, that `allows` lets pass.
+    pub fn list_of(&self, list: List, allows: impl Fn(&str) -> bool) -> Bytes {
+        // What was merged here reads back; if it did not, an empty list would tell nobody too much.
+        let bytes = match list {
+            List::Tags => {
+                let rows = wire::parse_tags(&self.tags).unwrap_or_default();
+                wire::merge_tags([&rows.into_iter().filter(|row| allows(row.name.as_str())).collect::<Vec<_>>()[..]])
+            }
+            List::Ps => {
+                let rows = wire::parse_ps(&self.ps).unwrap_or_default();
+                wire::merge_ps([&rows.into_iter().filter(|row| allows(row.name.as_str())).collect::<Vec<_>>()[..]])
+            }
+            List::Openai => {
+                let rows = wire::parse_openai_models(&self.openai).unwrap_or_default();
+                let rows: Vec<_> = rows.into_iter().filter(|row| allows(row.name.as_str())).collect();
+                wire::merge_openai_models([&rows[..]])
+            }
+        };
+        bytes.into()
     }
 
     /// The servers that have a model, by its canonical name.

@@ -171,7 +171,7 @@ pub fn judge(cors: Option<&Cors>, guarded: bool, request: &Asked<'_>) -> Verdict
         return Verdict::Pass;
     }
     let origin = the_origin(request.fields);
-    let own = origin.is_some_and(|origin| is_own(origin.as_bytes(), request.host));
+    let own = is_own_page(request);
     let listed = cors.zip(origin).filter(|(cors, origin)| cors.lists(origin));
     let preflight = preflight_method(request.method, request.fields).is_some();
     match listed {
@@ -181,6 +181,12 @@ pub fn judge(cors: Option<&Cors>, guarded: bool, request: &Asked<'_>) -> Verdict
         None if preflight || !is_read(request) => Verdict::Denied,
         None => Verdict::Pass,
     }
+}
+
+/// Whether a request comes from a page of the host that it was sent to.
+#[must_use]
+pub fn is_own_page(request: &Asked<'_>) -> bool {
+    the_origin(request.fields).is_some_and(|origin| is_own(origin.as_bytes(), request.host))
 }
 
 /// Whether a request changes nothing and is over with its answer.

@@ -11,7 +11,7 @@ use http::{HeaderValue, header};
 use super::context::{Exchange, Reply, RequestContext, Stop};
 use super::reply;
 use crate::clock;
-use crate::fleet::keys::Key;
+use crate::fleet::inventory::{List, ModelIndex};
 use crate::fleet::limits::{Facts, Refused};
 use crate::fleet::snapshot::Route;
 use crate::ollama::endpoint::Endpoint;
@@ -104,13 +104,15 @@ fn of_origin(exchange: &mut Exchange<'_>, route: &Route) -> Result<(), Stop> {
     };
     let guarded = has_models(route);
     let verdict = cors::judge(route.cors.as_ref(), guarded, &asked);
+    let judged = route.cors.is_some() || cors::is_own_page(&asked);
     if let Some(cors) = &route.cors {
         exchange.ctx.cors = Some(cors.fields(fields));
     }
     match verdict {
         cors::Verdict::Pass => {
-            // Ollama refuses origins that it does not know; here they have been judged already.
-            if route.cors.is_some() && guarded {
+            // Ollama refuses origins that it does not know, ours too, since it is asked by another name. These have been
+            // judged already.
+            if judged && guarded {
                 exchange.head.headers.remove(header::ORIGIN);
             }
             Ok(())
@@ -173,9 +175,27 @@ pub fn to_endpoint(exchange: &Exchange<'_>, route: &Route, endpoint: &Endpoint<'
     Err(reply::problem(&exchange.ctx, Reason::Forbidden, &message).into())
 }
 
-/// Whether the request's key is for only some models.
-pub fn key_of_few_models<'e>(exchange: &'e Exchange<'_>) -> Option<&'e Key> {
-    exchange.ctx.key.as_deref().filter(|key| key.is_limited())
+/// Whether the request's key is for its model, as far as that is known.
+///
+/// # Errors
+/// When it is not.
+pub fn key_for_model(ctx: &RequestContext) -> Result<(), Stop> {
+    match (&ctx.model, &ctx.key) {
+        (Some(model), Some(key)) if !key.allows_model(model) => {
+            let message = format!("this key may not use the model '{model}'");
+            Err(reply::problem(ctx, Reason::Forbidden, &message).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A list of the fleet's models: for a key for some models only, of these.
+pub fn list(ctx: &RequestContext, index: &ModelIndex, list: List) -> Reply {
+    let body = match ctx.key.as_deref().filter(|key| key.is_limited()) {
+        Some(key) => index.list_of(list, |model| key.allows_model(model)),
+        None => index.list(list).clone(),
+    };
+    reply::json(ctx, body)
 }
 
 /// What holds once the model is known, or that there is none.
@@ -183,13 +203,8 @@ pub fn key_of_few_models<'e>(exchange: &'e Exchange<'_>) -> Option<&'e Key> {
 /// # Errors
 /// When the request goes no further.
 pub async fn to_model(exchange: &mut Exchange<'_>, route: &Route) -> Result<(), Stop> {
+    key_for_model(&exchange.ctx)?;
     let model = exchange.ctx.model.clone();
-    if let (Some(model), Some(key)) = (&model, key_of_few_models(exchange))
-        && !key.allows_model(model)
-    {
-        let message = format!("this key may not use the model '{model}'");
-        return Err(reply::problem(&exchange.ctx, Reason::Forbidden, &message).into());
-    }
     let mut admitted = std::mem::take(&mut exchange.ctx.admitted);
     let passed = route.limits.after_model(&facts(exchange, model.as_deref()), &mut admitted);
     let not_before = admitted.not_before();

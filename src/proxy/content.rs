@@ -15,7 +15,7 @@ use crate::config::types::RequestEncoding;
 use crate::fleet::content::{Answer, Files, Target};
 use crate::fleet::snapshot::Route;
 use crate::policy::failure::Reason;
-use crate::routing::{Facts, host_name};
+use crate::routing::{Facts, Scheme, host_name};
 
 /// What variables in values stand for.
 pub fn facts<'e>(exchange: &'e Exchange<'_>, status: Option<u16>) -> Facts<'e> {
@@ -26,7 +26,7 @@ pub fn facts<'e>(exchange: &'e Exchange<'_>, status: Option<u16>) -> Facts<'e> {
         path: head.uri.path(),
         query: head.uri.query(),
         method: head.method.as_str(),
-        scheme: if ctx.client_tls { "https" } else { "http" },
+        scheme: Scheme::of(ctx.client_tls).as_str(),
         client_ip: Some(ctx.client),
         request_id: ctx.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
         route: route.map(|route| route.name.as_str()).unwrap_or_default(),
@@ -166,10 +166,15 @@ async fn serve(exchange: &mut Exchange<'_>, files: &Files) -> Result<(), Stop> {
     }
     let mut head = AnswerHead::new(StatusCode::from_u16(status).unwrap_or(StatusCode::OK));
     head.headers = headers;
+    if !head.headers.contains_key(header::CONTENT_LENGTH) && head.status != StatusCode::NOT_MODIFIED {
+        head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
     let length = body.as_ref().map_or(Length::None, |body| Length::Known(body.left()));
     let length = compress(exchange, &mut head, length);
     response::complete(exchange, &mut head);
-    exchange.client.head(head, length, exchange.ctx.connection.is_ending());
+    // Whoever still sends what nobody will read cannot be asked again on this connection.
+    let last = exchange.ctx.connection.is_ending() || !exchange.client.body_is_done();
+    exchange.client.head(head, length, last);
     send(exchange, body).await.map_err(Stop::Broken)
 }
 

@@ -314,8 +314,8 @@ impl<'t, 'c> Traffic<'t, 'c> {
                         if !self.tunnel {
                             let rest = content::end(&mut self.exchange.ctx).map_err(internal)?;
                             self.exchange.client.push(rest).map_err(too_long)?;
-                            self.exchange.client.finish(trailers).map_err(too_long)?;
                         }
+                        self.exchange.client.finish(trailers).map_err(too_long)?;
                     }
                     Poll::Ready(Err(fault)) => {
                         // What came before it goes to the client still.

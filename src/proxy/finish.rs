@@ -48,6 +48,7 @@ pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
             ts: (clock::unix_time() - duration.min(clock::unix_time())).as_secs_f64(),
             request_id: ctx.request_id.as_ref().map(|id| field(id.as_bytes())).unwrap_or_default(),
             client_ip: field(ctx.client_ip.as_bytes()),
+            key: ctx.key.as_ref().map(|key| key.id.clone()).unwrap_or_default(),
             method: field(request.method.as_str().as_bytes()),
             host: ctx.host.as_ref().map(|host| field(host.as_bytes())).unwrap_or_default(),
             path: field(request.uri.path().as_bytes()),

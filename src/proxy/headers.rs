@@ -9,6 +9,7 @@ use super::framing::Length;
 use super::request::REQUEST_ID;
 use crate::config::types::Kind;
 use crate::fleet::server::ServerState;
+use crate::routing::Scheme;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -72,7 +73,7 @@ pub fn authority(uri: &Uri) -> Option<HeaderValue> {
 fn fields(head: &request::Parts, ctx: &RequestContext) -> [(HeaderName, Option<HeaderValue>); 7] {
     let host = ctx.host.clone();
     let client_ip = Some(ctx.client_ip.clone());
-    let scheme = if ctx.client_tls { "https" } else { "http" };
+    let scheme = Scheme::of(ctx.client_tls).as_str();
     let forwarded = forwarded(ctx.client, host.as_ref().and_then(|host| host.to_str().ok()), scheme);
     [
         (X_FORWARDED_FOR, ctx.forwarded_for.clone().or_else(|| client_ip.clone())),

@@ -11,13 +11,14 @@ use super::body_scan::{self, BodyNeed};
 use super::context::{Exchange, Reply, RequestContext, Stop};
 use super::{admission, content, headers, reply};
 use crate::config::types::Kind;
+use crate::fleet::inventory::List;
 use crate::fleet::snapshot::{Route, Upstream};
 use crate::ollama::dialect::{self, Dialect};
 use crate::ollama::endpoint::{Endpoint, ModelSource, classify};
 use crate::ollama::name;
 use crate::policy::cors::preflight_method;
 use crate::policy::failure::Reason;
-use crate::routing::{Head, HeadMatch, path};
+use crate::routing::{Head, HeadMatch, Scheme, path};
 
 /// The field by which a request is known to client, server and log.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -120,6 +121,7 @@ fn new_request_id() -> HeaderValue {
 fn head<'e>(exchange: &'e Exchange<'_>, path: Option<&'e str>, preflight: Option<&'e Method>) -> Head<'e> {
     let request = &exchange.head;
     Head {
+        scheme: Scheme::of(exchange.ctx.client_tls),
         // A preflight belongs to the route of the request that it asks for.
         method: preflight.unwrap_or(&request.method),
         host: exchange.ctx.host.as_ref().and_then(|host| host.to_str().ok()),
@@ -193,10 +195,10 @@ async fn ask_for_model(exchange: &mut Exchange<'_>, route: &Route, upstream: &Up
     let ctx = &mut exchange.ctx;
     match &endpoint {
         Endpoint::Tags if upstream.kind == Kind::Ollama => {
-            return Err(reply::json(ctx, index.tags.clone()).into());
+            return Err(admission::list(ctx, &index, List::Tags).into());
         }
-        Endpoint::Ps if upstream.kind == Kind::Ollama => return Err(reply::json(ctx, index.ps.clone()).into()),
-        Endpoint::OpenaiModels => return Err(reply::json(ctx, index.openai.clone()).into()),
+        Endpoint::Ps if upstream.kind == Kind::Ollama => return Err(admission::list(ctx, &index, List::Ps).into()),
+        Endpoint::OpenaiModels => return Err(admission::list(ctx, &index, List::Openai).into()),
         Endpoint::Version if upstream.kind == Kind::Ollama => {
             if let Some(version) = &index.version {
                 let body = serde_json::json!({ "version": version }).to_string();
@@ -218,6 +220,7 @@ async fn ask_for_model(exchange: &mut Exchange<'_>, route: &Route, upstream: &Up
         | Endpoint::Unknown => return Ok(()),
         Endpoint::OpenaiModel(name) => {
             set_model(ctx, Some(name.to_string()));
+            admission::key_for_model(ctx)?;
             // Such servers know the list alone.
             let row = ctx.model.as_deref().filter(|_| upstream.kind == Kind::Openai);
             if let Some(row) = row.and_then(|model| upstream.openai_row(model)) {

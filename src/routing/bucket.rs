@@ -2,7 +2,7 @@
 //!
 //! # How
 //!
-//! The conditions on methods and headers that a route has are its guard; equal guards of different routes are
+//! The conditions on the scheme, methods and headers that a route has are its guard; equal guards of different routes are
 //! one, so that each is judged for all of them. Routes without a model condition stand in the order of the
 //! file; those with literal models are found by the model; those with globs stand in the order of the file.
 //!
@@ -12,7 +12,7 @@ use fnv::FnvHashMap;
 use http::{HeaderMap, Method};
 
 use super::glob::Glob;
-use super::pattern::HeaderPattern;
+use super::pattern::{HeaderPattern, Scheme};
 use super::table::ModelMatch;
 
 /// The number of a guard; [`OPEN`] is the one that lets everything pass.
@@ -21,24 +21,27 @@ pub type GuardNumber = u32;
 /// The guard without conditions.
 pub const OPEN: GuardNumber = 0;
 
-/// Conditions on methods and headers.
+/// Conditions on the scheme, methods and headers.
 #[derive(Clone, Debug)]
 pub struct Guard {
+    scheme: Option<Scheme>,
     methods: Box<[Method]>,
     headers: Box<[HeaderPattern]>,
 }
 
 impl Guard {
-    /// Methods of which the request must have one, unless there is none, and headers that it must all have.
+    /// The scheme that the request must have, methods of which it must have one, unless there is none, and headers
+    /// that it must all have.
     #[must_use]
-    pub const fn new(methods: Box<[Method]>, headers: Box<[HeaderPattern]>) -> Self {
-        Self { methods, headers }
+    pub const fn new(scheme: Option<Scheme>, methods: Box<[Method]>, headers: Box<[HeaderPattern]>) -> Self {
+        Self { scheme, methods, headers }
     }
 
     /// Whether a request satisfies the conditions.
     #[must_use]
-    pub fn admits(&self, method: &Method, headers: &HeaderMap) -> bool {
-        (self.methods.is_empty() || self.methods.contains(method))
+    pub fn admits(&self, scheme: Scheme, method: &Method, headers: &HeaderMap) -> bool {
+        self.scheme.is_none_or(|wanted| wanted == scheme)
+            && (self.methods.is_empty() || self.methods.contains(method))
             && self.headers.iter().all(|header| header.matches(headers))
     }
 }

@@ -11,7 +11,7 @@
 //! - [`path`]: the canonical path of a request, or a refusal: before anything is matched.
 //! - [`host`]: the canonical host of a request, and which hosts a listener answers for.
 //! - [`glob`]: text with `*`.
-//! - [`pattern`]: hosts, paths and header values, as the user writes them.
+//! - [`pattern`]: schemes, hosts, paths and header values, as the user writes them.
 //! - [`index`]: which of the hosts and paths that the file names cover those of a request.
 //! - [`bucket`]: the routes of one (host, path), by their further conditions.
 //! - [`table`]: all of them together; [`RouteTable`] is what the others use.
@@ -24,7 +24,7 @@
 //!
 //! - The answer is that of going through the file from its beginning; a property test compares the two.
 //! - The cost depends on the request (its length, the depth of its path) and on how many routes share one host
-//!   and path and differ only in methods, headers or model globs; not on how many routes there are.
+//!   and path and differ only in scheme, methods, headers or model globs; not on how many routes there are.
 //! - A lookup allocates nothing.
 
 pub mod bucket;
@@ -39,7 +39,7 @@ pub mod table;
 pub mod template;
 
 pub use header_rules::HeaderRules;
-pub use pattern::host_name;
+pub use pattern::{Scheme, host_name};
 pub use rewrite::Rewrite;
 pub use table::{Head, HeadMatch, ModelMatch, RouteMatch, RouteTable};
 pub use template::{Facts, Template};

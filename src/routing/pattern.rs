@@ -1,4 +1,4 @@
-//! Hosts, paths and header values, as the user writes them.
+//! Schemes, hosts, paths and header values, as the user writes them.
 
 use http::{HeaderMap, HeaderName};
 
@@ -6,6 +6,32 @@ use super::glob::Glob;
 
 /// Longest host name that a pattern is compared with. DNS ends at 253; a longer one matches no pattern.
 pub const LONGEST_HOST: usize = 255;
+
+/// Whether a client spoke TLS, to us or to a proxy that is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// No.
+    Http,
+    /// Yes.
+    Https,
+}
+
+impl Scheme {
+    /// The scheme of a client that spoke TLS, or did not.
+    #[must_use]
+    pub const fn of(tls: bool) -> Self {
+        if tls { Self::Https } else { Self::Http }
+    }
+
+    /// The word at the front of a URL.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
 
 /// The name in a `Host` field or an authority: without the port and without the dot of the root. The brackets of
 /// an IPv6 address stay.

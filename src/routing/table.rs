@@ -11,12 +11,14 @@ use http::{HeaderMap, HeaderName, Method};
 
 use super::bucket::{Bucket, Guard, GuardNumber, OPEN};
 use super::index::{ANY, HostIndex, Number, PathIndex};
-use super::pattern::{HeaderPattern, HostPattern, PathPattern};
+use super::pattern::{HeaderPattern, HostPattern, PathPattern, Scheme};
 
 /// The conditions of one route. A list that is empty is no condition; of one that is not, one entry must hold,
 /// of `headers` all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteMatch {
+    /// The scheme.
+    pub scheme: Option<Scheme>,
     /// Hosts; see [`HostPattern`]. One that is no pattern covers nothing.
     pub hosts: Vec<String>,
     /// Paths; see [`PathPattern`].
@@ -41,6 +43,8 @@ pub enum ModelMatch {
 /// The head of a request, as far as routes look at it.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
+    /// Whether the client spoke TLS.
+    pub scheme: Scheme,
     /// The method.
     pub method: &'a Method,
     /// The `Host` field or the authority, in any letter case, with or without a port.
@@ -137,7 +141,9 @@ impl RouteTable {
     fn admits(&self, guard: GuardNumber, head: &Head<'_>) -> bool {
         match (guard as usize).checked_sub(1) {
             None => true,
-            Some(place) => self.guards.get(place).is_some_and(|guard| guard.admits(head.method, head.headers)),
+            Some(place) => {
+                self.guards.get(place).is_some_and(|guard| guard.admits(head.scheme, head.method, head.headers))
+            }
         }
     }
 
@@ -153,7 +159,7 @@ impl RouteTable {
         } else {
             route.paths.iter().map(|text| self.paths.number(&PathPattern::new(text))).collect()
         };
-        let guard = self.guard(route.methods, route.headers, guard_numbers);
+        let guard = self.guard((route.scheme, route.methods, route.headers), guard_numbers);
         for host in hosts {
             for path in &paths {
                 self.buckets.entry((host, *path)).or_default().add(place, guard, &route.models);
@@ -161,26 +167,24 @@ impl RouteTable {
         }
     }
 
-    fn guard(
-        &mut self,
-        methods: Vec<Method>,
-        headers: Vec<(HeaderName, String)>,
-        guard_numbers: &mut GuardNumbers,
-    ) -> GuardNumber {
-        if methods.is_empty() && headers.is_empty() {
+    fn guard(&mut self, conditions: GuardConditions, guard_numbers: &mut GuardNumbers) -> GuardNumber {
+        if conditions == GuardConditions::default() {
             return OPEN;
         }
         let next = GuardNumber::try_from(self.guards.len() + 1).unwrap_or(GuardNumber::MAX);
-        *guard_numbers.entry((methods, headers)).or_insert_with_key(|(methods, headers)| {
+        *guard_numbers.entry(conditions).or_insert_with_key(|(scheme, methods, headers)| {
             let headers = headers.iter().map(|(name, value)| HeaderPattern::new(name.clone(), value)).collect();
-            self.guards.push(Guard::new(methods.as_slice().into(), headers));
+            self.guards.push(Guard::new(*scheme, methods.as_slice().into(), headers));
             next
         })
     }
 }
 
-/// The numbers of the guards while the table is built, by what the user wrote.
-type GuardNumbers = FnvHashMap<(Vec<Method>, Vec<(HeaderName, String)>), GuardNumber>;
+/// The conditions of a guard, as the user wrote them.
+type GuardConditions = (Option<Scheme>, Vec<Method>, Vec<(HeaderName, String)>);
+
+/// The numbers of the guards while the table is built.
+type GuardNumbers = FnvHashMap<GuardConditions, GuardNumber>;
 
 #[cfg(test)]
 #[path = "table_tests.rs"]

@@ -20,7 +20,7 @@ fn model_match(text: &str) -> ModelMatch {
 }
 
 fn head<'a>(headers: &'a HeaderMap, host: &'a str, path: &'a str) -> Head<'a> {
-    Head { method: &Method::POST, host: Some(host), path, headers }
+    Head { scheme: Scheme::Http, method: &Method::POST, host: Some(host), path, headers }
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn the_first_route_of_the_file_wins_not_the_narrowest() {
 #[test]
 fn without_a_route_nothing_matches_and_an_empty_match_takes_everything() {
     let headers = HeaderMap::new();
-    let request = Head { method: &Method::OPTIONS, host: None, path: "*", headers: &headers };
+    let request = Head { scheme: Scheme::Https, method: &Method::OPTIONS, host: None, path: "*", headers: &headers };
     assert_eq!(RouteTable::build(Vec::new()).lookup_head(&request), HeadMatch::None);
     assert_eq!(RouteTable::build(vec![on_path("/")]).lookup_head(&request), HeadMatch::None);
     assert_eq!(RouteTable::build(vec![RouteMatch::default()]).lookup_head(&request), HeadMatch::Route(0));
@@ -108,6 +108,7 @@ mod naive {
     fn head_matches(route: &RouteMatch, head: &Head<'_>) -> bool {
         (route.hosts.is_empty() || route.hosts.iter().any(|pattern| host(pattern, head.host)))
             && (route.paths.is_empty() || route.paths.iter().any(|pattern| path(pattern, head.path)))
+            && (route.scheme.is_none() || route.scheme == Some(head.scheme))
             && (route.methods.is_empty() || route.methods.contains(head.method))
             && route.headers.iter().all(|(name, value)| {
                 let mut values = head.headers.get_all(name).iter();
@@ -152,8 +153,10 @@ fn some_of<T: Clone + std::fmt::Debug + 'static>(values: &[T]) -> impl Strategy<
 
 fn route() -> impl Strategy<Value = RouteMatch> {
     let tier = prop_oneof![3 => Just(None), 1 => prop::sample::select(&TIERS[..]).prop_map(Some)];
-    (some_of(&HOSTS), some_of(&PATHS), some_of(&METHODS), tier, some_of(&MODELS)).prop_map(
-        |(hosts, paths, methods, tier, models)| RouteMatch {
+    let scheme = prop_oneof![3 => Just(None), 1 => any::<bool>().prop_map(|tls| Some(Scheme::of(tls)))];
+    (scheme, some_of(&HOSTS), some_of(&PATHS), some_of(&METHODS), tier, some_of(&MODELS)).prop_map(
+        |(scheme, hosts, paths, methods, tier, models)| RouteMatch {
+            scheme,
             hosts: strings(&hosts),
             paths: strings(&paths),
             methods,
@@ -171,6 +174,7 @@ proptest! {
         routes in prop::collection::vec(route(), 0..14),
         host in prop::option::of("([abcABC]\\.){0,3}(test|TEST|x)\\.?(:80)?"),
         path in "(/[ab]?){0,5}",
+        tls: bool,
         method in prop::sample::select(&METHODS[..]),
         tiers in prop::collection::vec(prop::sample::select(&TIERS[1..]), 0..2),
         models in prop::collection::vec("[ab]{1,2}:[xy]", 4),
@@ -179,7 +183,7 @@ proptest! {
         for tier in tiers {
             headers.append("x-tier", HeaderValue::from_static(tier));
         }
-        let head = Head { method: &method, host: host.as_deref(), path: &path, headers: &headers };
+        let head = Head { scheme: Scheme::of(tls), method: &method, host: host.as_deref(), path: &path, headers: &headers };
         let table = RouteTable::build(routes.clone());
         let head_match = table.lookup_head(&head);
         prop_assert_eq!(head_match, naive::lookup_head(&routes, &head));

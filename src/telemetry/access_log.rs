@@ -43,6 +43,9 @@ pub struct Entry {
     pub request_id: String,
     /// Address of the client.
     pub client_ip: String,
+    /// Id of the API key that it came with, never the key itself.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub key: String,
     /// Method.
     pub method: String,
     /// Host that was asked for.

@@ -2,9 +2,12 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod authority;
+pub mod edge;
 pub mod fleet;
 pub mod h2;
+pub mod keys;
 pub mod process;
+pub mod tls;
 pub mod wire;
 
 use std::future::Future;

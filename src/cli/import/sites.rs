@@ -1,7 +1,8 @@
 //! Server blocks: which requests each of them takes.
 //!
 //! nginx chooses a server block by the address that a client came to, then by the name that it asked for. Arriero has one
-//! table of routes for all listeners, so what the address decided has to be decided by the Host field, or not at all.
+//! table of routes for all listeners, so what the address decided has to be decided by the scheme or the Host field, or
+//! not at all.
 
 use std::collections::BTreeSet;
 
@@ -20,17 +21,29 @@ pub(super) struct Site<'t> {
     hosts: Vec<String>,
     /// The port that tells its requests from those of the others.
     port: Option<u16>,
+    /// The scheme that does.
+    scheme: Option<&'static str>,
     /// Whether it takes every host that no other one names.
     is_default: bool,
 }
 
 impl<'t> Site<'t> {
     pub(super) fn new(directive: &'t Directive, scope: Scope<'t>, listens: Vec<Listen<'t>>) -> Self {
-        Self { directive, scope, listens, hosts: hosts(directive), port: None, is_default: false }
+        Self { directive, scope, listens, hosts: hosts(directive), port: None, scheme: None, is_default: false }
     }
 
     fn ports(&self) -> BTreeSet<u16> {
         self.listens.iter().map(|listen| listen.port).collect()
+    }
+
+    /// The one scheme that its clients speak.
+    fn only_scheme(&self) -> Option<&'static str> {
+        let secure = self.listens.iter().filter(|listen| listen.tls).count();
+        match secure {
+            0 => Some("http"),
+            _ if secure == self.listens.len() => Some("https"),
+            _ => None,
+        }
     }
 
     /// Where its routes stand among those of the others: the narrower its conditions, the earlier.
@@ -41,6 +54,7 @@ impl<'t> Site<'t> {
     /// What its routes have in their `match`.
     pub(super) fn conditions(&self) -> Map<String, Value> {
         let mut conditions = Map::new();
+        conditions.extend(self.scheme.map(|scheme| ("scheme".to_owned(), json!(scheme))));
         if !self.is_default && !self.hosts.is_empty() {
             conditions.insert("host".to_owned(), json!(self.hosts));
         }
@@ -51,33 +65,29 @@ impl<'t> Site<'t> {
     }
 }
 
-/// Takes out what cannot be told from others, and decides what tells the rest apart.
-pub(super) fn tell_apart(sites: &mut Vec<Site<'_>>, report: &mut Report) {
-    let secure: Vec<Vec<String>> =
-        sites.iter().filter(|site| site.ports().contains(&443)).map(|site| site.hosts.clone()).collect();
-    sites.retain(|site| {
-        let rival = |hosts: &Vec<String>| {
-            hosts.is_empty() || site.hosts.is_empty() || hosts.iter().any(|host| site.hosts.contains(host))
-        };
-        let lost = site.ports() == BTreeSet::from([80]) && secure.iter().any(rival);
-        if lost {
-            leave_out(site, report);
-        }
-        !lost
-    });
+/// Decides what tells server blocks apart.
+pub(super) fn tell_apart(sites: &mut [Site<'_>], report: &mut Report) {
     let all: Vec<BTreeSet<u16>> = sites.iter().map(Site::ports).collect();
     let mut taken = BTreeSet::new();
     for (index, ports) in all.iter().enumerate() {
         let alone = all.iter().enumerate().any(|(other, theirs)| other != index && theirs.is_disjoint(ports));
         sites[index].port = ports.iter().copied().find(|port| alone && !matches!(port, 80 | 443));
+    }
+    let rest = sites.iter().filter(|site| site.port.is_none());
+    let spoken: BTreeSet<bool> = rest.flat_map(|site| &site.listens).map(|listen| listen.tls).collect();
+    for (index, ports) in all.iter().enumerate() {
         let first = |port: &u16| {
             let marked = |site: &Site<'_>| site.listens.iter().any(|listen| listen.port == *port && listen.is_default);
             let mark = sites.iter().position(marked);
             mark.or_else(|| all.iter().position(|ports| ports.contains(port))) == Some(index)
         };
-        let is_default = ports.iter().any(first);
-        // Without a port to tell them apart, one alone can take the rest.
-        sites[index].is_default = is_default && (sites[index].port.is_some() || taken.insert(()));
+        let only_scheme = sites[index].only_scheme();
+        // Where it takes the rest of one scheme and not of the other, its routes would take both.
+        let is_default = if only_scheme.is_some() { ports.iter().any(first) } else { ports.iter().all(first) };
+        let site = &mut sites[index];
+        site.scheme = only_scheme.filter(|_| site.port.is_none() && spoken.len() > 1);
+        // Without a port to tell them apart, one alone of a scheme can take the rest.
+        site.is_default = is_default && (site.port.is_some() || taken.insert(site.scheme));
     }
     sites.iter().for_each(|site| note(site, report));
 }
@@ -98,21 +108,6 @@ fn note(site: &Site<'_>, report: &mut Report) {
         };
         report.note(directive, outcome, reason);
     }
-}
-
-/// A server block for plain HTTP beside one for TLS: its port is not opened, so that nothing is served in plain that was
-/// only redirected before.
-fn leave_out(site: &Site<'_>, report: &mut Report) {
-    let reason = "routes do not know the listener, so plain HTTP and TLS of the same hosts cannot be told apart: \
-                  this port is left out";
-    for listen in site.listens.iter().filter_map(|listen| listen.directive) {
-        report.note(listen, Outcome::Unsupported, reason);
-    }
-    site.directive.walk(&mut |inner| {
-        if !report.knows(inner) {
-            report.note(inner, Outcome::Ignored, "its server block is left out");
-        }
-    });
 }
 
 fn hosts(server: &Directive) -> Vec<String> {

@@ -197,7 +197,8 @@ impl<'c> Taken<'c> {
     fn add(&mut self, route: &'c Route) {
         let matches = &route.matches;
         let others = [&matches.host, &matches.method, &matches.model];
-        if others.iter().any(|values| !values.as_slice().is_empty()) || !matches.header.is_empty() {
+        let more = matches.scheme.is_some() || !matches.header.is_empty();
+        if more || others.iter().any(|values| !values.as_slice().is_empty()) {
             return;
         }
         let paths = matches.path.as_slice();

@@ -4,12 +4,13 @@
 //! waits for its turn, so pipelining cannot mix two requests.
 
 use std::io;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::ClientFault;
 use super::socket::ClientSocket;
@@ -39,6 +40,8 @@ pub struct Http1 {
     /// Whether an answer has begun.
     answered: bool,
     upgraded: bool,
+    /// Whether the client was told that nothing more comes.
+    ended: bool,
 }
 
 impl Http1 {
@@ -54,6 +57,7 @@ impl Http1 {
             keep: true,
             answered: false,
             upgraded: false,
+            ended: false,
         }
     }
 
@@ -168,9 +172,21 @@ impl Http1 {
         self.encoder.finish(&mut self.output)
     }
 
-    /// Writes what was appended.
+    /// Writes what was appended. Where a whole answer was the last of a connection with TLS, that says so too
+    /// (RFC 8446 6.1): without it a client cannot tell an end from a connection that was cut.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientFault>> {
-        self.output.poll_flush(&mut self.socket, cx).map_err(|_| ClientFault::Gone)
+        ready!(self.output.poll_flush(&mut self.socket, cx)).map_err(|_| ClientFault::Gone)?;
+        if self.is_over() {
+            // The answer has been sent, whatever becomes of its farewell.
+            drop(ready!(Pin::new(&mut self.socket).poll_shutdown(cx)));
+            self.ended = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn is_over(&self) -> bool {
+        let sent = self.answered && !self.keep && self.encoder == Encoder::Done;
+        sent && !self.ended && self.socket.is_tls() && (self.decoder.is_done() || self.upgraded)
     }
 
     /// Bytes that wait to be written.
