@@ -3,6 +3,7 @@
 
 pub mod authority;
 pub mod fleet;
+pub mod frames;
 pub mod h2;
 pub mod process;
 pub mod wire;
