@@ -109,7 +109,7 @@ pub struct ListenerTimeouts {
     pub request_body: Duration,
     /// How long an idle connection is kept between requests.
     pub keepalive: Duration,
-    /// How long one write to a client that does not read may take.
+    /// How long a client may take to read what waits for it, or 1 KiB of that; then the request is cut.
     pub write: Duration,
 }
 
@@ -280,7 +280,7 @@ pub struct Timeouts {
     pub first_byte: Option<Duration>,
     /// Longest silence between two reads of the answer (300s).
     pub read: Option<Duration>,
-    /// Longest time that one write of the request body may take (60s).
+    /// Longest time for a server to take what waits of the request body, or 1 KiB of that (60s).
     pub write: Option<Duration>,
     /// Silence of both sides of a connection that was upgraded, a WebSocket say (7d).
     pub upgrade: Option<Duration>,

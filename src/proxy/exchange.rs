@@ -35,6 +35,9 @@ use crate::policy::retry::Failure;
 
 /// Bytes that may wait for a slow reader.
 const QUEUE: usize = 64 << 10;
+/// Bytes that a slow reader must take within its limit, unless fewer wait. One that takes a byte now and then holds a
+/// server as well as one that takes none.
+const STEP: u64 = 1 << 10;
 /// Time between two looks at a client that nobody reads from.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -98,7 +101,7 @@ pub struct Traffic<'t, 'c> {
     server_wrote: Progress,
 }
 
-/// When a writer last got rid of something.
+/// When a writer last had nothing to write, or got rid of enough.
 #[derive(Clone, Copy)]
 struct Progress {
     bytes: u64,
@@ -106,8 +109,8 @@ struct Progress {
 }
 
 impl Progress {
-    fn note(&mut self, bytes: u64, now: Instant) {
-        if bytes != self.bytes {
+    fn note(&mut self, bytes: u64, queued: usize, now: Instant) {
+        if queued == 0 || bytes.saturating_sub(self.bytes) >= STEP {
             *self = Self { bytes, at: now };
         }
     }
@@ -247,6 +250,9 @@ impl<'t, 'c> Traffic<'t, 'c> {
 
     /// Moves the request as far as it goes.
     fn pump_up(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Up, Broken> {
+        if !self.sent {
+            self.server_wrote.note(self.server.written(), self.server.queued(), now);
+        }
         while !self.sent {
             let mut client_is_due = false;
             while !self.body_ended && self.server.queued() < QUEUE {
@@ -274,7 +280,7 @@ impl<'t, 'c> Traffic<'t, 'c> {
                 }
             }
             let flushed = self.server.poll_flush(cx);
-            self.server_wrote.note(self.server.written(), now);
+            self.server_wrote.note(self.server.written(), self.server.queued(), now);
             match flushed {
                 Poll::Ready(Ok(())) if self.body_ended => {
                     self.sent = true;
@@ -295,6 +301,7 @@ impl<'t, 'c> Traffic<'t, 'c> {
 
     /// Moves the answer as far as it goes.
     fn pump_down(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Down, Broken> {
+        self.client_wrote.note(self.exchange.client.written(), self.exchange.client.queued(), now);
         loop {
             let mut server_is_due = false;
             while !self.answer_ended && self.exchange.client.queued() < QUEUE {
@@ -334,13 +341,10 @@ impl<'t, 'c> Traffic<'t, 'c> {
                 }
             }
             let flushed = self.exchange.client.poll_flush(cx);
-            self.client_wrote.note(self.exchange.client.written(), now);
+            self.client_wrote.note(self.exchange.client.written(), self.exchange.client.queued(), now);
             match flushed {
                 Poll::Ready(Ok(())) if self.answer_ended => return Ok(Down::Nothing),
-                Poll::Ready(Ok(())) if server_is_due => {
-                    self.client_wrote.at = now;
-                    return Ok(Down::Server);
-                }
+                Poll::Ready(Ok(())) if server_is_due => return Ok(Down::Server),
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(fault)) => return Err(of_client(fault)),
                 Poll::Pending => return Ok(Down::Client),

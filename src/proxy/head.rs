@@ -9,6 +9,7 @@
 //! corpus that the tests name. Some rules are stricter than the RFC on purpose: bare LF, identical
 //! duplicate Content-Length, and `Connection` nominating an end-to-end field are refused.
 
+use http::{HeaderMap, Method};
 use memchr::{memchr, memmem};
 
 /// Where the request body ends.
@@ -124,12 +125,7 @@ fn check_request_line(line: &[u8], limits: HeadLimits) -> Result<(bool, Option<&
         b"HTTP/1.0" => true,
         _ => return Err(bad("unsupported HTTP version or malformed request line")),
     };
-    if method.is_empty() || !method.iter().all(|b| b.is_ascii_uppercase() || matches!(b, b'-' | b'_')) {
-        return Err(bad("malformed method"));
-    }
-    if matches!(method, b"CONNECT" | b"TRACE") {
-        return Err(Violation { status: 405, what: "method not allowed" });
-    }
+    check_method(method)?;
     if target.len() > limits.target {
         return Err(Violation { status: 414, what: "request target too long" });
     }
@@ -147,6 +143,39 @@ fn check_request_line(line: &[u8], limits: HeadLimits) -> Result<(bool, Option<&
     Ok((http_10, authority))
 }
 
+fn check_method(method: &[u8]) -> Result<(), Violation> {
+    if method.is_empty() || !method.iter().all(|b| b.is_ascii_uppercase() || matches!(b, b'-' | b'_')) {
+        return Err(bad("malformed method"));
+    }
+    if matches!(method, b"CONNECT" | b"TRACE") {
+        return Err(Violation { status: 405, what: "method not allowed" });
+    }
+    Ok(())
+}
+
+/// Checks the head of an HTTP/2 request, which has been taken apart already, by the same rules. `authority` is that of
+/// the pseudo-header field.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn check_parts(method: &Method, authority: Option<&str>, headers: &HeaderMap) -> Result<(), Violation> {
+    check_method(method.as_str().as_bytes())?;
+    let mut facts = Facts::default();
+    if let Some(authority) = authority {
+        facts.host(authority.as_bytes())?;
+        facts.authority = Some(authority.as_bytes());
+        facts.host = false;
+    }
+    for (name, value) in headers {
+        facts.pair(name.as_str().as_bytes(), value.as_bytes())?;
+    }
+    if facts.chunked {
+        return Err(bad("Transfer-Encoding in HTTP/2"));
+    }
+    facts.host |= authority.is_some();
+    facts.framing(false).map(drop)
+}
+
 /// What the fields say about the message as a whole.
 #[derive(Default)]
 struct Facts<'a> {
@@ -162,7 +191,10 @@ struct Facts<'a> {
 impl Facts<'_> {
     fn field(&mut self, line: &[u8]) -> Result<(), Violation> {
         let colon = memchr(b':', line).ok_or(bad("header field without a colon"))?;
-        let (name, value) = (&line[..colon], &line[colon + 1..]);
+        self.pair(&line[..colon], &line[colon + 1..])
+    }
+
+    fn pair(&mut self, name: &[u8], value: &[u8]) -> Result<(), Violation> {
         if name.is_empty() || !name.iter().all(|&b| is_token(b)) {
             return Err(bad("malformed header field name"));
         }

@@ -1,7 +1,8 @@
 //! The data path: from an accepted connection to the last byte of an answer.
 //!
 //! One request passes these files in this order. [`listener`] accepts; [`connection`] reads a head, which [`head`]
-//! checks and [`message`] takes apart; [`http2`] does so for the streams of an HTTP/2 connection. [`service`] is the
+//! checks and [`message`] takes apart; [`http2`] does so for the streams of an HTTP/2 connection, whose frames
+//! [`http2_guard`] counts. [`service`] is the
 //! life of one request: [`request`] finds its route and its model, [`admission`] asks whether it may ([`body_scan`] reads as much of the
 //! [`request_body`] as that needs, [`held_body`] keeps what is long), [`attempt`] chooses a server and judges
 //! failures, [`headers`] writes what the server gets, [`exchange`] moves the bytes both ways, [`response`] watches the
@@ -29,6 +30,7 @@ pub mod head;
 mod headers;
 mod held_body;
 mod http2;
+mod http2_guard;
 mod http2_output;
 mod input;
 mod listener;

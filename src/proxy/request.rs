@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::uri::PathAndQuery;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderName, HeaderValue, Method, Version, header};
 
 use super::body_scan::{self, BodyNeed};
+use super::connection::reason_of;
 use super::context::{Exchange, Reply, RequestContext, Stop};
-use super::{admission, content, headers, reply};
+use super::{admission, content, head, headers, reply};
 use crate::config::types::Kind;
 use crate::fleet::inventory::List;
 use crate::fleet::snapshot::{Route, Upstream};
@@ -32,7 +33,7 @@ const MAX_REQUEST_ID: usize = 128;
 pub async fn prepare(exchange: &mut Exchange<'_>) -> Result<Arc<Route>, Stop> {
     begin(exchange);
     if exchange.head.version == Version::HTTP_2 {
-        limit_head(exchange)?;
+        check_head(exchange)?;
     }
     admission::to_listener(exchange)?;
     let path = match path::safe(exchange.head.uri.path()) {
@@ -42,7 +43,7 @@ pub async fn prepare(exchange: &mut Exchange<'_>) -> Result<Arc<Route>, Stop> {
     };
     let preflight = preflight_method(&exchange.head.method, &exchange.head.headers);
     let snapshot = Arc::clone(&exchange.ctx.snapshot);
-    let found = match snapshot.table.lookup_head(&head(exchange, path.as_deref(), preflight.as_ref())) {
+    let found = match snapshot.table.lookup_head(&match_head(exchange, path.as_deref(), preflight.as_ref())) {
         // A preflight has no body, and what it is about is asked again in the request itself.
         HeadMatch::NeedsModel { fallback } if preflight.is_some() => fallback,
         HeadMatch::Route(number) => Some(number),
@@ -56,7 +57,10 @@ pub async fn prepare(exchange: &mut Exchange<'_>) -> Result<Arc<Route>, Stop> {
             };
             let model = body_scan::find_model(exchange, need).await?;
             set_model(&mut exchange.ctx, model);
-            snapshot.table.lookup(&head(exchange, path.as_deref(), None), exchange.ctx.model.as_deref()).or(fallback)
+            snapshot
+                .table
+                .lookup(&match_head(exchange, path.as_deref(), None), exchange.ctx.model.as_deref())
+                .or(fallback)
         }
     };
     let Some(route) = found.and_then(|number| snapshot.routes.get(number)) else {
@@ -118,7 +122,7 @@ fn new_request_id() -> HeaderValue {
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("0"))
 }
 
-fn head<'e>(exchange: &'e Exchange<'_>, path: Option<&'e str>, preflight: Option<&'e Method>) -> Head<'e> {
+fn match_head<'e>(exchange: &'e Exchange<'_>, path: Option<&'e str>, preflight: Option<&'e Method>) -> Head<'e> {
     let request = &exchange.head;
     Head {
         scheme: Scheme::of(exchange.ctx.client_tls),
@@ -150,9 +154,13 @@ fn take_route(ctx: &mut RequestContext, route: &Arc<Route>) {
     ctx.counted = true;
 }
 
-/// Over HTTP/2 nobody has counted the head yet.
-fn limit_head(exchange: &Exchange<'_>) -> Result<(), Stop> {
+/// Over HTTP/2 nobody has looked at the head yet.
+fn check_head(exchange: &Exchange<'_>) -> Result<(), Stop> {
     let (request, listener) = (&exchange.head, &exchange.listener);
+    let authority = request.uri.authority().map(Authority::as_str);
+    if let Err(violation) = head::check_parts(&request.method, authority, &request.headers) {
+        return Err(reply::problem(&exchange.ctx, reason_of(&violation), violation.what).into());
+    }
     let target = request.uri.path_and_query().map_or(0, |target| target.as_str().len());
     if target > listener.target_bytes {
         return Err(reply::problem(&exchange.ctx, Reason::TargetTooLong, "request target too long").into());

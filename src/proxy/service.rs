@@ -71,14 +71,14 @@ impl Service {
         drop(self.cut.clone().wait_for(|cut| *cut).await);
     }
 
-    /// Serves one request, from its head to its log line.
+    /// Serves one request, from its head to its log line. Whether the client was sent the head of an answer.
     pub async fn serve(
         &self,
         client: Client<'_>,
         arrival: Arrival,
         connection: &Arc<Connection>,
         timer: &mut LazyTimer,
-    ) {
+    ) -> bool {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         let _served = InFlight(&self.in_flight);
         let Arrival { head, snapshot, listener, wants_upgrade } = arrival;
@@ -102,6 +102,7 @@ impl Service {
             }
         };
         finish::finish(&mut exchange, reason);
+        exchange.ctx.status.is_some()
     }
 }
 

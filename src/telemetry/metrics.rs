@@ -265,7 +265,7 @@ impl Metrics {
         self.refused[reason as usize].inc();
     }
 
-    /// Counts a connection that was closed because of `limit`: `listener`, `client` or `files`.
+    /// Counts a connection that was closed because of `limit`: `listener`, `client`, `files` or `flood`.
     pub fn connection_refused(&self, limit: &'static str) {
         self.connections_refused.get_or_create(&labels([("limit", limit)])).inc();
     }

@@ -4,6 +4,7 @@
 pub mod authority;
 pub mod edge;
 pub mod fleet;
+pub mod frames;
 pub mod h2;
 pub mod keys;
 pub mod process;
