@@ -18,7 +18,7 @@ use super::service::{Arrival, Service};
 use super::timer::LazyTimer;
 use super::{http2, message};
 use crate::clock;
-use crate::fleet::connections::{Connections, Phase, TooMany};
+use crate::fleet::connections::{Connections, OpenConnection, Phase, TooMany};
 use crate::fleet::snapshot::ListenerSettings;
 use crate::ollama::dialect::{Dialect, error_body};
 use crate::policy::failure::Reason;
@@ -60,19 +60,41 @@ impl Acceptor {
         let mut farewell: Farewell<'_> = std::pin::pin!(farewell(&self.service, &listener.connections));
         let greeted = tokio::select! {
             biased;
-            greeted = greet(tcp, address.ip(), &listener) => greeted,
+            greeted = self.greet(tcp, address.ip(), &listener, &mut open) => greeted,
             () = farewell.as_mut() => None,
         };
         let Some((socket, peer)) = greeted else { return };
-        if proxied && !open.belongs_to(peer) {
-            self.service.metrics.connection_refused("client");
-            return;
-        }
         let facts = Arc::new(Connection::new(peer, socket.is_tls(), Arc::clone(&listener)));
         if socket.speaks_http2() {
             return http2::serve(&self.service, Http1::new(socket), BytesMut::new(), &facts, farewell).await;
         }
         self.serve_http1(Http1::new(socket), &facts, farewell).await;
+    }
+
+    /// What comes before HTTP: the header of a proxy in front of us, and the TLS handshake.
+    async fn greet(
+        &self,
+        mut tcp: TcpStream,
+        address: IpAddr,
+        listener: &ListenerSettings,
+        open: &mut OpenConnection,
+    ) -> Option<(ClientSocket, IpAddr)> {
+        let mut peer = address;
+        if listener.proxy_protocol {
+            let read = tokio::time::timeout(listener.header_timeout, proxy_protocol::read(&mut tcp)).await;
+            if let Header::Proxied { source, .. } = read.ok()?.ok()? {
+                peer = source.ip();
+            }
+            // Before the handshake, which costs more than anything else here.
+            if !open.belongs_to(peer) {
+                self.service.metrics.connection_refused("client");
+                return None;
+            }
+        }
+        let Some(tls) = &listener.tls else { return Some((ClientSocket::Plain(tcp), peer)) };
+        let accepted = TlsAcceptor::from(tls.server_config()).accept(tcp);
+        let stream = tokio::time::timeout(listener.tls_timeout, accepted).await.ok()?.ok()?;
+        Some((ClientSocket::Tls(Box::new(stream)), peer))
     }
 
     /// Serves the requests of a connection, one after the other.
@@ -143,21 +165,6 @@ impl Acceptor {
             linger(connection, farewell).await;
         }
     }
-}
-
-/// What comes before HTTP: the header of a proxy in front of us, and the TLS handshake.
-async fn greet(mut tcp: TcpStream, address: IpAddr, listener: &ListenerSettings) -> Option<(ClientSocket, IpAddr)> {
-    let mut peer = address;
-    if listener.proxy_protocol {
-        let read = tokio::time::timeout(listener.header_timeout, proxy_protocol::read(&mut tcp)).await;
-        if let Header::Proxied { source, .. } = read.ok()?.ok()? {
-            peer = source.ip();
-        }
-    }
-    let Some(tls) = &listener.tls else { return Some((ClientSocket::Plain(tcp), peer)) };
-    let accepted = TlsAcceptor::from(tls.server_config()).accept(tcp);
-    let stream = tokio::time::timeout(listener.tls_timeout, accepted).await.ok()?.ok()?;
-    Some((ClientSocket::Tls(Box::new(stream)), peer))
 }
 
 /// Waits for the next head.
