@@ -56,14 +56,15 @@ impl Acceptor {
             return;
         };
         let _counted = self.count();
-        let Some((socket, peer)) = self.greet(tcp, address.ip(), &listener).await else { return };
+        // What comes and goes is boxed: a connection that waits is to cost no more than what waits.
+        let Some((socket, peer)) = Box::pin(self.greet(tcp, address.ip(), &listener)).await else { return };
         if proxied && !open.belongs_to(peer) {
             self.service.metrics.connection_refused("client");
             return;
         }
         let facts = Arc::new(Connection::new(peer, socket.is_tls(), self.listener));
         if socket.speaks_http2() {
-            return http2::serve(&self.service, Http1::new(socket), BytesMut::new(), &facts).await;
+            return Box::pin(http2::serve(&self.service, Http1::new(socket), BytesMut::new(), &facts)).await;
         }
         self.serve_http1(Http1::new(socket), &facts).await;
     }
@@ -100,19 +101,19 @@ impl Acceptor {
             let Some(listener) = self.listener() else { return };
             let (head, framing) = match self.next(&mut connection, &mut timer, &listener, first).await {
                 Next::Closed => return,
-                Next::Refused(violation) => return self.refuse(connection, &violation).await,
+                Next::Refused(violation) => return Box::pin(self.refuse(connection, &violation)).await,
                 Next::Http2(preface) if listener.h2c => {
-                    return http2::serve(&self.service, connection, preface, facts).await;
+                    return Box::pin(http2::serve(&self.service, connection, preface, facts)).await;
                 }
                 Next::Http2(_) => {
                     let violation = Violation { status: 400, what: "HTTP/2 is not enabled on this listener" };
-                    return self.refuse(connection, &violation).await;
+                    return Box::pin(self.refuse(connection, &violation)).await;
                 }
                 Next::Request(head, framing) => (head, framing),
             };
             let Some(head) = message::request(&head.freeze()) else {
                 let violation = Violation { status: 400, what: "malformed request target" };
-                return self.refuse(connection, &violation).await;
+                return Box::pin(self.refuse(connection, &violation)).await;
             };
             connection.begin(head.version, &head.headers, framing, !listener.keepalive.is_zero());
             let arrival = Arrival {
@@ -122,10 +123,10 @@ impl Acceptor {
                 snapshot: self.service.store.pin(),
                 listener,
             };
-            self.service.serve(Client::Http1(&mut connection), arrival, facts, &mut timer).await;
+            Box::pin(self.service.serve(Client::Http1(&mut connection), arrival, facts, &mut timer)).await;
             if !connection.can_continue() {
                 if connection.must_linger() {
-                    connection.linger().await;
+                    Box::pin(connection.linger()).await;
                 }
                 return;
             }
