@@ -58,15 +58,17 @@ impl Acceptor {
         };
         let _counted = self.count();
         let mut farewell: Farewell<'_> = std::pin::pin!(farewell(&self.service, &listener.connections));
+        // What comes and goes is boxed: a connection that waits is to cost no more than what waits.
         let greeted = tokio::select! {
             biased;
-            greeted = self.greet(tcp, address.ip(), &listener, &mut open) => greeted,
+            greeted = Box::pin(self.greet(tcp, address.ip(), &listener, &mut open)) => greeted,
             () = farewell.as_mut() => None,
         };
         let Some((socket, peer)) = greeted else { return };
         let facts = Arc::new(Connection::new(peer, socket.is_tls(), Arc::clone(&listener)));
         if socket.speaks_http2() {
-            return http2::serve(&self.service, Http1::new(socket), BytesMut::new(), &facts, farewell).await;
+            let connection = Http1::new(socket);
+            return Box::pin(http2::serve(&self.service, connection, BytesMut::new(), &facts, farewell)).await;
         }
         self.serve_http1(Http1::new(socket), &facts, farewell).await;
     }
@@ -110,19 +112,19 @@ impl Acceptor {
             };
             let (head, framing) = match next {
                 Next::Closed => return,
-                Next::Refused(violation) => return self.refuse(connection, &violation, farewell).await,
+                Next::Refused(violation) => return Box::pin(self.refuse(connection, &violation, farewell)).await,
                 Next::Http2(preface) if listener.h2c => {
-                    return http2::serve(&self.service, connection, preface, facts, farewell).await;
+                    return Box::pin(http2::serve(&self.service, connection, preface, facts, farewell)).await;
                 }
                 Next::Http2(_) => {
                     let violation = Violation { status: 400, what: "HTTP/2 is not enabled on this listener" };
-                    return self.refuse(connection, &violation, farewell).await;
+                    return Box::pin(self.refuse(connection, &violation, farewell)).await;
                 }
                 Next::Request(head, framing) => (head, framing),
             };
             let Some(head) = message::request(&head.freeze()) else {
                 let violation = Violation { status: 400, what: "malformed request target" };
-                return self.refuse(connection, &violation, farewell).await;
+                return Box::pin(self.refuse(connection, &violation, farewell)).await;
             };
             connection.begin(head.version, &head.headers, framing, !listener.keepalive.is_zero());
             let arrival = Arrival {
@@ -132,10 +134,10 @@ impl Acceptor {
                 snapshot: self.service.store.pin(),
                 listener,
             };
-            self.service.serve(Client::Http1(&mut connection), arrival, facts, &mut timer).await;
+            Box::pin(self.service.serve(Client::Http1(&mut connection), arrival, facts, &mut timer)).await;
             if !connection.can_continue() {
                 if connection.must_linger() {
-                    linger(connection, farewell).await;
+                    Box::pin(linger(connection, farewell)).await;
                 }
                 return;
             }
