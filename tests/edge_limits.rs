@@ -209,13 +209,24 @@ async fn slow(route: &str, listener: &str) -> (Host, Proxy) {
 
 const LONG: &str = r#"{"model":"llava","prompt":"x"}"#;
 
-/// Begins a request that will not end.
+/// Begins a request that will not end. The place of one before it is free a moment after its answer has come.
 async fn begun(host: &Host, proxy: &Proxy) -> H1 {
+    let ledger = host.ledger();
     let before = inference(host);
-    let mut client = H1::connect(proxy.address()).await;
-    client.send(request("POST", "/api/generate", "", LONG)).await;
-    host.ledger().wait_until(PATIENCE, |ledger| ledger.inference().len() > before).await.expect("it began");
-    client
+    let attempt = async {
+        loop {
+            let mut client = H1::connect(proxy.address()).await;
+            client.send(request("POST", "/api/generate", "", LONG)).await;
+            tokio::select! {
+                began = ledger.wait_until(PATIENCE, |ledger| ledger.inference().len() > before) => {
+                    began.expect("it began");
+                    return client;
+                }
+                head = client.reader.head() => assert_eq!(head.status, 429, "{}", head.text),
+            }
+        }
+    };
+    timeout(PATIENCE, attempt).await.expect("there is a place")
 }
 
 #[tokio::test(flavor = "multi_thread")]
