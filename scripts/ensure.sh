@@ -2,7 +2,7 @@
 # Makes sure that tools are there: installs what is missing through apt-get where that is possible (Debian,
 # Ubuntu, as root), else says what to install.
 #
-# usage: scripts/ensure.sh TOOL…   TOOL: rust cc cmake pkg-config curl python node flock
+# usage: scripts/ensure.sh TOOL…   TOOL: rust cc cmake pkg-config curl python node flock chromium
 set -euo pipefail
 
 has() {
@@ -11,6 +11,7 @@ has() {
     cc) command -v cc >/dev/null && command -v c++ >/dev/null ;;
     python) python3 -c 'import venv, ensurepip' 2>/dev/null ;;
     node) command -v node >/dev/null && command -v npm >/dev/null ;;
+    chromium) command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null ;;
     *) command -v "$1" >/dev/null ;;
     esac
 }
@@ -50,7 +51,9 @@ fi
 
 echo "installing ${packages[*]}" >&2
 export DEBIAN_FRONTEND=noninteractive
-{ apt-get update -qq && apt-get install -y -qq --no-install-recommends "${packages[@]}"; } >&2 </dev/null
+install() { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${packages[@]}"; }
+# Downloads fail now and then.
+{ install || { sleep 5 && install; } || { sleep 20 && install; }; } >&2 </dev/null
 
 for tool in "${missing[@]}"; do
     has "$tool" || { echo "error: ${tool} is still missing after apt-get install ${packages[*]}" >&2; exit 1; }

@@ -279,6 +279,20 @@ async fn health_tells_by_its_exit_code_ready_not_ready_and_not_there() {
     assert_eq!(health().await.code, Some(4));
 }
 
+#[tokio::test]
+async fn a_file_without_servers_is_enough_and_ready() {
+    let folder = folder();
+    let file = folder.path().join("arriero.yaml");
+    let text = "routes: [{ name: hello, match: { path: / }, respond: { status: 200, body: hello } }]\n";
+    fs::write(&file, complete(text)).expect("written");
+    let program = Program::run(&file).await;
+    assert_eq!(send(program.address(), "GET", "/", "").await.text(), "hello");
+    for path in ["/health/ready", "/health"] {
+        let answer = send(program.admin(), "GET", path, "").await;
+        assert_eq!(answer.head.status, 200, "{path}: {}", answer.text());
+    }
+}
+
 /// A program with a stream in flight that waits for the server's gate, and the client that reads it.
 async fn with_a_stream() -> (Program, RawUpstream, H1, tempfile::TempDir) {
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n";

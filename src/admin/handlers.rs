@@ -49,10 +49,11 @@ fn count(state: &State) -> Servers {
     servers
 }
 
-/// The whole picture: 503 when no server is up.
+/// The whole picture: 503 when there are servers and none is up.
 pub async fn health(Extract(state): Shared) -> Response {
     let servers = count(&state);
     let status = match servers.healthy {
+        _ if servers.total == 0 => "healthy",
         0 => "unhealthy",
         healthy if healthy < servers.total => "degraded",
         _ => "healthy",
@@ -65,7 +66,7 @@ pub async fn health(Extract(state): Shared) -> Response {
         servers,
         config: ConfigHealth { hash: state.store.load().hash.clone(), in_force: reload.in_force, error: reload.error },
     };
-    let code = if servers.healthy == 0 { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let code = if status == "unhealthy" { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     (code, Json(body)).into_response()
 }
 
@@ -74,12 +75,12 @@ pub async fn live() -> &'static str {
     "ok\n"
 }
 
-/// Requests are welcome: some server is up, and the process is not stopping.
+/// Requests are welcome: some server is up, unless none is needed, and the process is not stopping.
 pub async fn ready(Extract(state): Shared) -> Response {
     let servers = count(&state);
     let reason = if *state.stopping.borrow() {
         Some("stopping")
-    } else if servers.healthy == 0 {
+    } else if servers.healthy == 0 && servers.total > 0 {
         Some("no server is up")
     } else {
         None

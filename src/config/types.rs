@@ -47,7 +47,7 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Which request goes where. The first route that matches wins.
     pub routes: Vec<Route>,
-    /// Named groups of servers.
+    /// Named groups of servers; none where all routes answer by themselves.
     #[serde(default)]
     pub upstreams: BTreeMap<String, Upstream>,
     /// Values for every route that does not set its own.

@@ -151,9 +151,39 @@ class Arriero:
             "    servers:",
             *[f'      - {{ name: {name}, url: "{url}" }}' for name, url in servers.items()],
         ]
+        self.save("\n".join(lines) + "\n")
+
+    def save(self, text):
         with open(self.config + ".new", "w") as file:
-            file.write("\n".join(lines) + "\n")
+            file.write(text)
         os.replace(self.config + ".new", self.config)
+
+
+class Front(Arriero):
+    """`arriero run` with routes of a check's own; `scheme` is that of its listener."""
+
+    def __init__(self, binary, name, directory, text, listener="", scheme="http"):
+        self.listener = listener
+        super().__init__(binary, name, directory, text)
+        self.url = f"{scheme}://127.0.0.1:{self.port}"
+
+    def write(self, text):
+        """Writes the file anew with these routes and upstreams."""
+        listeners = f'listeners: [{{ address: "127.0.0.1:{self.port}"{self.listener} }}]'
+        admin = f'admin: {{ address: "127.0.0.1:{self.admin_port}" }}'
+        self.save("\n".join(["version: 1", listeners, admin, text]) + "\n")
+
+    def reloads(self):
+        """How often a changed file came into force."""
+        text = fetch(self.admin + "/metrics").decode()
+        lines = [line for line in text.splitlines() if line.startswith('arriero_config_reloads_total{result="applied"}')]
+        return int(float(lines[0].split()[-1])) if lines else 0
+
+    def reload(self, text):
+        """Writes the file anew and waits until it is in force."""
+        before = self.reloads()
+        self.write(text)
+        wait_until(lambda: self.reloads() > before, 10, "the new file is in force")
 
 
 class World:
