@@ -1,6 +1,8 @@
 //! Clients that cost more than they are worth: slow ones, silent ones, many of them. Each is cut in time, and meanwhile
 //! everybody else is served. The program runs as a process of its own, so that its memory and time can be told.
 
+#[path = "attacks/large.rs"]
+mod large;
 mod support;
 
 use std::net::SocketAddr;
@@ -11,8 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arriero::clock;
-use arriero::demo::{Gate, Host, HostConfig, RawUpstream, Script};
+use arriero::demo::{Gate, Host, HostConfig, RawUpstream, Script, Step};
+use large::Large;
 use support::authority::Authority;
+use support::frames::{self, CONTINUATION, DATA, END_HEADERS, HEADERS, Raw, frame};
 use support::process::{Program, complete};
 use support::wire::{Chunk, H1, Head, ask, get, post};
 use support::{eventually, http_yaml, ollama_yaml, replace};
@@ -156,9 +160,8 @@ async fn heads_that_trickle_in_are_cut_and_nobody_else_notices() {
                     break;
                 }
                 let pause = Duration::from_millis(900 + number);
-                match timeout(pause, stream.read_buf(&mut got)).await {
-                    Ok(Ok(0) | Err(_)) => break,
-                    Ok(Ok(_)) | Err(_) => {}
+                if let Ok(Ok(0) | Err(_)) = timeout(pause, stream.read_buf(&mut got)).await {
+                    break;
                 }
                 assert!(clock::now() - begun < FOREVER, "it is never closed");
             }
@@ -343,45 +346,6 @@ async fn with_few_descriptors_it_does_not_spin_and_recovers() {
     assert!(took < Duration::from_secs(2), "it recovers in {took:?}");
 }
 
-/// A server that writes an answer of 40 MiB to each request, and counts what it could write.
-struct Large {
-    address: SocketAddr,
-    written: Arc<std::sync::atomic::AtomicU64>,
-    gone: Arc<std::sync::atomic::AtomicU64>,
-}
-
-impl Large {
-    const SIZE: usize = 40 << 20;
-
-    async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
-        let address = listener.local_addr().expect("an address");
-        let (written, gone) = (Arc::default(), Arc::default());
-        let server = Self { address, written: Arc::clone(&written), gone: Arc::clone(&gone) };
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let (written, gone) = (Arc::clone(&written), Arc::clone(&gone));
-                tokio::spawn(async move {
-                    let mut head = [0; 4096];
-                    let _ = stream.read(&mut head).await;
-                    let _ = stream
-                        .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", Self::SIZE).as_bytes())
-                        .await;
-                    let piece = [b'x'; 16 << 10];
-                    for _ in 0..Self::SIZE / piece.len() {
-                        if stream.write_all(&piece).await.is_err() {
-                            gone.fetch_add(1, Ordering::Relaxed);
-                            return;
-                        }
-                        written.fetch_add(piece.len() as u64, Ordering::Relaxed);
-                    }
-                });
-            }
-        });
-        server
-    }
-}
-
 #[tokio::test]
 async fn clients_that_stop_reading_hold_the_server_back_and_are_cut() {
     const CLIENTS: u64 = 40;
@@ -416,6 +380,44 @@ async fn clients_that_stop_reading_hold_the_server_back_and_are_cut() {
     let stalled = scene.metric("arriero_requests_ended_total{reason=\"client_stalled\"}").await;
     assert_eq!(stalled, CLIENTS as f64);
     drop(clients);
+}
+
+#[tokio::test]
+async fn an_http2_client_with_all_its_streams_and_windows_costs_little() {
+    let script = Script::new(vec![Step::ReadRequest, Step::Gate, Step::Write(OK.into())]);
+    let server = RawUpstream::start(script).await.expect("a server");
+    server.gate().close();
+    let listeners = "\nlisteners: [{ address: \"127.0.0.1:0\", h2c: true }]\n";
+    let scene = Scene::new(&(http_yaml(&[server.url()], "", "health: { active: off }") + listeners)).await;
+    assert_eq!(scene.metric("arriero_connections").await, 0.0);
+    let before = scene.memory();
+    let mut raw = Raw::with_window(scene.address(), 0).await;
+    // A hundred heads as large as they may be, then bodies as far as the windows let them.
+    let filler: Vec<(String, String)> = (0..7).map(|number| (format!("x-{number}"), "y".repeat(4000))).collect();
+    let more: Vec<(&str, &str)> = filler.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let block = frames::request("POST", "/", &more);
+    for number in 0..100 {
+        let (first, second) = block.split_at(16_000);
+        raw.send(frame(HEADERS, 0, number * 2 + 1, first)).await;
+        raw.send(frame(CONTINUATION, END_HEADERS, number * 2 + 1, second)).await;
+    }
+    eventually("all are being served", async || {
+        scene.metric("arriero_requests_in_flight{route=\"all\"}").await >= 100.0
+    })
+    .await;
+    for number in 0..60 {
+        raw.send(frame(DATA, 0, number % 100 * 2 + 1, [b'x'; 1 << 14])).await;
+    }
+    eventually("the server has what it takes", async || {
+        server.connections().iter().map(Vec::len).sum::<usize>() >= 100 * 28_000
+    })
+    .await;
+    let grown = scene.memory().saturating_sub(before);
+    println!("{grown} B held for one HTTP/2 connection with 100 streams");
+    assert!(grown <= 32 << 20, "{grown} B held for one HTTP/2 connection");
+    drop(raw);
+    let in_flight = format!("arriero_server_in_flight{{upstream=\"fleet\",server=\"{}\"}}", server.address());
+    eventually("nothing is left", async || scene.metric(&in_flight).await == 0.0).await;
 }
 
 #[tokio::test]
