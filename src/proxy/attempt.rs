@@ -141,7 +141,8 @@ async fn connect(exchange: &mut Exchange<'_>, order: Order<'_>) -> Result<Server
     }
     let end = exchange.ctx.end();
     let Exchange { service, client, timer, .. } = exchange;
-    let mut connecting = std::pin::pin!(service.connector.connect(order));
+    // Boxed: it holds a whole TLS handshake, and most requests find a connection that is open.
+    let mut connecting = Box::pin(service.connector.connect(order));
     let done = timer.limit(end, |cx| {
         if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
             return Poll::Ready(Some(connected));
