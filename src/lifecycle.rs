@@ -171,6 +171,7 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
     let control = Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
     control.block_on(probe::first_look(&store, &metrics, FIRST_LOOK));
     control.spawn(probe::run(Arc::clone(&store), Arc::clone(&metrics)));
+    control.spawn(probe::carry_out_orders(Arc::clone(&store), Arc::clone(&metrics)));
     control.spawn(file_watch::watch(Arc::clone(&reloader)));
     control.spawn(probe::watch_certificates(Arc::clone(&store), Arc::clone(&metrics)));
     control.spawn(keys::watch(Arc::clone(&store), Arc::clone(&metrics)));

@@ -97,6 +97,7 @@ pub async fn metrics(Extract(state): Shared) -> Response {
     let now = clock::now();
     fleet.clear();
     for upstream in &snapshot.upstreams {
+        fleet.queued(&upstream.name, upstream.waiting());
         for member in &upstream.servers {
             let inventory = member.state.inventory();
             fleet.server(&ServerSample {

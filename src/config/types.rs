@@ -15,6 +15,7 @@ use crate::units::{ByteSize, Duration};
 
 mod access;
 mod content;
+mod fleet;
 mod limits;
 mod models;
 mod tls;
@@ -25,6 +26,7 @@ pub use access::{Access, Auth, Cors, ProxyProtocol, RouteAuth};
 pub use content::{
     Coding, Compress, Files, HeaderChanges, HeaderRules, Redirect, RequestEncoding, Respond, Rewrite, StickyCookie,
 };
+pub use fleet::{Gpu, ModelRule, Priority, Queue};
 pub use limits::{ConcurrencyLimit, Delay, ListenerLimits, Preset, RateLimit};
 pub use models::{Caps, Permission};
 pub use tls::{CertificateFiles, ClientAuth, ListenerTls, MinVersion, UpstreamTls};
@@ -185,6 +187,16 @@ pub struct Route {
     /// for models no foreign page may send anything but plain reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,
+    /// Who goes first when requests wait for a slot: `high`, `normal` or `low`.
+    #[serde(default)]
+    pub priority: Priority,
+    /// Whether a request may choose its priority by the header field `X-Priority`.
+    #[serde(default, skip_serializing_if = "Permission::is_default")]
+    pub priority_header: Permission,
+    /// Whether a request with `X-Arriero-Explain: 1` is told in the answer's field `X-Arriero-Decision` why its server was
+    /// chosen.
+    #[serde(default, skip_serializing_if = "Permission::is_default")]
+    pub explain: Permission,
     /// Whether pull, push, create, copy, delete, blobs, account and debug calls are passed on (kind `ollama`).
     #[serde(default, skip_serializing_if = "Permission::is_default")]
     pub management: Permission,

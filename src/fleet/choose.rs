@@ -23,6 +23,8 @@ pub struct Ask<'a> {
     pub model: Option<&'a str>,
     /// Whether the first in the order of the file will do, by no rule.
     pub first: bool,
+    /// Whether it takes a slot: reads of what a server has do not wait for its models.
+    pub takes_slot: bool,
     /// Hash of what `consistent_hash` hashes.
     pub key: u64,
     /// Servers that this request tried already.
@@ -73,7 +75,7 @@ pub fn choose(upstream: &Upstream, ask: Ask<'_>) -> Result<Chosen, Reason> {
 fn usable(upstream: &Upstream, ask: Ask<'_>, index: usize, heed_circuit: bool) -> bool {
     let Some(member) = upstream.servers.get(index) else { return false };
     member.state.is_up()
-        && member.state.in_flight() < member.max_in_flight
+        && (!ask.takes_slot || member.state.in_flight() < member.max_in_flight)
         && !ask.tried.contains(&index)
         && (!heed_circuit || member.state.would_admit(ask.now))
 }
@@ -102,7 +104,8 @@ fn pick_of(
                 _ if ask.first => candidates.clone().find(|index| usable(*index)),
                 BalancePolicy::RoundRobin => balance.schedule.pick(turn, candidates.clone(), usable),
                 BalancePolicy::ConsistentHash => balance.ring.pick(ask.key, usable),
-                BalancePolicy::LeastRequests => least_requests::pick(
+                // What is not scheduled of such an upstream goes to the least busy one.
+                BalancePolicy::LeastRequests | BalancePolicy::ExpectedWait => least_requests::pick(
                     candidates.clone(),
                     |index| usable(index).then(|| upstream.servers[index].state.in_flight()),
                     |index| upstream.servers[index].weight,
@@ -115,7 +118,7 @@ fn pick_of(
             if heed_circuit && admission.pass().is_none() {
                 continue;
             }
-            match member.state.take_slot(member.max_in_flight) {
+            match member.state.take_slot(if ask.takes_slot { member.max_in_flight } else { u32::MAX }) {
                 Some(slot) => return Some(Chosen { index, slot, pass: admission.pass() }),
                 None => admission.pass().into_iter().for_each(|pass| member.state.release(pass)),
             }

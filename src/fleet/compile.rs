@@ -9,13 +9,14 @@ use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::content::Target;
+use super::dispatch::Dispatchers;
 use super::inventory::ModelIndex;
 use super::limiter::Limiter;
 use super::server::{Identity, Location, ServerState};
 use super::snapshot::{Balance, Check, HashOn, Lasting, Member, Route, Snapshot, Timeouts, Upstream};
 use super::upstream_tls::UpstreamTls;
 use crate::config::ServerUrl;
-use crate::config::types::{self, Active, BalancePolicy, Config, Kind, ModelAffinity};
+use crate::config::types::{self, Active, Config, Kind, ModelAffinity};
 use crate::ollama::ModelPattern;
 use crate::policy::balance::affinity::Affinity;
 use crate::policy::balance::consistent_hash::ConsistentHash;
@@ -32,6 +33,7 @@ use crate::telemetry::metrics::Metrics;
 
 mod access;
 mod content;
+mod fleet;
 mod limits;
 mod listeners;
 
@@ -73,6 +75,7 @@ pub fn compile(config: &Config, hash: String, around: &Surroundings<'_>) -> Resu
         limiter: Arc::new(Limiter::new(around.metrics.limiter_keys.clone(), around.now)),
         running: Arc::default(),
         connections: Arc::default(),
+        dispatchers: Arc::new(Dispatchers::new(around.now)),
     };
     compile_with(config, hash, around, lasting, None)
 }
@@ -102,7 +105,7 @@ fn compile_with(
     let upstreams = config
         .upstreams
         .iter()
-        .map(|(name, upstream)| compile_upstream(name, upstream, around).map(Arc::new))
+        .map(|(name, upstream)| compile_upstream(name, upstream, around, &lasting.dispatchers).map(Arc::new))
         .collect::<Result<Vec<_>, _>>()?;
     let by_name: HashMap<&str, &Arc<Upstream>> =
         upstreams.iter().map(|upstream| (upstream.name.as_str(), upstream)).collect();
@@ -133,6 +136,9 @@ fn compile_with(
             cors: access::cors(&path, route.cors.as_ref())?,
             management: route.management == types::Permission::Allow,
             cloud: route.cloud_models == types::Permission::Allow,
+            priority: fleet::class(route.priority),
+            priority_header: route.priority_header == types::Permission::Allow,
+            explain: route.explain == types::Permission::Allow,
             caps: compile_caps(&route.caps),
             metrics,
         }));
@@ -260,6 +266,7 @@ fn compile_upstream(
     name: &str,
     upstream: &types::Upstream,
     around: &Surroundings<'_>,
+    dispatchers: &Dispatchers,
 ) -> Result<Upstream, CompileError> {
     let check = compile_check(upstream);
     let health = match (&check, &upstream.health.active) {
@@ -280,6 +287,7 @@ fn compile_upstream(
         open_for: upstream.circuit.open_for.0,
         max_open_for: upstream.circuit.max_open_for.0,
     };
+    let dispatcher = dispatchers.of(name);
     let servers = upstream
         .servers
         .iter()
@@ -296,10 +304,19 @@ fn compile_upstream(
                 Some(known) => Arc::clone(known),
                 None => {
                     let metrics = around.metrics.server(name, &identity.name);
-                    Arc::new(ServerState::new(identity, location, metrics, health.clone(), circuit.clone(), around.now))
+                    let (health, circuit) = (health.clone(), circuit.clone());
+                    let room = Arc::clone(&dispatcher.room);
+                    Arc::new(ServerState::new(identity, location, metrics, health, circuit, room, around.now))
                 }
             };
-            Ok(Member { state, weight: entry.weight, max_in_flight: entry.max_in_flight.unwrap_or(u32::MAX) })
+            Ok(Member {
+                state,
+                weight: entry.weight,
+                max_in_flight: entry.max_in_flight.unwrap_or(u32::MAX),
+                max_in_flight_per_model: entry.max_in_flight_per_model,
+                max_loaded: entry.max_loaded.unwrap_or(fleet::MAX_LOADED),
+                memory: entry.gpu.as_ref().and_then(|gpu| gpu.memory).map(|memory| memory.0),
+            })
         })
         .collect::<Result<Vec<_>, CompileError>>()?;
     let encrypted = upstream.tls.is_some() || servers.iter().any(|member| member.state.location.tls);
@@ -316,6 +333,10 @@ fn compile_upstream(
         check,
         inventory_interval: upstream.inventory.interval.0,
         models: ArcSwap::from_pointee(ModelIndex::default()),
+        dispatcher,
+        schedule: fleet::schedule(upstream),
+        placements: fleet::placements(name, upstream, &servers)?,
+        queue_timeout: upstream.queue.timeout.0,
         servers,
         health,
         circuit,
@@ -368,10 +389,7 @@ fn compile_balance(name: &str, upstream: &types::Upstream, servers: &[Member]) -
     };
     let weights: Vec<u32> = servers.iter().map(|member| member.weight).collect();
     Ok(Balance {
-        policy: balance.policy.unwrap_or(match upstream.kind {
-            Kind::Http => BalancePolicy::RoundRobin,
-            Kind::Ollama | Kind::Openai => BalancePolicy::LeastRequests,
-        }),
+        policy: upstream.policy(),
         affinity: match balance.model_affinity {
             ModelAffinity::PreferLoaded => Affinity::PreferLoaded,
             ModelAffinity::RequireLoaded => Affinity::RequireLoaded,

@@ -15,6 +15,9 @@
 //! - [`files::FromFiles`] is what is made from files beside the configuration, and follows their changes.
 //! - [`limits::RouteLimits`] are the limits of a route; [`limiter::Limiter`], [`concurrency::Concurrency`] and
 //!   [`connections::Connections`] hold what they count, and outlive snapshots too.
+//! - [`dispatch::Dispatcher`] schedules the requests of an upstream, by [`crate::policy::schedule`]; [`placement`] says what
+//!   the configuration wants of it.
+//! - [`waiting_room::WaitingRoom`] is where requests wait that are not scheduled.
 //! - [`keys::Keys`] are the API keys, from a file of their own that changes without a reload.
 //! - [`sockets::Sockets`] are the open sockets of the listeners; they come and go with the configuration.
 //! - [`reload::Reloader`] is the one way to a new snapshot, whoever asks for it.
@@ -27,6 +30,7 @@ pub mod compile;
 pub mod concurrency;
 pub mod connections;
 pub mod content;
+pub mod dispatch;
 pub mod files;
 pub mod idle;
 pub mod inventory;
@@ -34,10 +38,12 @@ pub mod keys;
 pub mod limiter;
 pub mod limits;
 pub mod listener_tls;
+pub mod placement;
 pub mod reload;
 pub mod server;
 pub mod snapshot;
 pub mod sockets;
 pub mod store;
 pub mod upstream_tls;
+pub mod waiting_room;
 pub mod watch;

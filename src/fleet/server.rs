@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use super::idle::IdlePool;
 use super::inventory::Inventory;
+use super::waiting_room::WaitingRoom;
 use crate::policy::circuit::{Admission, Circuit, CircuitPolicy, Outcome, Pass, State, Transition};
 use crate::policy::health::{Change, Health, HealthPolicy};
 use crate::telemetry::metrics::ServerMetrics;
@@ -55,6 +56,8 @@ pub struct ServerState {
     connections: Arc<AtomicU32>,
     /// Its idle connections.
     pub idle: IdlePool,
+    /// Where those wait that want a slot of it.
+    room: Arc<WaitingRoom>,
     /// Copies of what the two state machines say, so that a choice among many takes no lock.
     up: AtomicBool,
     circuit_closed: AtomicBool,
@@ -73,6 +76,7 @@ impl ServerState {
         metrics: ServerMetrics,
         health: HealthPolicy,
         circuit: CircuitPolicy,
+        room: Arc<WaitingRoom>,
         born: Instant,
     ) -> Self {
         let literal = location.host.parse().ok().map(|ip| SocketAddr::new(ip, location.port));
@@ -83,6 +87,7 @@ impl ServerState {
             in_flight: AtomicU32::new(0),
             connections: Arc::default(),
             idle: IdlePool::default(),
+            room,
             up: AtomicBool::new(true),
             circuit_closed: AtomicBool::new(true),
             health: Mutex::new(Health::new(health, born)),
@@ -221,5 +226,6 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.room.freed();
     }
 }

@@ -9,10 +9,12 @@ use arc_swap::ArcSwap;
 use super::concurrency::Concurrency;
 use super::connections::{AllConnections, ConnectionLimits, Connections};
 use super::content::{Content, Target};
+use super::dispatch::{Dispatcher, Dispatchers};
 use super::inventory::ModelIndex;
 use super::keys::Keys;
 use super::limiter::Limiter;
 use super::limits::RouteLimits;
+use super::placement::Placement;
 use super::listener_tls::ListenerTls;
 use super::server::ServerState;
 use super::upstream_tls::UpstreamTls;
@@ -27,7 +29,9 @@ use crate::policy::cidr::{Access, Networks};
 use crate::policy::circuit::CircuitPolicy;
 use crate::policy::cors::Cors;
 use crate::policy::health::HealthPolicy;
+use crate::policy::queue::Class;
 use crate::policy::retry::RetryPolicy;
+use crate::policy::schedule::{Scheduler, Settings};
 use crate::policy::upload_rate::UploadRate;
 use crate::routing::host::HostList;
 use crate::routing::table::RouteTable;
@@ -81,6 +85,8 @@ pub struct Lasting {
     pub running: Arc<Concurrency>,
     /// Connections of clients, over all listeners.
     pub connections: Arc<AllConnections>,
+    /// The schedulers of the upstreams.
+    pub dispatchers: Arc<Dispatchers>,
 }
 
 impl Snapshot {
@@ -190,6 +196,12 @@ pub struct Route {
     pub management: bool,
     /// Whether models that run elsewhere are allowed.
     pub cloud: bool,
+    /// Who goes first when requests wait.
+    pub priority: Class,
+    /// Whether a request may say so itself.
+    pub priority_header: bool,
+    /// Whether a request may ask why its server was chosen.
+    pub explain: bool,
     /// The most that a request may ask of a server.
     pub caps: Caps,
     /// Its metrics.
@@ -253,6 +265,14 @@ pub struct Upstream {
     pub inventory_interval: Duration,
     /// Which server has which model.
     pub models: ArcSwap<ModelIndex>,
+    /// Schedules its requests where `balance.policy` is `expected_wait`.
+    pub dispatcher: Arc<Dispatcher>,
+    /// Numbers for it.
+    pub schedule: Settings,
+    /// Where models may be and where they stay.
+    pub placements: Arc<[Placement]>,
+    /// How long a request waits for a slot.
+    pub queue_timeout: Duration,
 }
 
 impl Upstream {
@@ -276,6 +296,16 @@ impl Upstream {
             self.models.store(Arc::new(ModelIndex::of(&self.servers)));
         }
     }
+
+    /// Requests that wait for a slot.
+    pub fn waiting(&self) -> usize {
+        self.dispatcher.room.len() + self.dispatcher.look(Scheduler::all_pending)
+    }
+
+    /// Whether its requests are scheduled.
+    pub fn is_scheduled(&self) -> bool {
+        self.balance.policy == BalancePolicy::ExpectedWait
+    }
 }
 
 /// A server as a member of an upstream.
@@ -286,6 +316,12 @@ pub struct Member {
     pub weight: u32,
     /// Most requests at a time.
     pub max_in_flight: u32,
+    /// Most requests at a time for one model, where that is laid down.
+    pub max_in_flight_per_model: Option<u32>,
+    /// Most models in memory.
+    pub max_loaded: u32,
+    /// Bytes of its card's memory.
+    pub memory: Option<u64>,
 }
 
 /// How a server is chosen.

@@ -24,6 +24,9 @@ pub struct Store {
 impl Store {
     /// Begins with a first snapshot.
     pub fn new(first: Snapshot, body_budget: Arc<BodyBudget>) -> Self {
+        for upstream in first.upstreams.iter().filter(|upstream| upstream.has_models()) {
+            upstream.dispatcher.configure(upstream);
+        }
         Self {
             current: ArcSwap::from_pointee(first),
             changed: watch::Sender::new(0),
@@ -55,7 +58,11 @@ impl Store {
                 member.state.set_policies(upstream.health.clone(), upstream.circuit.clone());
             }
         }
-        self.current.store(Arc::new(next));
+        let next = Arc::new(next);
+        self.current.store(Arc::clone(&next));
+        for upstream in next.upstreams.iter().filter(|upstream| upstream.has_models()) {
+            upstream.dispatcher.configure(upstream);
+        }
         self.changed.send_modify(|generation| *generation += 1);
         drop(publishing);
     }

@@ -93,6 +93,8 @@ reasons! {
     // Nobody to send it to.
     NoServer, "no_server", Some(503), "Each server that could answer was down, open-circuited, banned or draining.";
     ServerBusy, "server_busy", Some(503), "Each server that could answer had `max_in_flight` requests.";
+    QueueFull, "queue_full", Some(503), "As many requests waited for the model as `queue.max_pending` allows, or the request made room for others.";
+    QueueTimeout, "queue_timeout", Some(503), "The request waited for a slot for longer than `queue.timeout`.";
     NotLoaded, "not_loaded", Some(503), "No usable server had the model in memory, and `model_affinity` is `require_loaded`.";
 
     // The server.

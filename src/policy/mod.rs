@@ -49,6 +49,8 @@ pub mod descriptors;
 pub mod failure;
 pub mod health;
 pub mod network;
+pub mod queue;
 pub mod rate_limit;
 pub mod retry;
+pub mod schedule;
 pub mod upload_rate;

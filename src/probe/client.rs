@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::{Method, Request, header};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::{http1, http2};
 use hyper::rt::{Read, Write};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -45,32 +45,53 @@ pub struct Answer {
 /// # Errors
 /// Anything that kept the answer away, as text for the log.
 pub async fn get(way: Way<'_>, path: &str, timeout: Duration) -> Result<Answer, io::Error> {
-    match tokio::time::timeout(timeout, exchange(way, path)).await {
+    within(timeout, exchange(way, Method::GET, path, Bytes::new())).await
+}
+
+/// Posts JSON to a server, in the same way.
+///
+/// # Errors
+/// The same.
+pub async fn post(way: Way<'_>, path: &str, body: String, timeout: Duration) -> Result<Answer, io::Error> {
+    within(timeout, exchange(way, Method::POST, path, body.into())).await
+}
+
+async fn within(timeout: Duration, answer: impl Future<Output = Result<Answer, io::Error>>) -> Result<Answer, io::Error> {
+    match tokio::time::timeout(timeout, answer).await {
         Ok(answer) => answer,
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {timeout:?}"))),
     }
 }
 
-async fn exchange(Way { server, tls, http2 }: Way<'_>, path: &str) -> Result<Answer, io::Error> {
+async fn exchange(way: Way<'_>, method: Method, path: &str, body: Bytes) -> Result<Answer, io::Error> {
+    let Way { server, tls, .. } = way;
     let address = server.address().ok_or_else(|| io::Error::other("the host name is not resolved"))?;
     let tcp = TcpStream::connect(address).await?;
     tcp.set_nodelay(true)?;
     if !server.location.tls {
-        return request(TokioIo::new(tcp), server, http2, path).await;
+        return request(TokioIo::new(tcp), way, method, path, body).await;
     }
     // Between two configurations a server may for a moment belong to none.
     let tls = tls.ok_or_else(|| io::Error::other("the upstream is being changed"))?;
     let name = ServerName::try_from(tls.name(&server.location.host).to_owned()).map_err(io::Error::other)?;
     let tls = TlsConnector::from(Arc::clone(&tls.trust().config)).connect(name, tcp).await?;
-    request(TokioIo::new(tls), server, http2, path).await
+    request(TokioIo::new(tls), way, method, path, body).await
 }
 
-async fn request<I>(io: I, server: &ServerState, http2: bool, path: &str) -> Result<Answer, io::Error>
+async fn request<I>(io: I, way: Way<'_>, method: Method, path: &str, body: Bytes) -> Result<Answer, io::Error>
 where
     I: Read + Write + Unpin + Send + 'static,
 {
+    let Way { server, http2, .. } = way;
     let authority = &server.location.authority;
-    let request = Request::get(path).header(header::USER_AGENT, concat!("arriero/", env!("CARGO_PKG_VERSION")));
+    let mut request = Request::builder()
+        .method(&method)
+        .uri(path)
+        .header(header::USER_AGENT, concat!("arriero/", env!("CARGO_PKG_VERSION")));
+    if method == Method::POST {
+        request = request.header(header::CONTENT_TYPE, "application/json");
+    }
+    let body = Full::new(body);
     // Ends the connection's own task when this function returns or is dropped.
     let mut connection = JoinSet::new();
     let response = if http2 {
@@ -78,12 +99,12 @@ where
         let uri = format!("{scheme}://{}{path}", authority.to_str().unwrap_or_default());
         let (mut sender, driver) = http2::handshake(TokioExecutor::new(), io).await.map_err(io::Error::other)?;
         connection.spawn(driver);
-        let request = request.uri(uri).body(Empty::<Bytes>::new()).map_err(io::Error::other)?;
+        let request = request.uri(uri).body(body).map_err(io::Error::other)?;
         sender.send_request(request).await
     } else {
         let (mut sender, driver) = http1::handshake(io).await.map_err(io::Error::other)?;
         connection.spawn(driver);
-        let request = request.header(header::HOST, authority).body(Empty::<Bytes>::new()).map_err(io::Error::other)?;
+        let request = request.header(header::HOST, authority).body(body).map_err(io::Error::other)?;
         sender.send_request(request).await
     };
     let response = response.map_err(io::Error::other)?;

@@ -9,6 +9,7 @@
 mod certificates;
 mod client;
 mod inventory;
+mod loads;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ use crate::fleet::store::Store;
 use crate::telemetry::metrics::Metrics;
 
 pub use certificates::watch as watch_certificates;
+pub use loads::run as carry_out_orders;
 
 /// Time between two look-ups of a host name.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -199,15 +201,22 @@ impl Target {
                 "health changed"
             );
             self.index();
+            if let Some(upstream) = upstream.filter(|_| good) {
+                upstream.dispatcher.appeared(&self.state);
+            }
         }
     }
 
     async fn look(&self) {
         let upstream = self.upstream();
+        let asked = clock::now();
         let outcome = inventory::look(self.way(upstream.as_deref()), self.plan.kind).await;
         self.metrics.probed("inventory", outcome.as_str());
         if outcome == inventory::Outcome::Changed {
             self.index();
+        }
+        if let Some(upstream) = upstream.filter(|_| outcome != inventory::Outcome::Failed) {
+            upstream.dispatcher.learn(&self.state, Some(asked));
         }
     }
 

@@ -5,12 +5,11 @@ use std::task::Poll;
 
 use http::HeaderMap;
 
-use super::context::{Attempt, Exchange, RequestContext, Stop};
+use super::context::{Exchange, RequestContext, Stop};
 use super::exchange::{Broken, Traffic, request_length};
 use super::server::{ConnectFault, Order, RequestHead, Server};
-use super::{body_scan, headers, reply};
+use super::{body_scan, headers, queue, reply};
 use crate::clock;
-use crate::fleet::choose::{Ask, choose};
 use crate::fleet::server::ServerState;
 use crate::fleet::snapshot::{HashOn, Route, Upstream};
 use crate::policy::balance::consistent_hash::hash_key;
@@ -25,7 +24,7 @@ use crate::policy::retry::{Context, Decision, Failure, GiveUp};
 /// When the client has not got a whole answer.
 pub async fn run(exchange: &mut Exchange<'_>, route: &Arc<Route>, upstream: &Arc<Upstream>) -> Result<(), Stop> {
     loop {
-        let server = begin(exchange, upstream)?;
+        let server = begin(exchange, upstream).await?;
         let Err(broken) = once(exchange, route, upstream, &server).await else {
             return Ok(());
         };
@@ -41,6 +40,7 @@ pub async fn run(exchange: &mut Exchange<'_>, route: &Arc<Route>, upstream: &Arc
                 exchange.ctx.attempts = exchange.ctx.attempts.saturating_sub(1);
                 // The server itself did nothing wrong.
                 exchange.ctx.tried.pop();
+                exchange.ctx.tried_servers.pop();
             }
             Decision::GiveUp(why) => {
                 tracing::debug!(reason = reason.as_str(), why = why.as_str(), "attempt failed");
@@ -52,28 +52,26 @@ pub async fn run(exchange: &mut Exchange<'_>, route: &Arc<Route>, upstream: &Arc
     }
 }
 
-/// Chooses a server and takes a place on it.
-fn begin(exchange: &mut Exchange<'_>, upstream: &Upstream) -> Result<Arc<ServerState>, Stop> {
+/// Waits for a place on a server.
+async fn begin(exchange: &mut Exchange<'_>, upstream: &Upstream) -> Result<Arc<ServerState>, Stop> {
     let ctx = &mut exchange.ctx;
-    let now = clock::now();
-    let key = hash_of(upstream, &exchange.head.headers, ctx);
-    let model = ctx.model.as_deref().filter(|_| !ctx.first_server);
-    let ask = Ask { model, first: ctx.first_server, key, tried: &ctx.tried, now };
-    let chosen = match choose(upstream, ask) {
-        Ok(chosen) => chosen,
-        // An attempt before this one failed: that is what the client is told.
-        Err(_) if ctx.attempt.is_some() => {
-            let before = ctx.reason.unwrap_or(Reason::NoServer);
-            return Err(reply::give_up(ctx, before));
+    let scheduled = ctx.model.clone().filter(|model| {
+        upstream.is_scheduled() && ctx.takes_slot && upstream.models.load().holders(model).is_some()
+    });
+    let attempt = match scheduled {
+        Some(model) => queue::scheduled(exchange, upstream, &model).await?,
+        None => {
+            let key = hash_of(upstream, &exchange.head.headers, ctx);
+            queue::by_rule(exchange, upstream, key).await?
         }
-        Err(reason) => return Err(reply::give_up(ctx, reason)),
     };
+    let ctx = &mut exchange.ctx;
     ctx.reason = None;
     ctx.attempts += 1;
     ctx.body_in = 0;
-    let attempt = Attempt::new(chosen, now);
     let server = Arc::clone(attempt.slot.server());
     ctx.tried.push(attempt.index);
+    ctx.tried_servers.push(Arc::clone(&server));
     ctx.attempt = Some(attempt);
     Ok(server)
 }

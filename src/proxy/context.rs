@@ -15,9 +15,10 @@ use super::timer::LazyTimer;
 use crate::clock;
 use crate::fleet::choose::Chosen;
 use crate::fleet::connections::Phase;
+use crate::fleet::dispatch::Place;
 use crate::fleet::keys::Key;
 use crate::fleet::limits::Admitted;
-use crate::fleet::server::Slot;
+use crate::fleet::server::{ServerState, Slot};
 use crate::fleet::snapshot::{ListenerSettings, Route, Snapshot, Upstream};
 use crate::ollama::dialect::Dialect;
 use crate::ollama::usage::UsageScan;
@@ -132,8 +133,16 @@ pub struct RequestContext {
     pub idempotent: bool,
     /// Whether the first server that is up will do, whatever models it has.
     pub first_server: bool,
-    /// Servers that were tried.
+    /// Whether it takes a slot of a server.
+    pub takes_slot: bool,
+    /// Servers that were tried, by their index.
     pub tried: Vec<usize>,
+    /// The same servers.
+    pub tried_servers: Vec<Arc<ServerState>>,
+    /// Time spent in queues.
+    pub queued: Duration,
+    /// When it may be worth asking again, where that is known.
+    pub retry_after: Option<Duration>,
     /// Attempts made, those after a stale connection not counted.
     pub attempts: u32,
     /// Whether it was sent again because of a stale connection.
@@ -160,6 +169,8 @@ pub struct Attempt {
     pub index: usize,
     /// The place on the server.
     pub slot: Slot,
+    /// The same place for the scheduler, where there is one.
+    pub place: Option<Place>,
     /// What the server's circuit wants to be told about.
     pub pass: Option<Pass>,
     /// When it began.
@@ -172,8 +183,9 @@ pub struct Attempt {
 
 impl Attempt {
     /// Begins an attempt at a chosen server.
-    pub fn new(chosen: Chosen, now: Instant) -> Self {
-        Self { index: chosen.index, slot: chosen.slot, pass: chosen.pass, started: now, first_byte: None, status: None }
+    pub fn new(chosen: Chosen, place: Option<Place>, now: Instant) -> Self {
+        let Chosen { index, slot, pass } = chosen;
+        Self { index, slot, place, pass, started: now, first_byte: None, status: None }
     }
 }
 
@@ -234,7 +246,11 @@ impl RequestContext {
             wants_upgrade: false,
             idempotent: false,
             first_server: false,
+            takes_slot: true,
             tried: Vec::new(),
+            tried_servers: Vec::new(),
+            queued: Duration::ZERO,
+            retry_after: None,
             attempts: 0,
             stale_retried: false,
             attempt: None,

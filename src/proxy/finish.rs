@@ -21,6 +21,9 @@ pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
         None => Reason::Ok,
     };
     attempt::judge(ctx, reason);
+    if let Some(place) = ctx.attempt.as_mut().and_then(|attempt| attempt.place.as_mut()) {
+        place.settle(&usage, reason == Reason::Ok);
+    }
     let duration = clock::now() - ctx.started;
     let status = match reason {
         Reason::ClientClosed => 499,
@@ -36,6 +39,7 @@ pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
         metrics.duration.observe(duration.as_secs_f64());
         metrics.request_bytes.inc_by(ctx.body_in);
         metrics.response_bytes.inc_by(ctx.body_out);
+        metrics.queue_wait.observe(ctx.queued.as_secs_f64());
         metrics.prompt_tokens.inc_by(usage.prompt_eval_count.unwrap_or(0));
         metrics.output_tokens.inc_by(usage.eval_count.unwrap_or(0));
     }
@@ -60,6 +64,7 @@ pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
             status,
             reason: reason.as_str(),
             duration_ms: milliseconds(duration),
+            queue_ms: milliseconds(ctx.queued),
             ttfb_ms: attempt
                 .and_then(|attempt| Some(milliseconds(attempt.first_byte? + (attempt.started - ctx.started)))),
             bytes_in: ctx.body_in,

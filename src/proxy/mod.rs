@@ -7,7 +7,7 @@
 //! [`request_body`] as that needs, [`held_body`] keeps what is long), [`attempt`] chooses a server and judges
 //! failures, [`headers`] writes what the server gets, [`exchange`] moves the bytes both ways, [`response`] watches the
 //! answer, [`reply`] answers where no server does, [`content`] does what else a route asks for ([`files`], [`compress`],
-//! [`decode_body`]), [`finish`] settles accounts.
+//! [`decode_body`]), [`queue`] waits for a place, [`finish`] settles accounts.
 //!
 //! The two sides are [`client`] and [`server`], each over HTTP/1 or HTTP/2. HTTP/1 is ours ([`input`], [`framing`] with
 //! [`chunked`], [`output`]); HTTP/2, connecting and TLS to servers are Pingora's. Its types appear in this folder only.
@@ -37,6 +37,7 @@ mod listener;
 mod message;
 mod output;
 mod proxy_protocol;
+mod queue;
 mod reply;
 mod request;
 mod request_body;

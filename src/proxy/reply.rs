@@ -32,7 +32,9 @@ pub fn with_body(ctx: &RequestContext, reason: Reason, status: u16, body: String
     }
     let mut fields = Vec::new();
     if status == 503 {
-        fields.push((header::RETRY_AFTER, HeaderValue::from_static("1")));
+        // Whole seconds, rounded up (RFC 9110 10.2.3).
+        let seconds = ctx.retry_after.map_or(1, |wait| wait.as_secs().max(1) + u64::from(wait.subsec_nanos() > 0 && wait.as_secs() > 0));
+        fields.push((header::RETRY_AFTER, HeaderValue::from(seconds)));
     }
     Reply { status, reason, content_type, body: body.into(), fields }
 }
@@ -133,6 +135,8 @@ fn sentence(reason: Reason, ctx: &RequestContext) -> String {
         }
         Reason::NoServer => "no server is available, please try again".to_owned(),
         Reason::ServerBusy => "server busy, please try again".to_owned(),
+        Reason::QueueFull => "server busy, please try again.  maximum pending requests exceeded".to_owned(),
+        Reason::QueueTimeout => "server busy, please try again: no slot was free in time".to_owned(),
         Reason::NotLoaded => format!("model '{model}' is not loaded on any server"),
         Reason::ConnectFailed | Reason::ConnectTimeout | Reason::TlsFailed => {
             "the server could not be reached".to_owned()

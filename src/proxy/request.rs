@@ -201,6 +201,7 @@ async fn ask_for_model(exchange: &mut Exchange<'_>, route: &Route, upstream: &Up
     }
     admission::to_endpoint(exchange, route, &endpoint)?;
     let ctx = &mut exchange.ctx;
+    ctx.takes_slot = matches!(endpoint, Endpoint::Inference(_));
     match &endpoint {
         Endpoint::Tags if upstream.kind == Kind::Ollama => {
             return Err(admission::list(ctx, &index, List::Tags).into());

@@ -60,6 +60,9 @@ pub struct Entry {
     pub reason: &'static str,
     /// Whole duration.
     pub duration_ms: f64,
+    /// Time spent waiting for a slot.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub queue_ms: f64,
     /// From the start to the first byte of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttfb_ms: Option<f64>,
@@ -93,6 +96,11 @@ pub struct Entry {
     /// The page that the client came from, without its query; in the combined format only.
     #[serde(skip)]
     pub referer: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(milliseconds: &f64) -> bool {
+    *milliseconds <= 0.0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

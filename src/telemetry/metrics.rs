@@ -56,6 +56,8 @@ pub struct Metrics {
     retries: Counters,
     tokens: Counters,
     probes: Counters,
+    model_changes: Counters,
+    queue_wait: Histograms,
     refused: Vec<Counter>,
     rate_limited: Counters,
     connections_refused: Counters,
@@ -82,6 +84,7 @@ pub struct FleetGauges {
     server_connections: Gauges,
     server_circuit: Gauges,
     server_models: Gauges,
+    queued: Gauges,
     held: Gauge,
     reload_ok: Gauge,
     reload_time: Gauge<f64, AtomicU64>,
@@ -116,11 +119,17 @@ impl FleetGauges {
             &self.server_connections,
             &self.server_circuit,
             &self.server_models,
+            &self.queued,
             &self.hash,
             &self.certificate_expiry,
         ] {
             family.clear();
         }
+    }
+
+    /// Tells how many wait in an upstream.
+    pub fn queued(&self, upstream: &str, waiting: usize) {
+        self.queued.get_or_create(&labels([("upstream", upstream)])).set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
 
     /// Tells one server.
@@ -195,6 +204,8 @@ impl Default for Metrics {
             retries: register(r, names::RETRIES, Family::default()),
             tokens: register(r, names::TOKENS, Family::default()),
             probes: register(r, names::PROBES, Family::default()),
+            model_changes: register(r, names::MODEL_CHANGES, Family::default()),
+            queue_wait: register(r, names::QUEUE_WAIT, histograms()),
             refused: by_reason(r, names::REFUSED),
             rate_limited: register(r, names::RATE_LIMITED, Family::default()),
             connections_refused: register(r, names::CONNECTIONS_REFUSED, Family::default()),
@@ -211,6 +222,7 @@ impl Default for Metrics {
                 server_connections: register(r, names::SERVER_CONNECTIONS, Family::default()),
                 server_circuit: register(r, names::SERVER_CIRCUIT, Family::default()),
                 server_models: register(r, names::SERVER_MODELS, Family::default()),
+                queued: register(r, names::QUEUED, Family::default()),
                 held: register(r, names::HELD, Gauge::default()),
                 reload_ok: register(r, names::RELOAD_OK, Gauge::default()),
                 reload_time: register(r, names::RELOAD_TIME, Gauge::default()),
@@ -233,6 +245,7 @@ impl Metrics {
             request_bytes: self.request_bytes.get_or_create(&route_label()).clone(),
             response_bytes: self.response_bytes.get_or_create(&route_label()).clone(),
             rate_limited: self.rate_limited.get_or_create(&route_label()).clone(),
+            queue_wait: self.queue_wait.get_or_create(&labels([("upstream", upstream)])).clone(),
             prompt_tokens: self.token_counter(upstream, "prompt"),
             output_tokens: self.token_counter(upstream, "output"),
             labels: labels([("route", route), ("upstream", upstream)]),
@@ -280,6 +293,12 @@ impl Metrics {
         self.probes.get_or_create(&labels([("kind", kind), ("result", result)])).inc();
     }
 
+    /// Counts a load or unload that was ordered.
+    pub fn model_changed(&self, upstream: &str, kind: &'static str, good: bool) {
+        let result = if good { "ok" } else { "failed" };
+        self.model_changes.get_or_create(&labels([("upstream", upstream), ("kind", kind), ("result", result)])).inc();
+    }
+
     /// Counts a reload.
     pub fn reloaded(&self, result: &'static str) {
         self.reloads.get_or_create(&labels([("result", result)])).inc();
@@ -312,6 +331,8 @@ pub struct RouteMetrics {
     pub response_bytes: Counter,
     /// Requests over one of its limits.
     pub rate_limited: Counter,
+    /// Time that its upstream's requests waited for a slot.
+    pub queue_wait: Histogram,
     /// Tokens of prompts.
     pub prompt_tokens: Counter,
     /// Tokens of answers.

@@ -39,6 +39,13 @@ pub const SERVER_CIRCUIT: Metric =
 pub const SERVER_MODELS: Metric = ("arriero_server_models", "Models of the server, by where they are (disk or memory)");
 /// Probes.
 pub const PROBES: Metric = ("arriero_probes", "Background checks of servers, by kind and result");
+/// Loads and unloads.
+pub const MODEL_CHANGES: Metric =
+    ("arriero_model_changes", "Loads and unloads that the scheduler ordered, by upstream, kind and result");
+/// Waiting requests.
+pub const QUEUED: Metric = ("arriero_queue_requests", "Requests that wait for a slot, by upstream");
+/// Time in the queue.
+pub const QUEUE_WAIT: Metric = ("arriero_queue_wait_seconds", "Time that requests waited for a slot, by upstream");
 /// Client connections.
 pub const CONNECTIONS: Metric = ("arriero_connections", "Open client connections");
 /// Accepted connections.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{StickyCookie, UpstreamTls, secs};
+use super::{Gpu, ModelRule, Queue, StickyCookie, UpstreamTls, secs};
 use crate::units::Duration;
 
 /// What the servers of an upstream are.
@@ -46,6 +46,27 @@ pub struct Upstream {
     /// How the models of the servers are learned (kinds `ollama` and `openai`).
     #[serde(default)]
     pub inventory: Inventory,
+    /// Where requests wait that find no free slot.
+    #[serde(default)]
+    pub queue: Queue,
+    /// Where models may be and where they stay (`policy: expected_wait`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<ModelRule>,
+    /// Models that are loaded at the start and when a server has come back: `MODEL@SERVER` (`policy: expected_wait`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warm: Vec<String>,
+}
+
+impl Upstream {
+    /// The rule in force. Where a model need not be in memory (`model_affinity: off`), nothing is scheduled by it.
+    #[must_use]
+    pub fn policy(&self) -> BalancePolicy {
+        self.balance.policy.unwrap_or(match self.kind {
+            Kind::Http => BalancePolicy::RoundRobin,
+            Kind::Ollama if self.balance.model_affinity != ModelAffinity::Off => BalancePolicy::ExpectedWait,
+            Kind::Ollama | Kind::Openai => BalancePolicy::LeastRequests,
+        })
+    }
 }
 
 /// One member of an upstream.
@@ -63,6 +84,16 @@ pub struct ServerEntry {
     /// Most requests at a time; a server that is full is passed over.
     #[schemars(range(min = 1))]
     pub max_in_flight: Option<u32>,
+    /// Most requests at a time for one model: its `OLLAMA_NUM_PARALLEL`. Learned by default (`policy: expected_wait`).
+    #[schemars(range(min = 1))]
+    pub max_in_flight_per_model: Option<u32>,
+    /// Most models in memory: its `OLLAMA_MAX_LOADED_MODELS`; 3 by default, as Ollama has it for one card
+    /// (`policy: expected_wait`).
+    #[schemars(range(min = 1))]
+    pub max_loaded: Option<u32>,
+    /// Its card (`policy: expected_wait`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<Gpu>,
 }
 
 const fn one() -> u32 {
@@ -73,7 +104,7 @@ const fn one() -> u32 {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Balance {
-    /// The rule among the candidates. `least_requests` for ollama and openai, `round_robin` for http.
+    /// The rule among the candidates. `expected_wait` for ollama, `least_requests` for openai, `round_robin` for http.
     pub policy: Option<BalancePolicy>,
     /// What `consistent_hash` hashes: `client_ip`, `model`, `header:NAME` or `cookie:NAME`. Without the field or the
     /// cookie it is the client's address.
@@ -95,6 +126,8 @@ pub enum BalancePolicy {
     LeastRequests,
     /// The same key goes to the same server as long as it is there.
     ConsistentHash,
+    /// Where the first token will come soonest, all servers and their models considered.
+    ExpectedWait,
 }
 
 /// Whether servers that have the model in memory come first.

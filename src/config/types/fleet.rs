@@ -1,0 +1,82 @@
+//! What an upstream knows about its fleet: queues, cards, where models may be.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::secs;
+use crate::units::{ByteSize, Duration};
+
+/// Where requests wait that find no free slot.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Queue {
+    /// Most requests that wait for one model; more are answered 503. When it is full, the client that fills it makes
+    /// room for others. 0 lets nobody wait.
+    pub max_pending: u32,
+    /// How long a request waits; then it is answered 503.
+    pub timeout: Duration,
+    /// Waiting this long lifts a request by one priority.
+    pub aging: Duration,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { max_pending: 100, timeout: secs(30), aging: secs(10) }
+    }
+}
+
+/// The card of a server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gpu {
+    /// Its memory, of all cards together, as the maker states it. What models fit side by side follows from it.
+    pub memory: Option<ByteSize>,
+}
+
+/// Who goes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// Before all others.
+    High,
+    /// As usual.
+    #[default]
+    Normal,
+    /// When nothing else waits.
+    Low,
+}
+
+/// Where models may be and where they stay. Of several rules that match, the first one that says something about a
+/// point holds; lists of servers add up.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelRule {
+    /// The models: a name, or a pattern with `*`.
+    #[serde(rename = "match")]
+    pub matches: String,
+    /// Servers that keep them in memory: loaded at the start and after a recovery, never evicted by a choice of ours.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pin: Vec<String>,
+    /// The only servers that may have them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only: Option<Vec<String>>,
+    /// Servers that must not have them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub never: Vec<String>,
+    /// Least copies in memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_warm: Option<u32>,
+    /// Most copies in memory.
+    #[schemars(range(min = 1))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_warm: Option<u32>,
+    /// How long they stay in memory at least. By default about as long as a load takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_residency: Option<Duration>,
+    /// How long they stay without a request; then they are taken out of memory. Ollama's own `keep_alive` holds besides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_unload: Option<Duration>,
+    /// How much a copy in memory is worth: 4 times as much as others, as much, or a quarter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+}

@@ -1,0 +1,86 @@
+//! Queues, cards and placement.
+
+use std::sync::Arc;
+
+use super::{CompileError, error};
+use crate::config::types::{Kind, ModelRule, Priority, Upstream};
+use crate::fleet::placement::Placement;
+use crate::fleet::snapshot::Member;
+use crate::ollama::ModelPattern;
+use crate::policy::queue::Class;
+use crate::policy::schedule::Settings;
+
+/// `OLLAMA_MAX_LOADED_MODELS` of a server with one card.
+pub(super) const MAX_LOADED: u32 = 3;
+
+pub(super) const fn class(priority: Priority) -> Class {
+    match priority {
+        Priority::High => Class::High,
+        Priority::Normal => Class::Normal,
+        Priority::Low => Class::Low,
+    }
+}
+
+pub(super) fn schedule(upstream: &Upstream) -> Settings {
+    Settings {
+        max_pending: upstream.queue.max_pending as usize,
+        aging: upstream.queue.aging.0.as_secs_f64(),
+        loads: upstream.kind == Kind::Ollama,
+        ..Settings::default()
+    }
+}
+
+pub(super) fn placements(
+    name: &str,
+    upstream: &Upstream,
+    servers: &[Member],
+) -> Result<Arc<[Placement]>, CompileError> {
+    let rules = upstream.models.iter().enumerate().map(|(number, rule)| {
+        let path = format!("upstreams.{name}.models[{number}]");
+        placement(&path, rule, servers)
+    });
+    let warm = upstream.warm.iter().enumerate().map(|(number, written)| {
+        let path = format!("upstreams.{name}.warm[{number}]");
+        let (model, server) = written.rsplit_once('@').ok_or_else(|| error(&path, "write MODEL@SERVER"))?;
+        Ok(Placement { warm: indexes(&path, &[server.to_owned()], servers)?, ..nothing(&path, model)? })
+    });
+    rules.chain(warm).collect::<Result<Vec<_>, CompileError>>().map(Into::into)
+}
+
+fn placement(path: &str, rule: &ModelRule, servers: &[Member]) -> Result<Placement, CompileError> {
+    Ok(Placement {
+        pinned: indexes(path, &rule.pin, servers)?,
+        only: rule.only.as_ref().map(|only| indexes(path, only, servers)).transpose()?,
+        never: indexes(path, &rule.never, servers)?,
+        min_warm: rule.min_warm,
+        max_warm: rule.max_warm,
+        min_residency: rule.min_residency.map(|duration| duration.0.as_secs_f64()),
+        idle_unload: rule.idle_unload.map(|duration| duration.0.as_secs_f64()),
+        priority: rule.priority.map(class),
+        ..nothing(path, &rule.matches)?
+    })
+}
+
+/// A rule that says nothing yet about these models.
+fn nothing(path: &str, models: &str) -> Result<Placement, CompileError> {
+    Ok(Placement {
+        models: ModelPattern::parse(models).ok_or_else(|| error(path, "not a model name"))?,
+        pinned: Vec::new(),
+        warm: Vec::new(),
+        only: None,
+        never: Vec::new(),
+        min_warm: None,
+        max_warm: None,
+        min_residency: None,
+        idle_unload: None,
+        priority: None,
+    })
+}
+
+fn indexes(path: &str, names: &[String], servers: &[Member]) -> Result<Vec<usize>, CompileError> {
+    let find = |name: &String| {
+        let index = servers.iter().position(|member| member.state.name() == name);
+        index.ok_or_else(|| error(path, format!("no server `{name}` in this upstream")))
+    };
+    names.iter().map(find).collect()
+}

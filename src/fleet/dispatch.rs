@@ -1,0 +1,432 @@
+//! The scheduler of an upstream at work: it gives places to requests, and orders loads.
+//!
+//! # Problem
+//! [`Scheduler`] decides and does nothing. Requests must be woken when their place is free, a place must be free again
+//! whatever becomes of its request, and what is to be loaded must be asked for.
+//!
+//! # Shape
+//! One lock around the scheduler of each upstream: choices about a fleet depend on each other (one load at a time, the
+//! same victim not twice), and a choice takes microseconds where the request takes seconds. Nothing waits inside it.
+//! A request gets a [`Place`], whose end tells the scheduler; or a [`Waiting`], whose end takes it out of the queue.
+//! Orders for servers go out as [`Command`]s, which the probes carry out.
+//!
+//! # Invariants
+//! - A place is given back exactly once: by [`Place::settle`], or when it is dropped.
+//! - No place is dropped under the lock.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use super::inventory::Inventory;
+use super::placement::Book;
+use super::server::{ServerState, Slot};
+use super::snapshot::Upstream;
+use super::waiting_room::WaitingRoom;
+use crate::clock;
+use crate::ollama::usage::Usage as Told;
+use crate::policy::balance::scramble;
+use crate::policy::circuit::Pass;
+use crate::policy::failure::Reason;
+use crate::policy::schedule::decision::Decision;
+use crate::policy::schedule::loads::LoadOutcome;
+use crate::policy::schedule::residency::Listed;
+use crate::policy::schedule::{
+    Action, Arrival, Excluded, ModelId, Moment, Request, Scheduler, ServerId, Settings, Ticket, Usage,
+};
+
+/// What a server is to be asked.
+pub struct Command {
+    /// Whose order it is; it wants to know what came of a load.
+    pub dispatcher: Arc<Dispatcher>,
+    /// Which server.
+    pub server: Arc<ServerState>,
+    /// Its id for the dispatcher.
+    pub id: ServerId,
+    /// The model by its canonical name.
+    pub model: String,
+    /// Whether to load it, or to take it out of memory.
+    pub load: bool,
+}
+
+/// Schedules the requests of an upstream, for as long as the process runs.
+pub struct Dispatcher {
+    /// Name of the upstream.
+    pub upstream: String,
+    /// Where requests wait that are not scheduled.
+    pub room: Arc<WaitingRoom>,
+    inner: Mutex<Inner>,
+    commands: mpsc::UnboundedSender<Command>,
+    epoch: Instant,
+    random: AtomicU64,
+}
+
+struct Inner {
+    scheduler: Scheduler,
+    /// By server id.
+    servers: Vec<Arc<ServerState>>,
+    /// By model id.
+    models: Vec<String>,
+    waiting: HashMap<Ticket, Turn>,
+}
+
+type Turn = oneshot::Sender<Result<Place, Reason>>;
+
+/// What became of a request that asked for a place.
+pub enum Asked {
+    /// It has one.
+    Placed(Place),
+    /// It waits for one.
+    Waits(Waiting),
+    /// There is none.
+    Refused {
+        /// Why.
+        reason: Reason,
+        /// When it may be worth asking again.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// A place among the requests that run on a server.
+pub struct Place {
+    /// The server.
+    pub server: Arc<ServerState>,
+    /// What its circuit wants to be told about.
+    pub pass: Option<Pass>,
+    slot: Option<Slot>,
+    ticket: Ticket,
+    dispatcher: Arc<Dispatcher>,
+    settled: bool,
+}
+
+/// A request in the queue; leaves it when dropped.
+pub struct Waiting {
+    /// Tells the place.
+    pub place: oneshot::Receiver<Result<Place, Reason>>,
+    ticket: Ticket,
+    dispatcher: Arc<Dispatcher>,
+}
+
+/// The dispatchers of all upstreams by name; they outlive configurations.
+#[derive(Debug)]
+pub struct Dispatchers {
+    known: Mutex<HashMap<String, Arc<Dispatcher>>>,
+    commands: mpsc::UnboundedSender<Command>,
+    orders: Mutex<Option<mpsc::UnboundedReceiver<Command>>>,
+    epoch: Instant,
+}
+
+impl Dispatchers {
+    /// None yet.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        let (commands, orders) = mpsc::unbounded_channel();
+        Self { known: Mutex::default(), commands, orders: Mutex::new(Some(orders)), epoch: now }
+    }
+
+    /// The dispatcher of an upstream.
+    pub fn of(&self, upstream: &str) -> Arc<Dispatcher> {
+        let mut known = self.known.lock();
+        let new = || Arc::new(Dispatcher::new(upstream, self.commands.clone(), self.epoch));
+        Arc::clone(known.entry(upstream.to_owned()).or_insert_with(new))
+    }
+
+    /// The orders that they give; for the one who carries them out.
+    pub fn take_orders(&self) -> Option<mpsc::UnboundedReceiver<Command>> {
+        self.orders.lock().take()
+    }
+}
+
+impl std::fmt::Debug for Dispatcher {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Dispatcher({})", self.upstream)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let ticket = self.ticket;
+        self.dispatcher.event(|scheduler, _| scheduler.leave(ticket));
+        drop(self.dispatcher.inner.lock().waiting.remove(&ticket));
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.end(&Usage::default());
+    }
+}
+
+impl Place {
+    /// The slot, for whoever holds this place.
+    pub fn take_slot(&mut self) -> Option<Slot> {
+        self.slot.take()
+    }
+
+    /// The answer has begun.
+    pub fn first_byte(&self) {
+        self.dispatcher.event(|scheduler, moment| scheduler.first_byte(self.ticket, moment));
+    }
+
+    /// The server said that it is busy with other requests for this model.
+    pub fn busy(&self) {
+        self.dispatcher.event(|scheduler, moment| scheduler.busy(self.ticket, moment.now));
+    }
+
+    /// The request is over: the place is free, and what its answer said is learned.
+    pub fn settle(&mut self, told: &Told, good: bool) {
+        let seconds = |duration: Option<Duration>| duration.map_or(0.0, |duration| duration.as_secs_f64());
+        let count = |count: Option<u64>| count.map_or(0.0, |count| count as f64);
+        self.end(&Usage {
+            good,
+            total: seconds(told.total_duration),
+            load: seconds(told.load_duration),
+            prompt_tokens: count(told.prompt_eval_count),
+            prompt: seconds(told.prompt_eval_duration),
+            output_tokens: count(told.eval_count),
+            output: seconds(told.eval_duration),
+        });
+    }
+
+    fn end(&mut self, usage: &Usage) {
+        if !std::mem::replace(&mut self.settled, true) {
+            drop(self.slot.take());
+            self.dispatcher.event(|scheduler, moment| scheduler.finished(self.ticket, usage, moment));
+        }
+    }
+}
+
+impl Dispatcher {
+    /// A dispatcher for an upstream.
+    pub fn new(upstream: &str, commands: mpsc::UnboundedSender<Command>, now: Instant) -> Self {
+        let inner = Inner {
+            scheduler: Scheduler::new(Settings::default()),
+            servers: Vec::new(),
+            models: Vec::new(),
+            waiting: HashMap::new(),
+        };
+        let random = AtomicU64::new(0);
+        let room = Arc::default();
+        Self { upstream: upstream.to_owned(), room, inner: Mutex::new(inner), commands, epoch: now, random }
+    }
+
+    /// Takes the servers, numbers and rules of a configuration that is in force from now on.
+    pub fn configure(self: &Arc<Self>, upstream: &Upstream) {
+        {
+            let mut inner = self.inner.lock();
+            let facts: Vec<_> = upstream.servers.iter().map(super::placement::facts).collect();
+            inner.scheduler.set_settings(upstream.schedule.clone());
+            let ids = inner.scheduler.set_servers(&facts);
+            for (id, member) in ids.iter().zip(&upstream.servers) {
+                match inner.servers.get_mut(*id) {
+                    Some(known) => *known = Arc::clone(&member.state),
+                    None => inner.servers.push(Arc::clone(&member.state)),
+                }
+            }
+            inner.scheduler.set_rules(Box::new(Book::new(upstream, &ids)));
+        }
+        upstream.servers.iter().for_each(|member| self.learn(&member.state, None));
+    }
+
+    /// Takes what a server told of its models when it was asked; `None` when that was long ago.
+    pub fn learn(self: &Arc<Self>, server: &Arc<ServerState>, asked: Option<Instant>) {
+        let inventory = server.inventory();
+        let Some(id) = self.id_of(server).filter(|_| inventory.is_known()) else { return };
+        let (on_disk, in_memory) = lists(&inventory);
+        let asked = asked.map_or(f64::NEG_INFINITY, |asked| (asked - self.epoch).as_secs_f64());
+        self.event(|scheduler, moment| scheduler.listed(id, &on_disk, &in_memory, asked, moment));
+    }
+
+    /// A server is there, or there again: what is to be warm on it is loaded.
+    pub fn appeared(&self, server: &Arc<ServerState>) {
+        if let Some(id) = self.id_of(server) {
+            self.inner.lock().scheduler.appeared(id);
+        }
+    }
+
+    /// A place for a request on the best server, now or later. `tried` are servers that it must not go to again.
+    pub fn ask(self: &Arc<Self>, model: &str, mut request: Request, tried: &[Arc<ServerState>]) -> Asked {
+        request.tried = tried.iter().filter_map(|server| self.id_of(server)).collect();
+        let (sender, place) = oneshot::channel();
+        let arrival = self.event_with(|inner, moment| {
+            let Some(model) = inner.scheduler.known_model(model) else { return Err(Reason::NoServer) };
+            request.model = model;
+            let wait = |scheduler: &Scheduler| scheduler.expected_wait(model, moment);
+            match inner.scheduler.arrive(request, moment) {
+                (ticket, Arrival::Bound(server)) => Ok((ticket, Some(server), None)),
+                (ticket, Arrival::Waits) => {
+                    inner.waiting.insert(ticket, sender);
+                    Ok((ticket, None, None))
+                }
+                (_, Arrival::Full) => Ok((0, None, Some((Reason::QueueFull, wait(&inner.scheduler))))),
+                (_, Arrival::Nobody) => Ok((0, None, Some((Reason::NoServer, wait(&inner.scheduler))))),
+            }
+        });
+        match arrival {
+            Err(reason) => Asked::Refused { reason, retry_after: None },
+            Ok((_, _, Some((reason, wait)))) => {
+                Asked::Refused { reason, retry_after: wait.map(|wait| Duration::from_secs_f64(wait.clamp(0.0, 3600.0))) }
+            }
+            Ok((ticket, Some(server), None)) => match self.place(ticket, server) {
+                Some(place) => Asked::Placed(place),
+                None => Asked::Refused { reason: Reason::NoServer, retry_after: None },
+            },
+            Ok((ticket, None, None)) => {
+                Asked::Waits(Waiting { place, ticket, dispatcher: Arc::clone(self) })
+            }
+        }
+    }
+
+    /// When a request for a model may be worth sending again.
+    pub fn retry_after(self: &Arc<Self>, model: &str) -> Option<Duration> {
+        let wait = self.event(|scheduler, moment| scheduler.expected_wait(scheduler.known_model(model)?, moment))?;
+        Some(Duration::from_secs_f64(wait.clamp(0.0, 3600.0)))
+    }
+
+    /// A load that was ordered has ended.
+    pub fn loaded(self: &Arc<Self>, server: ServerId, model: &str, outcome: LoadOutcome) {
+        self.event(|scheduler, moment| {
+            if let Some(model) = scheduler.known_model(model) {
+                scheduler.loaded(server, model, outcome, moment);
+            }
+        });
+    }
+
+    /// What the clock brings.
+    pub fn tick(self: &Arc<Self>) {
+        self.event(Scheduler::tick);
+    }
+
+    /// Lets nobody begin until [`resume`](Self::resume).
+    pub fn pause(&self) {
+        self.inner.lock().scheduler.pause();
+    }
+
+    /// Lets requests begin again.
+    pub fn resume(self: &Arc<Self>) {
+        self.event(Scheduler::resume);
+    }
+
+    /// Looks at the scheduler.
+    pub fn look<T>(&self, look: impl FnOnce(&Scheduler) -> T) -> T {
+        look(&self.inner.lock().scheduler)
+    }
+
+    /// The last choice.
+    pub fn last_decision(&self) -> Option<Decision> {
+        self.look(|scheduler| scheduler.decisions().last().cloned())
+    }
+
+    fn id_of(&self, server: &Arc<ServerState>) -> Option<ServerId> {
+        self.inner.lock().servers.iter().position(|known| Arc::ptr_eq(known, server))
+    }
+
+    /// Something happened: the scheduler is told, and what it wants is carried out.
+    fn event<T>(self: &Arc<Self>, tell: impl FnOnce(&mut Scheduler, &Moment<'_>) -> T) -> T {
+        self.event_with(|inner, moment| tell(&mut *inner.scheduler, moment))
+    }
+
+    fn event_with<T>(self: &Arc<Self>, tell: impl FnOnce(&mut Reach<'_>, &Moment<'_>) -> T) -> T {
+        let now = clock::now();
+        let random = scramble(self.random.fetch_add(1, Ordering::Relaxed));
+        let (result, turns) = {
+            let mut inner = self.inner.lock();
+            let Inner { scheduler, servers, models, waiting } = &mut *inner;
+            let excluded = |server: ServerId, model: ModelId| exclusion(servers, models, server, model, now);
+            let moment = Moment { now: (now - self.epoch).as_secs_f64(), random, excluded: &excluded };
+            let result = tell(&mut Reach { scheduler, waiting }, &moment);
+            for model in models.len()..scheduler.model_count() {
+                models.push(scheduler.model_name(model).to_owned());
+            }
+            let actions = scheduler.take_actions();
+            (result, actions.into_iter().filter_map(|action| self.turn(&mut inner, action)).collect::<Vec<_>>())
+        };
+        for (turn, outcome) in turns {
+            let outcome = outcome.and_then(|(ticket, server)| self.place(ticket, server).ok_or(Reason::NoServer));
+            // A client that has just left gives its place back by dropping it.
+            drop(turn.send(outcome));
+        }
+        result
+    }
+
+    /// Who is to be told what, if it is about somebody who waits; orders go out at once.
+    fn turn(self: &Arc<Self>, inner: &mut Inner, action: Action) -> Option<(Turn, Outcome)> {
+        match action {
+            Action::Bind { ticket, server } => Some((inner.waiting.remove(&ticket)?, Ok((ticket, server)))),
+            Action::PushedOut { ticket } => Some((inner.waiting.remove(&ticket)?, Err(Reason::QueueFull))),
+            Action::Nobody { ticket } => Some((inner.waiting.remove(&ticket)?, Err(Reason::NoServer))),
+            Action::Load { server, model } => self.order(inner, server, model, true),
+            Action::Unload { server, model } => self.order(inner, server, model, false),
+        }
+    }
+
+    fn order(self: &Arc<Self>, inner: &Inner, id: ServerId, model: ModelId, load: bool) -> Option<(Turn, Outcome)> {
+        let (server, model) = (inner.servers.get(id)?, inner.models.get(model)?);
+        let command =
+            Command { dispatcher: Arc::clone(self), server: Arc::clone(server), id, model: model.clone(), load };
+        // Nobody carries orders out when the process ends.
+        drop(self.commands.send(command));
+        None
+    }
+
+    fn place(self: &Arc<Self>, ticket: Ticket, server: ServerId) -> Option<Place> {
+        let state = self.inner.lock().servers.get(server).cloned()?;
+        let admission = state.admit(clock::now());
+        // The scheduler counts; this one is for all who look at the server.
+        let slot = state.take_slot(u32::MAX);
+        let dispatcher = Arc::clone(self);
+        Some(Place { server: state, pass: admission.pass(), slot, ticket, dispatcher, settled: false })
+    }
+}
+
+type Outcome = Result<(Ticket, ServerId), Reason>;
+
+/// What an event may reach.
+struct Reach<'r> {
+    scheduler: &'r mut Scheduler,
+    waiting: &'r mut HashMap<Ticket, Turn>,
+}
+
+fn exclusion(
+    servers: &[Arc<ServerState>],
+    _models: &[String],
+    server: ServerId,
+    _model: ModelId,
+    now: Instant,
+) -> Option<Excluded> {
+    let Some(state) = servers.get(server) else { return Some(Excluded { why: "gone", soft: false }) };
+    if !state.is_up() {
+        Some(Excluded { why: "down", soft: false })
+    } else if !state.would_admit(now) {
+        Some(Excluded { why: "circuit_open", soft: true })
+    } else {
+        None
+    }
+}
+
+/// What a server has on disk and in memory, in the scheduler's words.
+fn lists(inventory: &Inventory) -> (Vec<Listed<'_>>, Vec<Listed<'_>>) {
+    let on_disk = inventory.available.iter().flatten().map(|row| Listed {
+        name: row.name.as_str(),
+        size: row.size,
+        digest: row.digest.as_deref(),
+        remote: row.remote_host.is_some(),
+    });
+    let in_memory = inventory.loaded.iter().map(|row| Listed {
+        name: row.name.as_str(),
+        size: row.size,
+        digest: row.digest.as_deref(),
+        remote: false,
+    });
+    let listed = || inventory.openai.iter().map(|row| Listed { name: row.name.as_str(), size: 0, digest: None, remote: false });
+    if inventory.available.is_some() {
+        (on_disk.collect(), in_memory.collect())
+    } else {
+        // Servers with OpenAI's API alone serve what they have in memory.
+        (listed().collect(), listed().collect())
+    }
+}

@@ -1,0 +1,272 @@
+//! What is learned of speeds, load times, lengths and slots.
+//!
+//! Every number has a prior, used until something was observed:
+//!
+//! | number | prior | learned from |
+//! |---|---|---|
+//! | prefill of a model on a server, tokens/s | the server's constant / size, else the fleet's, else 15,000 tokens GB/s / size | `prompt_eval_count / prompt_eval_duration` |
+//! | decode, tokens/s | the same with 400 | `eval_count / eval_duration` |
+//! | load, s | (size / 1.5 GB/s + 1.5 s), times what the server's, else the fleet's loads took of that | our own loads |
+//! | prompt of a model, tokens | bytes of the body / 4; 1,000 without a body | `prompt_eval_count` |
+//! | answer, tokens | the fleet's mean, else 150 | `eval_count` |
+//! | parallel slots | `max_in_flight_per_model`, else 4, 1 for vision models | whether requests beside others had to wait on the server |
+//!
+//! Speeds are inversely proportional to the size of a model on the same card, which is what makes a constant of a
+//! server out of one observation of one model (fleet-choice: within a factor of two, and the choice is robust to that).
+//! Moving averages with a weight of 0.2 for a new observation (0.3 for loads, 0.05 for lengths).
+
+use std::collections::HashMap;
+
+use fnv::FnvBuildHasher;
+
+use super::state::{ModelId, Running, Scheduler, ServerId, Usage};
+
+/// Prefill of a model of 10^9 bytes, tokens/s, that nothing is known about.
+const PREFILL: f64 = 15_000.0;
+/// Decode of such a model.
+const DECODE: f64 = 400.0;
+/// Load rate, 10^9 bytes/s.
+const LOAD_RATE: f64 = 1.5;
+/// What a load takes besides, s.
+const LOAD_FIXED: f64 = 1.5;
+/// Size of a model that nothing is known about, 10^9 bytes.
+const SIZE: f64 = 5.0;
+/// Prompt and answer, tokens.
+const PROMPT: f64 = 1000.0;
+const OUTPUT: f64 = 150.0;
+/// Bytes of text to a token.
+const BYTES_PER_TOKEN: f64 = 4.0;
+/// What each further request of a batch adds to its step (measured on llama.cpp; the simulator's figure too).
+pub(super) const BATCHING: f64 = 0.25;
+/// Observations in a row without a wait after which one slot more is tried.
+const SLOT_TRIAL: u32 = 32;
+/// Conversations that are remembered, at least; twice that at most.
+const CONVERSATIONS: usize = 8192;
+
+fn average(known: &mut Option<f64>, value: f64, weight: f64) {
+    if value.is_finite() {
+        *known = Some(known.map_or(value, |known| known * (1.0 - weight) + value * weight));
+    }
+}
+
+/// Constants of a server or of a fleet.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Speed {
+    /// Prefill, tokens/s times 10^9 bytes.
+    pub prefill: Option<f64>,
+    /// Decode, the same.
+    pub decode: Option<f64>,
+    /// Time of loads relative to their prior.
+    pub load: Option<f64>,
+}
+
+/// What was learned of a model on a server.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Learned {
+    /// Tokens/s of one prompt alone on the server.
+    pub prefill: Option<f64>,
+    /// Tokens/s of one answer alone on the server.
+    pub decode: Option<f64>,
+    /// Seconds of a load.
+    pub load: Option<f64>,
+    /// Requests that it works on at once.
+    pub slots: Option<u32>,
+    /// Requests in a row that took all known slots and did not wait.
+    pub(super) good: u32,
+}
+
+/// Lengths of the requests for a model.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Typical {
+    /// Tokens of a prompt.
+    pub prompt: Option<f64>,
+    /// Tokens of an answer.
+    pub output: Option<f64>,
+    /// Tokens to a byte of the body.
+    pub density: Option<f64>,
+}
+
+/// Where each conversation was last, and how long it is: that server has its prefix in a slot.
+#[derive(Debug, Default)]
+pub struct Conversations {
+    young: HashMap<u64, Known, FnvBuildHasher>,
+    old: HashMap<u64, Known, FnvBuildHasher>,
+}
+
+/// A conversation that was seen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Known {
+    /// Where it was last.
+    pub server: ServerId,
+    /// With which model.
+    pub model: ModelId,
+    /// How many tokens it has.
+    pub tokens: f64,
+}
+
+impl Conversations {
+    /// What is known of one.
+    #[must_use]
+    pub fn get(&self, conversation: u64) -> Option<Known> {
+        self.young.get(&conversation).or_else(|| self.old.get(&conversation)).copied()
+    }
+
+    /// Notes one; those that were not seen for long are forgotten.
+    pub fn note(&mut self, conversation: u64, known: Known) {
+        if self.young.len() >= CONVERSATIONS {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(conversation, known);
+    }
+}
+
+impl Scheduler {
+    /// A load takes typically this long, s; the unit of what has no time scale of its own.
+    #[must_use]
+    pub fn typical_load(&self) -> f64 {
+        if self.typical_load > 0.0 { self.typical_load.clamp(0.05, 60.0) } else { prior_load(SIZE) }
+    }
+
+    /// Bytes in memory, 10^9.
+    pub(super) fn size(&self, model: ModelId) -> f64 {
+        let size = self.models[model].size;
+        if size > 0.0 { size } else { SIZE }
+    }
+
+    /// Tokens/s of one prompt alone.
+    pub(super) fn prefill(&self, server: ServerId, model: ModelId) -> f64 {
+        let server = &self.servers[server];
+        server.pairs[model].learned.prefill.unwrap_or_else(|| {
+            server.speed.prefill.or(self.fleet_speed.prefill).unwrap_or(PREFILL) / self.size(model)
+        })
+    }
+
+    /// Tokens/s of one answer alone.
+    pub(super) fn decode(&self, server: ServerId, model: ModelId) -> f64 {
+        let server = &self.servers[server];
+        server.pairs[model]
+            .learned
+            .decode
+            .unwrap_or_else(|| server.speed.decode.or(self.fleet_speed.decode).unwrap_or(DECODE) / self.size(model))
+    }
+
+    /// Seconds of a load.
+    pub(super) fn load(&self, server: ServerId, model: ModelId) -> f64 {
+        let server = &self.servers[server];
+        server.pairs[model].learned.load.unwrap_or_else(|| {
+            prior_load(self.size(model)) * server.speed.load.or(self.fleet_speed.load).unwrap_or(1.0)
+        })
+    }
+
+    /// Requests that a model on a server works on at once.
+    pub(super) fn slots(&self, server: ServerId, model: ModelId) -> u32 {
+        let server = &self.servers[server];
+        let most = server.facts.max_in_flight_per_model.unwrap_or(u32::MAX).min(server.facts.max_in_flight).max(1);
+        let learned = server.pairs[model].learned.slots.unwrap_or_else(|| {
+            match server.facts.max_in_flight_per_model {
+                Some(told) => told,
+                None if is_vision(&self.models[model].name) => 1,
+                // A limit of the whole server is the best hint there is.
+                None if server.facts.max_in_flight < u32::MAX => server.facts.max_in_flight,
+                None => self.settings.slots,
+            }
+        });
+        learned.clamp(1, most)
+    }
+
+    /// Tokens of the prompt of a request with such a body.
+    pub(super) fn prompt_tokens(&self, model: ModelId, bytes: u64) -> f64 {
+        let typical = &self.models[model].typical;
+        if bytes == 0 {
+            return typical.prompt.or(self.typical.prompt).unwrap_or(PROMPT);
+        }
+        (bytes as f64 * typical.density.unwrap_or(1.0 / BYTES_PER_TOKEN)).max(1.0)
+    }
+
+    /// Tokens of a prompt and of an answer.
+    pub(super) fn lengths(&self, model: ModelId) -> (f64, f64) {
+        let typical = &self.models[model].typical;
+        (
+            typical.prompt.or(self.typical.prompt).unwrap_or(PROMPT),
+            typical.output.or(self.typical.output).unwrap_or(OUTPUT),
+        )
+    }
+
+    /// A load of ours took this long, and nothing was in its way.
+    pub(super) fn learn_load(&mut self, server: ServerId, model: ModelId, seconds: f64) {
+        let prior = prior_load(self.size(model));
+        average(&mut self.servers[server].pairs[model].learned.load, seconds, 0.3);
+        average(&mut self.servers[server].speed.load, seconds / prior, 0.3);
+        average(&mut self.fleet_speed.load, seconds / prior, 0.1);
+        let before = self.typical_load;
+        self.typical_load = if before > 0.0 { before * 0.9 + seconds * 0.1 } else { seconds };
+    }
+
+    /// A request ended well and told how it went.
+    pub(super) fn learn(&mut self, ran: &Running, usage: &Usage) {
+        let (server, model) = (ran.server, ran.model);
+        let size = self.size(model);
+        let active = f64::from(ran.active.max(1));
+        if usage.prompt > 0.0 && usage.prompt_tokens > 32.0 {
+            let alone = usage.prompt_tokens / usage.prompt * active;
+            average(&mut self.servers[server].pairs[model].learned.prefill, alone, 0.2);
+            average(&mut self.servers[server].speed.prefill, alone * size, 0.1);
+            average(&mut self.fleet_speed.prefill, alone * size, 0.02);
+        }
+        if usage.output > 0.0 && usage.output_tokens > 8.0 {
+            let batch = f64::from(ran.beside.min(self.slots(server, model).saturating_sub(1)));
+            let alone = usage.output_tokens / usage.output * active * (1.0 + BATCHING * batch);
+            average(&mut self.servers[server].pairs[model].learned.decode, alone, 0.2);
+            average(&mut self.servers[server].speed.decode, alone * size, 0.1);
+            average(&mut self.fleet_speed.decode, alone * size, 0.02);
+        }
+        if usage.output_tokens > 0.0 {
+            average(&mut self.models[model].typical.output, usage.output_tokens, 0.05);
+            average(&mut self.typical.output, usage.output_tokens, 0.02);
+        }
+        // A prefix that the server knew already is not counted by it, so only a first turn tells how long bodies are.
+        if usage.prompt_tokens > 0.0 && ran.cached == 0.0 {
+            average(&mut self.models[model].typical.prompt, usage.prompt_tokens, 0.05);
+            average(&mut self.typical.prompt, usage.prompt_tokens, 0.02);
+            if ran.bytes > 0 {
+                let density = (usage.prompt_tokens / ran.bytes as f64).min(1.0);
+                average(&mut self.models[model].typical.density, density, 0.1);
+            }
+        }
+        if usage.total > 0.0 {
+            self.learn_slots(ran, usage);
+        }
+    }
+
+    /// A request that waited on the server, though fewer than the supposed slots ran beside it, shows that there are
+    /// fewer; many that took the last slot and did not wait make it worth trying one more.
+    fn learn_slots(&mut self, ran: &Running, usage: &Usage) {
+        let slots = self.slots(ran.server, ran.model);
+        let worked = usage.prompt + usage.output;
+        let waited = usage.total - usage.load - worked;
+        let learned = &mut self.servers[ran.server].pairs[ran.model].learned;
+        if worked <= 0.0 {
+            return;
+        }
+        if ran.beside > 0 && usage.load < 0.2 * worked && waited > 0.5 * worked {
+            learned.slots = Some(slots.min(ran.beside).max(1));
+            learned.good = 0;
+        } else if ran.beside + 1 >= slots {
+            learned.good += 1;
+            if learned.good >= SLOT_TRIAL && learned.slots.is_some() {
+                learned.slots = Some(slots + 1);
+                learned.good = 0;
+            }
+        }
+    }
+}
+
+/// Seconds of a load that nothing is known about.
+fn prior_load(size: f64) -> f64 {
+    size / LOAD_RATE + LOAD_FIXED
+}
+
+/// Whether a model sees pictures, by its name; Ollama gave such models one slot for long.
+fn is_vision(name: &str) -> bool {
+    ["llava", "vision", "-vl", "moondream", "minicpm-v"].iter().any(|word| name.contains(word))
+}

@@ -1,0 +1,382 @@
+//! A request finds its server, waits there, is stolen by another one, runs, ends.
+
+use super::decision::Candidate;
+use super::learned::Known;
+use super::residency::Residency;
+use super::score::State;
+use super::state::{
+    Action, Arrival, ModelId, Moment, Request, Running, Scheduler, ServerId, Ticket, Usage, Waiter,
+};
+use crate::policy::queue::Place;
+
+/// Scores this close to the best are equal to it.
+const NEAR: f64 = 1.05;
+/// And this many typical loads besides.
+const NEAR_LOADS: f64 = 0.002;
+/// How long a server that said it is busy is avoided, s (reliability: a penalty, and no ejection).
+const BUSY: f64 = 5.0;
+
+impl Scheduler {
+    /// A request has come.
+    pub fn arrive(&mut self, request: Request, moment: &Moment<'_>) -> (Ticket, Arrival) {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.note_demand(request.model, moment.now);
+        let model = request.model;
+        let Some(server) = self.choose(&request, moment) else { return (ticket, Arrival::Nobody) };
+        if self.pending(model) >= self.settings.max_pending && !self.can_begin(server, &request, moment) {
+            match self.models[model].queue.makes_room_for(request.rank) {
+                Some(place) if self.settings.max_pending > 0 => self.push_out(model, place),
+                _ => return (ticket, Arrival::Full),
+            }
+        }
+        let rank = request.rank;
+        let place = self.models[model].queue.push(Waiter { ticket, server, request }, rank, moment.now);
+        self.waiting.insert(ticket, (model, place));
+        self.servers[server].waiting += 1;
+        self.servers[server].pairs[model].waiting += 1;
+        self.serve(server, model, moment);
+        self.begin_loads(server, moment);
+        if let Some(position) = self.actions.iter().position(
+            |action| matches!(action, Action::Bind { ticket: bound, .. } if *bound == ticket),
+        ) && let Action::Bind { server, .. } = self.actions.remove(position)
+        {
+            return (ticket, Arrival::Bound(server));
+        }
+        (ticket, Arrival::Waits)
+    }
+
+    /// A waiter has given up.
+    pub fn leave(&mut self, ticket: Ticket) {
+        let Some((model, place)) = self.waiting.remove(&ticket) else { return };
+        if let Some(waiter) = self.models[model].queue.remove(place) {
+            self.left(waiter.server, model);
+        }
+    }
+
+    /// The answer to a request that runs has begun.
+    pub fn first_byte(&mut self, ticket: Ticket, moment: &Moment<'_>) {
+        let Some(ran) = self.running.get_mut(&ticket) else { return };
+        ran.first_byte = Some(moment.now);
+        let (server, model) = (ran.server, ran.model);
+        // A load of our own tells itself when it is done.
+        let host = &self.servers[server];
+        if host.loading != Some(model) && !matches!(host.pairs[model].residency, Residency::Ready { .. }) {
+            self.set_residency(server, model, Residency::Ready { since: moment.now }, moment.now);
+            self.serve(server, model, moment);
+        }
+    }
+
+    /// A request that ran has ended, and its slot is free.
+    pub fn finished(&mut self, ticket: Ticket, usage: &Usage, moment: &Moment<'_>) {
+        let Some(ran) = self.running.remove(&ticket) else { return };
+        let (server, model) = (ran.server, ran.model);
+        if usage.good {
+            self.learn(&ran, usage);
+        }
+        let host = &mut self.servers[server];
+        host.in_flight -= 1;
+        host.pairs[model].in_flight -= 1;
+        host.pairs[model].used = moment.now;
+        if host.pairs[model].in_flight == 0 {
+            host.active -= 1;
+            if host.loading != Some(model)
+                && matches!(host.pairs[model].residency, Residency::Loading { .. })
+                && !usage.good
+            {
+                // It was to bring the model into memory, and did not.
+                self.set_residency(server, model, Residency::Cold, moment.now);
+            }
+        }
+        self.serve(server, model, moment);
+        self.serve_server(server, moment);
+        self.begin_loads(server, moment);
+    }
+
+    /// The server of a request that runs said that it is busy: it is avoided for a while.
+    pub fn busy(&mut self, ticket: Ticket, now: f64) {
+        if let Some(ran) = self.running.get(&ticket) {
+            self.servers[ran.server].pairs[ran.model].busy_until = now + BUSY;
+        }
+    }
+
+    /// What the clock brings: waiters whose server is out of the question find another, loads begin, rules are followed.
+    pub fn tick(&mut self, moment: &Moment<'_>) {
+        for server in 0..self.servers.len() {
+            for model in 0..self.models.len() {
+                let pair = &self.servers[server].pairs[model];
+                if pair.waiting == 0 {
+                    continue;
+                }
+                let coming = self.servers[server].loading.is_none_or(|loading| loading == model);
+                if !self.may_serve(server, model, moment) || pair.residency == Residency::Cold && !coming {
+                    self.place_again(server, model, moment);
+                }
+                self.serve(server, model, moment);
+            }
+            self.begin_loads(server, moment);
+        }
+        if !self.paused {
+            self.follow_rules(moment);
+        }
+        self.plan(moment.now);
+    }
+
+    /// Goes on after a pause.
+    pub fn resume(&mut self, moment: &Moment<'_>) {
+        self.paused = false;
+        for server in 0..self.servers.len() {
+            self.serve_server(server, moment);
+            self.begin_loads(server, moment);
+        }
+    }
+
+    /// Seconds until a request for this model would probably be served, for those that are turned away.
+    #[must_use]
+    pub fn expected_wait(&self, model: ModelId, moment: &Moment<'_>) -> Option<f64> {
+        let request = Request { model, ..Request::default() };
+        let candidates = (0..self.servers.len()).filter(|server| {
+            self.holds(*server, model) && (moment.excluded)(*server, model).is_none_or(|excluded| excluded.soft)
+        });
+        candidates
+            .map(|server| {
+                let terms = self.score(server, &request, moment.now, 0);
+                terms.wait + terms.load
+            })
+            .min_by(f64::total_cmp)
+    }
+
+    fn note_demand(&mut self, model: ModelId, now: f64) {
+        let tau = self.memory();
+        let known = &mut self.models[model];
+        known.rate = known.rate * ((known.rate_at - now) / tau).exp() + 1.0;
+        known.rate_at = now;
+        known.slow_rate += 1.0;
+    }
+
+    /// The server that a request should wait for.
+    fn choose(&mut self, request: &Request, moment: &Moment<'_>) -> Option<ServerId> {
+        let mut decisions = std::mem::take(&mut self.decisions);
+        let decision = decisions.begin(moment.now, request.model);
+        for soft_too in [false, true] {
+            decision.candidates.clear();
+            self.candidates(request, moment, soft_too, &mut decision.candidates);
+            decision.chosen = self.best(&decision.candidates, moment.random);
+            if decision.chosen.is_some() {
+                break;
+            }
+        }
+        let chosen = decision.chosen;
+        self.decisions = decisions;
+        chosen
+    }
+
+    fn candidates(&self, request: &Request, moment: &Moment<'_>, soft_too: bool, into: &mut Vec<Candidate>) {
+        let model = request.model;
+        let enough = self.has_enough_copies(model);
+        for server in 0..self.servers.len() {
+            if !self.holds(server, model) {
+                continue;
+            }
+            let residency = self.servers[server].pairs[model].residency;
+            let why = if request.tried.contains(&server) {
+                Some("tried")
+            } else if enough && residency == Residency::Cold {
+                Some("max_warm")
+            } else {
+                (moment.excluded)(server, model)
+                    .filter(|excluded| !(excluded.soft && soft_too))
+                    .map(|excluded| excluded.why)
+            };
+            let terms = if why.is_none() { Some(self.score(server, request, moment.now, 0)) } else { None };
+            into.push(Candidate { server, residency, terms, excluded: why });
+        }
+    }
+
+    fn best(&self, candidates: &[Candidate], random: u64) -> Option<ServerId> {
+        let scored = candidates.iter().filter_map(|one| Some((one.server, one.terms?.total())));
+        let least = scored.clone().map(|(_, total)| total).min_by(f64::total_cmp)?;
+        let limit = least * NEAR + NEAR_LOADS * self.typical_load();
+        let near = scored.filter(|(_, total)| *total <= limit);
+        let count = near.clone().count() as u64;
+        let chosen = usize::try_from(random % count.max(1)).unwrap_or(0);
+        near.map(|(server, _)| server).nth(chosen)
+    }
+
+    /// Whether a server may begin requests for a model now: nothing excludes it, or nothing but what excludes all.
+    pub(super) fn may_serve(&self, server: ServerId, model: ModelId, moment: &Moment<'_>) -> bool {
+        if !self.holds(server, model) {
+            return false;
+        }
+        match (moment.excluded)(server, model) {
+            None => true,
+            Some(excluded) if !excluded.soft => false,
+            Some(_) => !(0..self.servers.len())
+                .any(|other| self.holds(other, model) && (moment.excluded)(other, model).is_none()),
+        }
+    }
+
+    fn has_slot(&self, server: ServerId, model: ModelId) -> bool {
+        let host = &self.servers[server];
+        host.in_flight < host.facts.max_in_flight && host.pairs[model].in_flight < self.slots(server, model)
+    }
+
+    /// Whether a request could run on a server at once.
+    fn can_begin(&self, server: ServerId, request: &Request, moment: &Moment<'_>) -> bool {
+        !self.paused && self.has_slot(server, request.model) && self.can_run(server, request, moment.now)
+    }
+
+    /// Whether a model is there for a request, as it wants it.
+    fn can_run(&self, server: ServerId, request: &Request, now: f64) -> bool {
+        let pair = &self.servers[server].pairs[request.model];
+        match self.state(server, request.model, request, now) {
+            State::Ready => true,
+            State::Loading { .. } => false,
+            // The runner is loaded anew by the request itself, once nobody uses it.
+            State::Other => pair.in_flight == 0,
+            // Our own load failed: the request asks itself, and its client gets the server's own words.
+            State::Cold => now < pair.broken_until || !self.settings.loads,
+        }
+    }
+
+    /// Gives the free slots of a model on a server to those that wait: first to its own, then to others'.
+    pub(super) fn serve(&mut self, server: ServerId, model: ModelId, moment: &Moment<'_>) {
+        if self.paused || self.models[model].queue.is_empty() || !self.may_serve(server, model, moment) {
+            return;
+        }
+        while self.has_slot(server, model) {
+            let aging = self.settings.aging;
+            let own = self.models[model].queue.first(moment.now, aging, |waiter| {
+                waiter.server == server && self.can_run(server, &waiter.request, moment.now)
+            });
+            let Some(place) = own.map(|(place, _)| place).or_else(|| self.worth_stealing(server, model, moment)) else {
+                return;
+            };
+            self.bind(server, model, place, moment.now);
+        }
+    }
+
+    /// Serves all models that somebody waits for on a server, the one that was waited for longest first.
+    pub(super) fn serve_server(&mut self, server: ServerId, moment: &Moment<'_>) {
+        if self.waiting.is_empty() || self.paused {
+            return;
+        }
+        let host = &self.servers[server];
+        let mut models: Vec<(f64, ModelId)> = Vec::new();
+        for model in 0..self.models.len() {
+            if self.models[model].queue.is_empty() {
+                continue;
+            }
+            let here = self.oldest_waiter(server, model);
+            // Those that wait elsewhere come after those that wait here.
+            let ready = matches!(host.pairs[model].residency, Residency::Ready { .. });
+            models.extend(here.or(ready.then_some(f64::INFINITY)).map(|since| (since, model)));
+        }
+        models.sort_by(|one, other| one.0.total_cmp(&other.0));
+        for (_, model) in models {
+            self.serve(server, model, moment);
+        }
+    }
+
+    /// The waiter whose turn it is, if it waits for another server and would have its first token sooner here.
+    fn worth_stealing(&self, server: ServerId, model: ModelId, moment: &Moment<'_>) -> Option<Place> {
+        if !matches!(self.servers[server].pairs[model].residency, Residency::Ready { .. }) {
+            return None;
+        }
+        let (place, waiter) = self.models[model].queue.first(moment.now, self.settings.aging, |waiter| {
+            waiter.server != server
+                && !waiter.request.tried.contains(&server)
+                && self.can_run(server, &waiter.request, moment.now)
+        })?;
+        let prompt = self.prompt_tokens(model, waiter.request.bytes);
+        let here = prompt / self.prefill(server, model) * self.active(server, model);
+        let behind = i64::from(self.servers[waiter.server].pairs[model].waiting);
+        let there = self.score(waiter.server, &waiter.request, moment.now, -behind).first_token();
+        (here <= there || !self.may_serve(waiter.server, model, moment)).then_some(place)
+    }
+
+    fn bind(&mut self, server: ServerId, model: ModelId, place: Place, now: f64) {
+        let Some(waiter) = self.models[model].queue.pop(place) else { return };
+        self.waiting.remove(&waiter.ticket);
+        self.left(waiter.server, model);
+        let request = waiter.request;
+        let state = self.state(server, model, &request, now);
+        let load = self.load(server, model);
+        let known = request.conversation.and_then(|conversation| self.conversations.get(conversation));
+        let known = known.filter(|known| known.server == server && known.model == model && state == State::Ready);
+        let prompt = self.prompt_tokens(model, request.bytes);
+        if let Some(conversation) = request.conversation {
+            let tokens = prompt + self.lengths(model).1;
+            self.conversations.note(conversation, Known { server, model, tokens });
+        }
+        let pair = &mut self.servers[server].pairs[model];
+        let beside = pair.in_flight;
+        pair.options = Some(request.options);
+        pair.in_flight += 1;
+        pair.used = now;
+        let host = &mut self.servers[server];
+        host.in_flight += 1;
+        host.active += u32::from(beside == 0);
+        let active = host.active;
+        if matches!(state, State::Other | State::Cold) && self.settings.loads {
+            self.set_residency(server, model, Residency::Loading { since: now, ready_at: now + load }, now);
+        }
+        let cached = known.map_or(0.0, |known| known.tokens.min(0.95 * prompt));
+        let ran = Running {
+            server,
+            model,
+            since: now,
+            beside,
+            active,
+            bytes: request.bytes,
+            conversation: request.conversation,
+            cached,
+            first_byte: None,
+        };
+        self.running.insert(waiter.ticket, ran);
+        self.actions.push(Action::Bind { ticket: waiter.ticket, server });
+    }
+
+    /// Chooses anew for all that wait for a model on a server.
+    pub(super) fn place_again(&mut self, server: ServerId, model: ModelId, moment: &Moment<'_>) {
+        let here = self.models[model].queue.iter().filter(|(_, _, waiter)| waiter.server == server);
+        let places: Vec<Place> = here.map(|(place, ..)| place).collect();
+        for place in places {
+            let Some(request) = self.models[model].queue.get(place).map(|waiter| waiter.request.clone()) else { continue };
+            match self.choose(&request, moment) {
+                Some(better) if better == server => {}
+                Some(better) => {
+                    self.left(server, model);
+                    if let Some(waiter) = self.models[model].queue.get_mut(place) {
+                        waiter.server = better;
+                    }
+                    self.servers[better].waiting += 1;
+                    self.servers[better].pairs[model].waiting += 1;
+                    self.serve(better, model, moment);
+                    self.begin_loads(better, moment);
+                }
+                None => {
+                    if let Some(waiter) = self.models[model].queue.remove(place) {
+                        self.waiting.remove(&waiter.ticket);
+                        self.left(server, model);
+                        self.actions.push(Action::Nobody { ticket: waiter.ticket });
+                    }
+                }
+            }
+        }
+    }
+
+    fn push_out(&mut self, model: ModelId, place: Place) {
+        if let Some(waiter) = self.models[model].queue.remove(place) {
+            self.waiting.remove(&waiter.ticket);
+            self.left(waiter.server, model);
+            self.actions.push(Action::PushedOut { ticket: waiter.ticket });
+        }
+    }
+
+    fn left(&mut self, server: ServerId, model: ModelId) {
+        let host = &mut self.servers[server];
+        host.waiting -= 1;
+        host.pairs[model].waiting -= 1;
+    }
+}

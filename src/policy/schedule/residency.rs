@@ -1,0 +1,159 @@
+//! What is in memory where: from what servers list, from our own loads, from requests that were answered.
+//!
+//! ```text
+//!          our load begins, or the server lists it while it loads
+//!   ┌──────┐ ─────────────────────────▶ ┌─────────┐    the load is done, an answer begins    ┌───────┐
+//!   │ cold │                            │ loading │ ───────────────────────────────────────▶ │ ready │
+//!   └──────┘ ◀── it failed ──────────── └─────────┘                                          └───────┘
+//!       ▲                                                                                        │
+//!       └──────────── the server lists it no more, or it makes room for another ─────────────────┘
+//! ```
+//!
+//! A server that does not answer `/api/ps` in time is most likely loading something (Ollama's handler waits for the
+//! runner); what was known of it stays. A model that requests of ours run for is in memory, whatever the list says.
+
+use super::state::{ModelId, Moment, Scheduler, ServerId};
+
+/// What a model is on a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Residency {
+    /// Not in memory.
+    #[default]
+    Cold,
+    /// On its way there.
+    Loading {
+        /// Since when.
+        since: f64,
+        /// When it is expected to be there.
+        ready_at: f64,
+    },
+    /// In memory.
+    Ready {
+        /// Since when.
+        since: f64,
+    },
+}
+
+impl Residency {
+    /// The word in the admin API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::Loading { .. } => "loading",
+            Self::Ready { .. } => "ready",
+        }
+    }
+}
+
+/// A model that a server has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listed<'l> {
+    /// Its name.
+    pub name: &'l str,
+    /// Bytes on disk, or in memory.
+    pub size: u64,
+    /// Which bytes the name stands for.
+    pub digest: Option<&'l str>,
+    /// Whether it runs elsewhere.
+    pub remote: bool,
+}
+
+impl Scheduler {
+    /// A server told what it has on disk and in memory, after it had been asked at `asked`: what happened since then is not
+    /// in it.
+    pub fn listed(
+        &mut self,
+        server: ServerId,
+        on_disk: &[Listed<'_>],
+        in_memory: &[Listed<'_>],
+        asked: f64,
+        moment: &Moment<'_>,
+    ) {
+        for pair in &mut self.servers[server].pairs {
+            pair.on_disk = false;
+        }
+        let before = self.models.len();
+        for row in on_disk {
+            let model = self.model(row.name);
+            self.servers[server].pairs[model].on_disk = true;
+            self.know(server, model, row);
+        }
+        self.in_memory(server, in_memory, asked, moment.now);
+        if self.models.len() > before {
+            self.apply_rules();
+        }
+        self.serve_server(server, moment);
+        self.begin_loads(server, moment);
+    }
+
+    fn in_memory(&mut self, server: ServerId, rows: &[Listed<'_>], asked: f64, now: f64) {
+        let mut here = Vec::with_capacity(rows.len());
+        let mut bytes = 0.0;
+        for row in rows {
+            let model = self.model(row.name);
+            here.push(model);
+            bytes += row.size as f64 / 1e9;
+            if row.size > 0 {
+                self.models[model].size = row.size as f64 / 1e9;
+                self.models[model].size_is_known = true;
+            }
+            let pair = &mut self.servers[server].pairs[model];
+            pair.on_disk = true;
+            if pair.residency == Residency::Cold && pair.changed <= asked {
+                pair.used = now;
+                self.set_residency(server, model, Residency::Ready { since: now }, now);
+            }
+        }
+        let host = &mut self.servers[server];
+        host.seen_memory = host.seen_memory.max(bytes);
+        host.seen_loaded = host.seen_loaded.max(u32::try_from(rows.len()).unwrap_or(u32::MAX));
+        let gone = host.resident.iter().copied().filter(|model| {
+            let pair = &host.pairs[*model];
+            matches!(pair.residency, Residency::Ready { .. })
+                && pair.changed <= asked
+                && pair.in_flight == 0
+                && !here.contains(model)
+        });
+        for model in gone.collect::<Vec<_>>() {
+            self.set_residency(server, model, Residency::Cold, now);
+        }
+    }
+
+    fn know(&mut self, server: ServerId, model: ModelId, row: &Listed<'_>) {
+        let (known, pair) = (&mut self.models[model], &mut self.servers[server].pairs[model]);
+        known.remote = row.remote;
+        if let Some(digest) = row.digest
+            && pair.digest.as_deref() != Some(digest)
+        {
+            if pair.digest.replace(digest.into()).is_some() {
+                // The same name, another model: what was learned was about the old one.
+                pair.learned = super::learned::Learned::default();
+                known.size_is_known = false;
+            }
+        }
+        if !known.size_is_known && row.size > 0 {
+            known.size = row.size as f64 / 1e9;
+        }
+    }
+
+    /// Notes what a model is on a server.
+    pub(super) fn set_residency(&mut self, server: ServerId, model: ModelId, residency: Residency, now: f64) {
+        let host = &mut self.servers[server];
+        host.pairs[model].changed = now;
+        host.pairs[model].residency = residency;
+        if residency == Residency::Cold {
+            host.pairs[model].options = None;
+            host.resident.retain(|resident| *resident != model);
+        } else if !host.resident.contains(&model) {
+            host.resident.push(model);
+        }
+    }
+
+    /// What a model is on a server.
+    #[must_use]
+    pub fn residency(&self, server: ServerId, model: ModelId) -> Residency {
+        let pair = self.servers.get(server).and_then(|server| server.pairs.get(model));
+        pair.map_or(Residency::Cold, |pair| pair.residency)
+    }
+}

@@ -1,0 +1,453 @@
+//! What the scheduler knows, and its words.
+
+use std::collections::HashMap;
+
+use fnv::FnvBuildHasher;
+
+use super::decision::Decisions;
+use super::learned::{Speed, Typical};
+use super::residency::Residency;
+use super::rules::{NoRules, RuleBook, Rules};
+use crate::policy::queue::{FairQueue, Place, Rank};
+
+/// A server, for as long as the upstream has it.
+pub type ServerId = usize;
+/// A model, for as long as the process runs.
+pub type ModelId = usize;
+/// A request that arrived and is not finished.
+pub type Ticket = u64;
+
+/// The numbers of an upstream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Most requests that wait for one model.
+    pub max_pending: usize,
+    /// Seconds of waiting that lift a waiter by one class.
+    pub aging: f64,
+    /// Parallel slots of a model on a server that nothing is known about.
+    pub slots: u32,
+    /// Whether models come into memory by being asked for (Ollama), or are there or not.
+    pub loads: bool,
+    /// Whether a placement is learned from the traffic.
+    pub plan: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { max_pending: 100, aging: 10.0, slots: 4, loads: true, plan: false }
+    }
+}
+
+/// What the configuration says about a server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerFacts {
+    /// Its name.
+    pub name: String,
+    /// Most requests at a time.
+    pub max_in_flight: u32,
+    /// Most requests at a time for one model; `None` when that is to be learned.
+    pub max_in_flight_per_model: Option<u32>,
+    /// Most models in memory at a time.
+    pub max_loaded: u32,
+    /// Bytes of video memory; `None` when unknown.
+    pub memory: Option<u64>,
+    /// Its share relative to others.
+    pub weight: u32,
+}
+
+/// One server.
+pub(super) struct Server {
+    pub(super) facts: ServerFacts,
+    /// Whether the configuration has it.
+    pub(super) present: bool,
+    /// What holds for each model.
+    pub(super) pairs: Vec<Pair>,
+    /// Models in memory or on their way there.
+    pub(super) resident: Vec<ModelId>,
+    /// Requests of ours that run on it.
+    pub(super) in_flight: u32,
+    /// Requests that wait for it.
+    pub(super) waiting: u32,
+    /// Models that requests run for.
+    pub(super) active: u32,
+    /// The model that a load of ours brings.
+    pub(super) loading: Option<ModelId>,
+    /// Whether nothing is in the way of that load, so that its time says something.
+    pub(super) loading_is_clean: bool,
+    /// Whether what is to be warm here has been loaded.
+    pub(super) warmed: bool,
+    /// The largest sum of sizes seen in memory: memory is at least that.
+    pub(super) seen_memory: f64,
+    /// The most models seen in memory.
+    pub(super) seen_loaded: u32,
+    /// Speeds by size, from all its models.
+    pub(super) speed: Speed,
+}
+
+/// One model on one server.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pair {
+    /// Whether the server has it at all.
+    pub(super) on_disk: bool,
+    /// Which bytes its name stands for there.
+    pub(super) digest: Option<Box<str>>,
+    pub(super) residency: Residency,
+    /// When that changed last.
+    pub(super) changed: f64,
+    /// Options that the runner was loaded with, where that is known; `Some(None)` are its defaults.
+    pub(super) options: Option<Option<u64>>,
+    pub(super) in_flight: u32,
+    /// Requests that wait here.
+    pub(super) waiting: u32,
+    /// What was learned about it.
+    pub(super) learned: super::learned::Learned,
+    /// When it was last used or became ready.
+    pub(super) used: f64,
+    /// Until when a load of it is not tried again.
+    pub(super) broken_until: f64,
+    /// Until when it is to be avoided: it said that it is busy.
+    pub(super) busy_until: f64,
+    /// Whether the learned plan has it here.
+    pub(super) planned: bool,
+}
+
+/// One model.
+pub(super) struct Model {
+    pub(super) name: String,
+    /// 10^9 bytes in memory.
+    pub(super) size: f64,
+    /// Whether memory told the size, and not the disk.
+    pub(super) size_is_known: bool,
+    /// It runs elsewhere and takes no memory.
+    pub(super) remote: bool,
+    pub(super) queue: FairQueue<Waiter>,
+    pub(super) typical: Typical,
+    /// Arrivals, decaying.
+    pub(super) rate: f64,
+    pub(super) rate_at: f64,
+    /// Arrivals for the plan, decaying slowly.
+    pub(super) slow_rate: f64,
+    pub(super) rules: Rules,
+}
+
+/// What a request asks for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Request {
+    /// Its model.
+    pub model: ModelId,
+    /// Bytes of its body; 0 when unknown.
+    pub bytes: u64,
+    /// Hash of the beginning of its conversation, the shared system prompt left out.
+    pub conversation: Option<u64>,
+    /// Hash of the options that a runner is loaded with.
+    pub options: Option<u64>,
+    /// Whose it is.
+    pub rank: Rank,
+    /// Servers that it must not go to again.
+    pub tried: Vec<ServerId>,
+}
+
+/// A request that waits.
+#[derive(Clone, Debug)]
+pub struct Waiter {
+    /// Its ticket.
+    pub ticket: Ticket,
+    /// Where it waits.
+    pub server: ServerId,
+    /// What it asks for.
+    pub request: Request,
+}
+
+/// A request that runs.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// Where.
+    pub server: ServerId,
+    /// What for.
+    pub model: ModelId,
+    /// When it was bound.
+    pub since: f64,
+    /// Requests of the same model that ran there already.
+    pub beside: u32,
+    /// Models that requests ran for there, its own included.
+    pub active: u32,
+    /// Bytes of its body.
+    pub bytes: u64,
+    /// Its conversation.
+    pub conversation: Option<u64>,
+    /// Tokens of its prompt that the server should know already.
+    pub cached: f64,
+    /// When its answer began.
+    pub first_byte: Option<f64>,
+}
+
+/// What an answer said about itself; seconds and tokens, 0 for what it did not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// Whether the request went well.
+    pub good: bool,
+    /// From its arrival at the server to its end.
+    pub total: f64,
+    /// Until its model was in memory.
+    pub load: f64,
+    /// Tokens of the prompt that were worked on.
+    pub prompt_tokens: f64,
+    /// Time on the prompt.
+    pub prompt: f64,
+    /// Tokens of the answer.
+    pub output_tokens: f64,
+    /// Time on the answer.
+    pub output: f64,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// A waiter goes to this server now.
+    Bind {
+        /// Who.
+        ticket: Ticket,
+        /// Where to.
+        server: ServerId,
+    },
+    /// A waiter made room for another one.
+    PushedOut {
+        /// Who.
+        ticket: Ticket,
+    },
+    /// No server is left for a waiter.
+    Nobody {
+        /// Who.
+        ticket: Ticket,
+    },
+    /// Bring a model into memory; [`Scheduler::loaded`] is to be told what came of it.
+    Load {
+        /// Where.
+        server: ServerId,
+        /// Which.
+        model: ModelId,
+    },
+    /// Take a model out of memory.
+    Unload {
+        /// Where.
+        server: ServerId,
+        /// Which.
+        model: ModelId,
+    },
+}
+
+/// Why a server may not have a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Excluded {
+    /// In one word.
+    pub why: &'static str,
+    /// Whether it may have it all the same when nobody else is left.
+    pub soft: bool,
+}
+
+/// What the scheduler cannot know itself when something happens.
+pub struct Moment<'m> {
+    /// The present, s.
+    pub now: f64,
+    /// Any number; decides among equals.
+    pub random: u64,
+    /// Why a server may not have a request for a model.
+    pub excluded: &'m dyn Fn(ServerId, ModelId) -> Option<Excluded>,
+}
+
+/// What became of a request that arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// It runs.
+    Bound(ServerId),
+    /// It waits.
+    Waits,
+    /// As many wait for the model as may.
+    Full,
+    /// No server may have it.
+    Nobody,
+}
+
+/// Knows a fleet and decides for it.
+pub struct Scheduler {
+    pub(super) settings: Settings,
+    pub(super) servers: Vec<Server>,
+    pub(super) models: Vec<Model>,
+    pub(super) names: HashMap<String, ModelId, FnvBuildHasher>,
+    /// Where each waiter stands.
+    pub(super) waiting: HashMap<Ticket, (ModelId, Place), FnvBuildHasher>,
+    pub(super) running: HashMap<Ticket, Running, FnvBuildHasher>,
+    pub(super) conversations: super::learned::Conversations,
+    /// Constants of all servers together.
+    pub(super) fleet_speed: Speed,
+    pub(super) typical: Typical,
+    pub(super) typical_load: f64,
+    pub(super) next_ticket: Ticket,
+    pub(super) actions: Vec<Action>,
+    pub(super) decisions: Decisions,
+    pub(super) paused: bool,
+    pub(super) planned_at: f64,
+    /// The mean weight of the servers.
+    pub(super) mean_weight: f64,
+    pub(super) rule_book: Box<dyn RuleBook>,
+}
+
+impl Scheduler {
+    /// A fleet that nothing is known about.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            servers: Vec::new(),
+            models: Vec::new(),
+            names: HashMap::default(),
+            waiting: HashMap::default(),
+            running: HashMap::default(),
+            conversations: super::learned::Conversations::default(),
+            fleet_speed: Speed::default(),
+            typical: Typical::default(),
+            typical_load: 0.0,
+            next_ticket: 1,
+            actions: Vec::new(),
+            decisions: Decisions::default(),
+            paused: false,
+            planned_at: 0.0,
+            mean_weight: 1.0,
+            rule_book: Box::new(NoRules),
+        }
+    }
+
+    /// Takes the numbers of a new configuration.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
+    /// Takes the servers of a configuration: their ids in the same order. What was learned of a server that stays is
+    /// kept; one that is gone takes no more requests.
+    pub fn set_servers(&mut self, facts: &[ServerFacts]) -> Vec<ServerId> {
+        self.servers.iter_mut().for_each(|server| server.present = false);
+        let ids = facts.iter().map(|facts| self.set_server(facts.clone())).collect();
+        let weights: u32 = facts.iter().map(|facts| facts.weight).sum();
+        self.mean_weight = f64::from(weights.max(1)) / facts.len().max(1) as f64;
+        self.apply_rules();
+        ids
+    }
+
+    fn set_server(&mut self, facts: ServerFacts) -> ServerId {
+        if let Some(id) = self.servers.iter().position(|server| server.facts.name == facts.name) {
+            self.servers[id].facts = facts;
+            self.servers[id].present = true;
+            return id;
+        }
+        self.servers.push(Server {
+            facts,
+            present: true,
+            pairs: vec![Pair::default(); self.models.len()],
+            resident: Vec::new(),
+            in_flight: 0,
+            waiting: 0,
+            active: 0,
+            loading: None,
+            loading_is_clean: false,
+            warmed: false,
+            seen_memory: 0.0,
+            seen_loaded: 0,
+            speed: Speed::default(),
+        });
+        self.servers.len() - 1
+    }
+
+    /// The id of a model, which it keeps.
+    pub fn model(&mut self, name: &str) -> ModelId {
+        if let Some(id) = self.names.get(name) {
+            return *id;
+        }
+        let id = self.models.len();
+        self.models.push(Model {
+            name: name.to_owned(),
+            size: 0.0,
+            size_is_known: false,
+            remote: false,
+            queue: FairQueue::default(),
+            typical: Typical::default(),
+            rate: 0.0,
+            rate_at: 0.0,
+            slow_rate: 0.0,
+            rules: Rules::default(),
+        });
+        self.names.insert(name.to_owned(), id);
+        for server in &mut self.servers {
+            server.pairs.push(Pair::default());
+        }
+        id
+    }
+
+    /// The id of a model that some server has.
+    #[must_use]
+    pub fn known_model(&self, name: &str) -> Option<ModelId> {
+        self.names.get(name).copied()
+    }
+
+    /// Name of a model.
+    #[must_use]
+    pub fn model_name(&self, model: ModelId) -> &str {
+        self.models.get(model).map_or("", |model| model.name.as_str())
+    }
+
+    /// Name of a server.
+    #[must_use]
+    pub fn server_name(&self, server: ServerId) -> &str {
+        self.servers.get(server).map_or("", |server| server.facts.name.as_str())
+    }
+
+    /// How many models have been seen.
+    #[must_use]
+    pub fn model_count(&self) -> usize {
+        self.models.len()
+    }
+
+    /// The last choices.
+    #[must_use]
+    pub fn decisions(&self) -> &Decisions {
+        &self.decisions
+    }
+
+    /// What is to be done since the last call.
+    pub fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Lets nobody be bound until [`resume`](Self::resume): requests wait, those that run go on.
+    pub fn pause(&mut self) {
+        self.paused = true;
+    }
+
+    /// Whether it is paused.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// How many wait for a model.
+    #[must_use]
+    pub fn pending(&self, model: ModelId) -> usize {
+        self.models.get(model).map_or(0, |model| model.queue.len())
+    }
+
+    /// The model and the number of those that wait for it, where anybody waits.
+    pub fn queues(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.models.iter().map(|model| (model.name.as_str(), model.queue.len())).filter(|(_, waiting)| *waiting > 0)
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub fn all_pending(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// How many run.
+    #[must_use]
+    pub fn all_running(&self) -> usize {
+        self.running.len()
+    }
+}

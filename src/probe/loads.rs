@@ -1,0 +1,89 @@
+//! Carries out the orders of the schedulers: brings models into memory and takes them out; and tells them the time.
+//!
+//! A model is loaded by a request without a prompt (`POST /api/generate`, Ollama's `GenerateHandler`; models that only
+//! embed refuse that and are asked by `/api/embed`), and unloaded by one with `keep_alive: 0`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::client::{self, Way};
+use crate::clock;
+use crate::fleet::dispatch::Command;
+use crate::fleet::store::Store;
+use crate::policy::schedule::loads::LoadOutcome;
+use crate::telemetry::metrics::Metrics;
+
+/// How long a load may take: as long as the default time to a first byte.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long an unload may take.
+const UNLOAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between two looks of the schedulers at their queues.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Carries out orders until the process ends.
+pub async fn run(store: Arc<Store>, metrics: Arc<Metrics>) {
+    let dispatchers = Arc::clone(&store.load().lasting.dispatchers);
+    let Some(orders) = dispatchers.take_orders() else { return };
+    tokio::join!(tick(&store), carry_out(orders, &store, &metrics));
+}
+
+async fn tick(store: &Arc<Store>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        for upstream in store.load().upstreams.iter().filter(|upstream| upstream.is_scheduled()) {
+            upstream.dispatcher.tick();
+        }
+    }
+}
+
+async fn carry_out(mut orders: UnboundedReceiver<Command>, store: &Arc<Store>, metrics: &Arc<Metrics>) {
+    while let Some(command) = orders.recv().await {
+        tokio::spawn(obey(command, Arc::clone(store), Arc::clone(metrics)));
+    }
+}
+
+async fn obey(command: Command, store: Arc<Store>, metrics: Arc<Metrics>) {
+    let upstream = store.upstream(&command.dispatcher.upstream);
+    let tls = upstream.as_ref().and_then(|upstream| upstream.tls.as_ref());
+    let http2 = upstream.as_ref().is_some_and(|upstream| upstream.http2);
+    let way = Way { server: &command.server, tls, http2 };
+    let (server, model) = (command.server.name(), command.model.as_str());
+    let started = clock::now();
+    if !command.load {
+        let result = ask(way, "/api/generate", serde_json::json!({ "model": model, "keep_alive": 0 }), UNLOAD_TIMEOUT);
+        let good = result.await.is_ok();
+        metrics.model_changed(&command.dispatcher.upstream, "unload", good);
+        tracing::debug!(server, model, good, "model unloaded");
+        return;
+    }
+    let mut result = ask(way, "/api/generate", serde_json::json!({ "model": model }), LOAD_TIMEOUT).await;
+    if matches!(&result, Err(error) if error.contains("does not support generate")) {
+        let body = serde_json::json!({ "model": model, "input": [] });
+        result = ask(way, "/api/embed", body, LOAD_TIMEOUT).await;
+    }
+    let seconds = (clock::now() - started).as_secs_f64();
+    metrics.model_changed(&command.dispatcher.upstream, "load", result.is_ok());
+    let outcome = match result {
+        Ok(()) => {
+            tracing::info!(server, model, seconds, "model loaded");
+            LoadOutcome::Done { seconds }
+        }
+        Err(error) => {
+            tracing::warn!(server, model, error, "model not loaded");
+            LoadOutcome::Failed
+        }
+    };
+    command.dispatcher.loaded(command.id, model, outcome);
+}
+
+async fn ask(way: Way<'_>, path: &str, body: serde_json::Value, timeout: Duration) -> Result<(), String> {
+    let answer = client::post(way, path, body.to_string(), timeout).await.map_err(|error| error.to_string())?;
+    match answer.status {
+        200 => Ok(()),
+        status => Err(format!("status {status}: {}", String::from_utf8_lossy(&answer.body).trim())),
+    }
+}

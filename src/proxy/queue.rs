@@ -1,0 +1,192 @@
+//! A request waits for its place on a server.
+//!
+//! Its client is watched meanwhile: whoever leaves, leaves the queue.
+
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName};
+
+use super::context::{Attempt, Exchange, RequestContext, Stop};
+use super::reply;
+use crate::clock;
+use crate::fleet::choose::{Ask, Chosen, choose};
+use crate::fleet::dispatch::{Asked, Place};
+use crate::fleet::snapshot::Upstream;
+use crate::policy::balance::consistent_hash::hash_key;
+use crate::policy::failure::Reason;
+use crate::policy::queue::{Class, Rank};
+use crate::policy::schedule::Request;
+
+/// By which a client says who goes first, where its route allows that.
+const PRIORITY: HeaderName = HeaderName::from_static("x-priority");
+/// Time between two looks at a client whose body nobody reads, and between two tries of one who waits.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A place on the server that the scheduler chooses.
+///
+/// # Errors
+/// When there is none in time, or the client has left.
+pub async fn scheduled(exchange: &mut Exchange<'_>, upstream: &Upstream, model: &str) -> Result<Attempt, Stop> {
+    let started = clock::now();
+    let request = Request {
+        bytes: body_bytes(exchange),
+        conversation: None,
+        options: None,
+        rank: rank(&exchange.head.headers, &exchange.ctx),
+        ..Request::default()
+    };
+    let ctx = &mut exchange.ctx;
+    let place = match upstream.dispatcher.ask(model, request, &ctx.tried_servers) {
+        Asked::Placed(place) => place,
+        Asked::Refused { reason, retry_after } => return Err(refuse(ctx, reason, retry_after)),
+        Asked::Waits(mut waiting) => {
+            let end = started + upstream.queue_timeout;
+            let outcome = wait(exchange, end, |cx| std::pin::Pin::new(&mut waiting.place).poll(cx)).await;
+            match outcome {
+                Ok(Some(Ok(Ok(place)))) => place,
+                Ok(Some(Ok(Err(reason)))) => {
+                    return Err(refuse(&mut exchange.ctx, reason, upstream.dispatcher.retry_after(model)));
+                }
+                // The dispatcher is gone with its process.
+                Ok(Some(Err(_))) => return Err(refuse(&mut exchange.ctx, Reason::Shutdown, None)),
+                Ok(None) => {
+                    let retry_after = upstream.dispatcher.retry_after(model);
+                    return Err(refuse(&mut exchange.ctx, Reason::QueueTimeout, retry_after));
+                }
+                Err(reason) => return Err(reply::give_up(&mut exchange.ctx, reason)),
+            }
+        }
+    };
+    exchange.ctx.queued += clock::now() - started;
+    attempt(upstream, place)
+}
+
+fn attempt(upstream: &Upstream, mut place: Place) -> Result<Attempt, Stop> {
+    // A server that came with a later configuration has no index in the one of this request.
+    let index = upstream.servers.iter().position(|member| Arc::ptr_eq(&member.state, &place.server));
+    let Some(slot) = place.take_slot() else { return Err(Stop::Broken(Reason::Internal)) };
+    let chosen = Chosen { index: index.unwrap_or(usize::MAX), slot, pass: place.pass };
+    Ok(Attempt::new(chosen, Some(place), clock::now()))
+}
+
+/// A place on a server that the upstream's rule chooses, as soon as one has a free slot.
+///
+/// # Errors
+/// When there is none in time, or the client has left.
+pub async fn by_rule(exchange: &mut Exchange<'_>, upstream: &Upstream, key: u64) -> Result<Attempt, Stop> {
+    let started = clock::now();
+    let room = &upstream.dispatcher.room;
+    let queue = if upstream.has_models() { exchange.ctx.model.clone().unwrap_or_default() } else { String::new() };
+    let most = upstream.schedule.max_pending;
+    if most == 0 || !room.has_waiters(&queue) {
+        match choose(upstream, ask(&exchange.ctx, key)) {
+            Ok(chosen) => return Ok(Attempt::new(chosen, None, clock::now())),
+            Err(reason) if reason != Reason::ServerBusy || most == 0 => {
+                return Err(refuse(&mut exchange.ctx, reason, None));
+            }
+            Err(_) => {}
+        }
+    }
+    let rank = rank(&exchange.head.headers, &exchange.ctx);
+    let Some(seat) = room.enter(&queue, rank, most, seconds(started)) else {
+        return Err(refuse(&mut exchange.ctx, Reason::QueueFull, None));
+    };
+    let end = started + upstream.queue_timeout;
+    let chosen = loop {
+        if seat.bell.was_pushed_out() {
+            return Err(refuse(&mut exchange.ctx, Reason::QueueFull, None));
+        }
+        let refused = match choose(upstream, ask(&exchange.ctx, key)) {
+            Ok(chosen) => break chosen,
+            Err(reason) => reason,
+        };
+        let mut turn = Box::pin(seat.bell.turn.notified());
+        // A server may also have come up, or be there since a reload: nobody rings for that.
+        let again = clock::now() + 10 * LOOK;
+        match wait(exchange, end.min(again), |cx| turn.as_mut().poll(cx)).await {
+            Err(reason) => return Err(reply::give_up(&mut exchange.ctx, reason)),
+            Ok(None) if clock::now() >= end => {
+                let reason = if refused == Reason::ServerBusy { Reason::QueueTimeout } else { refused };
+                return Err(refuse(&mut exchange.ctx, reason, None));
+            }
+            Ok(_) => {}
+        }
+    };
+    drop(seat);
+    exchange.ctx.queued += clock::now() - started;
+    Ok(Attempt::new(chosen, None, clock::now()))
+}
+
+fn ask(ctx: &RequestContext, key: u64) -> Ask<'_> {
+    Ask {
+        model: ctx.model.as_deref().filter(|_| !ctx.first_server),
+        first: ctx.first_server,
+        takes_slot: ctx.takes_slot,
+        key,
+        tried: &ctx.tried,
+        now: clock::now(),
+    }
+}
+
+/// Waits for something until `end`, with an eye on the client; `None` when time is up.
+async fn wait<T>(
+    exchange: &mut Exchange<'_>,
+    end: Instant,
+    mut poll: impl FnMut(&mut std::task::Context<'_>) -> Poll<T>,
+) -> Result<Option<T>, Reason> {
+    let last = exchange.ctx.end().map_or(end, |last| last.min(end));
+    loop {
+        let Exchange { client, timer, .. } = exchange;
+        let look = if client.body_is_done() { last } else { last.min(clock::now() + LOOK) };
+        let done = timer.limit(Some(look), |cx| {
+            if let Poll::Ready(done) = poll(cx) {
+                return Poll::Ready(Ok(done));
+            }
+            client.poll_left(cx, true).map(|()| Err(Reason::ClientClosed))
+        });
+        match done.await {
+            Some(done) => return done.map(Some),
+            None if look >= last && last < end => return Err(Reason::RequestTimeout),
+            None if look >= last => return Ok(None),
+            None => {}
+        }
+    }
+}
+
+/// Whose request it is, and how much it may.
+fn rank(headers: &HeaderMap, ctx: &RequestContext) -> Rank {
+    let flow = match &ctx.key {
+        Some(key) => hash_key(key.id.as_bytes()),
+        None => hash_key(ctx.client_ip.as_bytes()),
+    };
+    let route = ctx.route.as_ref();
+    let own = route.map_or(Class::Normal, |route| route.priority);
+    let asked = headers.get(PRIORITY).filter(|_| route.is_some_and(|route| route.priority_header));
+    let class = asked.and_then(|value| Class::parse(value.to_str().ok()?)).unwrap_or(own);
+    Rank { flow, weight: 1, class }
+}
+
+/// Bytes of the body, as far as that is known.
+fn body_bytes(exchange: &Exchange<'_>) -> u64 {
+    let length = exchange.head.headers.get(http::header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    length.unwrap_or_else(|| exchange.body.length())
+}
+
+fn refuse(ctx: &mut RequestContext, reason: Reason, retry_after: Option<Duration>) -> Stop {
+    ctx.retry_after = retry_after;
+    // An attempt before this one failed: that is what the client is told.
+    let reason = match (&ctx.attempt, ctx.reason) {
+        (Some(_), before) => before.unwrap_or(Reason::NoServer),
+        (None, _) => reason,
+    };
+    reply::give_up(ctx, reason)
+}
+
+/// An instant as the queue wants it; only differences mean something.
+fn seconds(instant: Instant) -> f64 {
+    static EPOCH: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    instant.saturating_duration_since(*EPOCH.get_or_init(|| instant)).as_secs_f64()
+}
