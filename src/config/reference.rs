@@ -75,6 +75,9 @@ routes:
       attempts: 3
       on: [connect]
       replay_post: false
+    priority: normal
+    priority_header: deny
+    explain: deny
     #auth: required
     access:
       allow: [10.0.0.0/8, "2001:db8::/32"]
@@ -142,6 +145,10 @@ upstreams:
         name: a100-1
         weight: 1
         max_in_flight: 4
+        #max_in_flight_per_model: 4
+        #max_loaded: 3
+        #gpu:
+          #memory: 80GiB
       - url: ${OLLAMA_HOST_2:-http://10.0.0.12:11434}
         name: t4-1
     http2: false
@@ -152,7 +159,7 @@ upstreams:
       #client_cert: /etc/arriero/client.pem
       #client_key: /etc/arriero/client.key
     balance:
-      policy: least_requests
+      policy: expected_wait
       #hash_on: client_ip
       #sticky_cookie:
         #name: arriero
@@ -160,6 +167,7 @@ upstreams:
         #secure: false
         #path: /
       model_affinity: prefer_loaded
+      plan: off
     circuit:
       consecutive_failures: 5
       open_for: 30s
@@ -177,6 +185,21 @@ upstreams:
       idle_timeout: 30s
     inventory:
       interval: 5s
+    queue:
+      max_pending: 100
+      timeout: 30s
+      aging: 10s
+    models:
+      - match: "llava*"
+        pin: [a100-1]
+        only: [a100-1, t4-1]
+        never: []
+        min_warm: 1
+        max_warm: 2
+        #min_residency: 60s
+        #idle_unload: 30m
+        priority: normal
+    warm: [llama3.1:8b@t4-1]
   web:
     kind: http
     servers:

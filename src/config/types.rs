@@ -32,7 +32,7 @@ pub use models::{Caps, Permission};
 pub use tls::{CertificateFiles, ClientAuth, ListenerTls, MinVersion, UpstreamTls};
 pub use upstream::{
     Active, Balance, BalancePolicy, Check, Circuit, Health, Inventory, Keepalive, Kind, ModelAffinity, Off,
-    ServerEntry, Upstream,
+    Plan, ServerEntry, Upstream,
 };
 
 const fn secs(n: u64) -> Duration {

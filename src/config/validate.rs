@@ -12,6 +12,7 @@ use crate::units::{ByteSize, Duration};
 
 mod access;
 mod content;
+mod fleet;
 mod keys;
 mod limits;
 mod listeners;

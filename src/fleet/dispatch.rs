@@ -36,7 +36,7 @@ use crate::policy::schedule::decision::Decision;
 use crate::policy::schedule::loads::LoadOutcome;
 use crate::policy::schedule::residency::Listed;
 use crate::policy::schedule::{
-    Action, Arrival, Excluded, ModelId, Moment, Request, Scheduler, ServerId, Settings, Ticket, Usage,
+    Action, Arrival, Excluded, ModelId, Moment, Request, RunnerOptions, Scheduler, ServerId, Settings, Ticket, Usage,
 };
 
 /// What a server is to be asked.
@@ -49,8 +49,8 @@ pub struct Command {
     pub id: ServerId,
     /// The model by its canonical name.
     pub model: String,
-    /// Whether to load it, or to take it out of memory.
-    pub load: bool,
+    /// How to load it; `None` to take it out of memory.
+    pub load: Option<RunnerOptions>,
 }
 
 /// Schedules the requests of an upstream, for as long as the process runs.
@@ -263,6 +263,7 @@ impl Dispatcher {
                     Ok((ticket, None, None))
                 }
                 (_, Arrival::Full) => Ok((0, None, Some((Reason::QueueFull, wait(&inner.scheduler))))),
+                (_, Arrival::NotLoaded) => Ok((0, None, Some((Reason::NotLoaded, wait(&inner.scheduler))))),
                 (_, Arrival::Nobody) => Ok((0, None, Some((Reason::NoServer, wait(&inner.scheduler))))),
             }
         });
@@ -299,6 +300,19 @@ impl Dispatcher {
     /// What the clock brings.
     pub fn tick(self: &Arc<Self>) {
         self.event(Scheduler::tick);
+        let due = self.event(|scheduler, moment| Some((scheduler.plan_is_due(moment.now)?, moment.random)));
+        // The search takes milliseconds, in which requests go on by the plan before.
+        if let Some(plan) = due.and_then(|(problem, random)| problem.solve(random)) {
+            self.inner.lock().scheduler.set_plan(&plan);
+            tracing::info!(upstream = self.upstream, plan = ?self.plan(), "placement planned");
+        }
+    }
+
+    /// The placement that was learned: server and model.
+    pub fn plan(&self) -> Vec<(String, String)> {
+        self.look(|scheduler| {
+            scheduler.planned().map(|(server, model)| (server.to_owned(), model.to_owned())).collect()
+        })
     }
 
     /// Lets nobody begin until [`resume`](Self::resume).
@@ -359,12 +373,18 @@ impl Dispatcher {
             Action::Bind { ticket, server } => Some((inner.waiting.remove(&ticket)?, Ok((ticket, server)))),
             Action::PushedOut { ticket } => Some((inner.waiting.remove(&ticket)?, Err(Reason::QueueFull))),
             Action::Nobody { ticket } => Some((inner.waiting.remove(&ticket)?, Err(Reason::NoServer))),
-            Action::Load { server, model } => self.order(inner, server, model, true),
-            Action::Unload { server, model } => self.order(inner, server, model, false),
+            Action::Load { server, model, options } => self.order(inner, server, model, Some(options)),
+            Action::Unload { server, model } => self.order(inner, server, model, None),
         }
     }
 
-    fn order(self: &Arc<Self>, inner: &Inner, id: ServerId, model: ModelId, load: bool) -> Option<(Turn, Outcome)> {
+    fn order(
+        self: &Arc<Self>,
+        inner: &Inner,
+        id: ServerId,
+        model: ModelId,
+        load: Option<RunnerOptions>,
+    ) -> Option<(Turn, Outcome)> {
         let (server, model) = (inner.servers.get(id)?, inner.models.get(model)?);
         let command =
             Command { dispatcher: Arc::clone(self), server: Arc::clone(server), id, model: model.clone(), load };

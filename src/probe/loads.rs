@@ -53,16 +53,22 @@ async fn obey(command: Command, store: Arc<Store>, metrics: Arc<Metrics>) {
     let way = Way { server: &command.server, tls, http2 };
     let (server, model) = (command.server.name(), command.model.as_str());
     let started = clock::now();
-    if !command.load {
+    let Some(options) = command.load else {
         let result = ask(way, "/api/generate", serde_json::json!({ "model": model, "keep_alive": 0 }), UNLOAD_TIMEOUT);
         let good = result.await.is_ok();
         metrics.model_changed(&command.dispatcher.upstream, "unload", good);
         tracing::debug!(server, model, good, "model unloaded");
         return;
+    };
+    let mut body = serde_json::json!({ "model": model });
+    for (name, value) in [("num_ctx", options.num_ctx), ("num_gpu", options.num_gpu)] {
+        if let Some(value) = value {
+            body["options"][name] = value.into();
+        }
     }
-    let mut result = ask(way, "/api/generate", serde_json::json!({ "model": model }), LOAD_TIMEOUT).await;
+    let mut result = ask(way, "/api/generate", body.clone(), LOAD_TIMEOUT).await;
     if matches!(&result, Err(error) if error.contains("does not support generate")) {
-        let body = serde_json::json!({ "model": model, "input": [] });
+        body["input"] = serde_json::json!([]);
         result = ask(way, "/api/embed", body, LOAD_TIMEOUT).await;
     }
     let seconds = (clock::now() - started).as_secs_f64();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use http::HeaderMap;
 
@@ -17,6 +18,9 @@ use crate::policy::balance::scramble;
 use crate::policy::balance::sticky::cookie_key;
 use crate::policy::failure::Reason;
 use crate::policy::retry::{Context, Decision, Failure, GiveUp};
+
+/// How long a server may take to notice that a client has left.
+const LEAVING: Duration = Duration::from_secs(5);
 
 /// Tries servers until one has answered or the rule of retries says that it is enough.
 ///
@@ -126,10 +130,26 @@ async fn once(
         length,
     );
     let traffic = Traffic::new(exchange, &mut connection, route.timeouts, route.body_limit);
-    traffic.run().await?;
+    if let Err(broken) = traffic.run().await {
+        if broken.reason == Reason::ClientClosed && upstream.has_models() {
+            leave(exchange, connection);
+        }
+        return Err(broken);
+    }
     let order = Order { now: clock::now(), ..order };
     exchange.service.connector.give_back(connection, order);
     Ok(())
+}
+
+/// The client has left. Its slot is busy until the server has noticed, which ends its work and the connection.
+fn leave(exchange: &mut Exchange<'_>, connection: Server) {
+    let Some(attempt) = exchange.ctx.attempt.as_mut() else { return };
+    let place = attempt.place.take();
+    let slot = attempt.slot.server().take_slot(u32::MAX);
+    exchange.service.tasks.spawn(async move {
+        drop(tokio::time::timeout(LEAVING, connection.leave()).await);
+        drop((slot, place));
+    });
 }
 
 /// A connection, unless the client leaves or time is up before.

@@ -14,10 +14,12 @@ use crate::clock;
 use crate::fleet::choose::{Ask, Chosen, choose};
 use crate::fleet::dispatch::{Asked, Place};
 use crate::fleet::snapshot::Upstream;
+use crate::ollama::conversation;
+use crate::ollama::scan::{ModelScan, Setting};
 use crate::policy::balance::consistent_hash::hash_key;
 use crate::policy::failure::Reason;
 use crate::policy::queue::{Class, Rank};
-use crate::policy::schedule::Request;
+use crate::policy::schedule::{Request, RunnerOptions};
 
 /// By which a client says who goes first, where its route allows that.
 const PRIORITY: HeaderName = HeaderName::from_static("x-priority");
@@ -32,8 +34,8 @@ pub async fn scheduled(exchange: &mut Exchange<'_>, upstream: &Upstream, model: 
     let started = clock::now();
     let request = Request {
         bytes: body_bytes(exchange),
-        conversation: None,
-        options: None,
+        conversation: conversation(exchange),
+        options: options(exchange),
         rank: rank(&exchange.head.headers, &exchange.ctx),
         ..Request::default()
     };
@@ -166,6 +168,27 @@ fn rank(headers: &HeaderMap, ctx: &RequestContext) -> Rank {
     let asked = headers.get(PRIORITY).filter(|_| route.is_some_and(|route| route.priority_header));
     let class = asked.and_then(|value| Class::parse(value.to_str().ok()?)).unwrap_or(own);
     Rank { flow, weight: 1, class }
+}
+
+fn conversation(exchange: &Exchange<'_>) -> Option<u64> {
+    match exchange.body.short() {
+        [] => None,
+        [one] => conversation::key(one),
+        several => conversation::key(&several.concat()),
+    }
+}
+
+/// The options that the model is to be loaded with, as far as the body has come.
+fn options(exchange: &Exchange<'_>) -> RunnerOptions {
+    let whole = |setting: Option<&Setting>| match setting {
+        Some(Setting::Number(number)) if *number >= 0.0 && *number < 4e9 => Some(*number as u32),
+        _ => None,
+    };
+    let scan = exchange.body.scan();
+    RunnerOptions {
+        num_ctx: whole(scan.and_then(ModelScan::num_ctx)),
+        num_gpu: whole(scan.and_then(ModelScan::num_gpu)),
+    }
 }
 
 /// Bytes of the body, as far as that is known.

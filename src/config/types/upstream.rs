@@ -114,6 +114,20 @@ pub struct Balance {
     pub sticky_cookie: Option<StickyCookie>,
     /// Whether servers that have the model in memory come first.
     pub model_affinity: ModelAffinity,
+    /// With `expected_wait`: whether a placement of the models is learned from the traffic, against which evicting a model
+    /// costs more.
+    pub plan: Plan,
+}
+
+/// Whether something is learned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Plan {
+    /// Nothing.
+    #[default]
+    Off,
+    /// From the traffic of the last minutes.
+    Learned,
 }
 
 /// The rule that picks one of the candidates.

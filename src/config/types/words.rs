@@ -13,7 +13,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Unexpect
 use serde::ser::{Serialize, Serializer};
 
 use super::{
-    AccessLog, Active, Check, ClientAuth, Coding, Compress, ModelAffinity, Off, OneOrMany, ProxyProtocol, RetryOn,
+    AccessLog, Active, Check, ClientAuth, Coding, Compress, ModelAffinity, Off, OneOrMany, Plan, ProxyProtocol, RetryOn,
 };
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
@@ -111,6 +111,15 @@ impl<'de> Deserialize<'de> for ModelAffinity {
                 ("off", Self::Off),
             ],
             expecting: "`prefer_loaded`, `require_loaded` or `off`",
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Plan {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(WordVisitor {
+            words: &[("learned", Self::Learned), ("off", Self::Off)],
+            expecting: "`learned` or `off`",
         })
     }
 }

@@ -31,6 +31,7 @@ pub(super) fn check(config: &Config, rules: &mut Rules<'_, '_, '_>) {
         super::limits::check(config, &path, route, rules);
         retry(&path.key("retry"), &route.retry, rules);
         models::check(config, &path, route, rules);
+        super::fleet::route(config, &path, route, rules);
     }
     never_match(config, &root, rules);
 }

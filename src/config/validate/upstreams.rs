@@ -28,6 +28,7 @@ pub(super) fn check(config: &Config, rules: &mut Rules<'_, '_, '_>) {
         balance(&path.key("balance"), upstream, rules);
         circuit(&path.key("circuit"), &upstream.circuit, rules);
         health(&path.key("health").key("active"), &upstream.health, rules);
+        super::fleet::check(&path, upstream, rules);
         let keepalive = path.key("keepalive");
         let hint = "write `max_idle: 0` to keep no connection";
         rules.not_zero(&keepalive.key("idle_timeout"), upstream.keepalive.idle_timeout, hint);

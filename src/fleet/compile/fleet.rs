@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{CompileError, error};
-use crate::config::types::{Kind, ModelRule, Priority, Upstream};
+use crate::config::types::{Kind, ModelAffinity, ModelRule, Plan, Priority, Upstream};
 use crate::fleet::placement::Placement;
 use crate::fleet::snapshot::Member;
 use crate::ollama::ModelPattern;
@@ -26,6 +26,8 @@ pub(super) fn schedule(upstream: &Upstream) -> Settings {
         max_pending: upstream.queue.max_pending as usize,
         aging: upstream.queue.aging.0.as_secs_f64(),
         loads: upstream.kind == Kind::Ollama,
+        only_loaded: upstream.balance.model_affinity == ModelAffinity::RequireLoaded,
+        plan: upstream.balance.plan == Plan::Learned,
         ..Settings::default()
     }
 }

@@ -7,7 +7,7 @@
 //! room is unloaded by us before the load begins.
 
 use super::residency::Residency;
-use super::state::{Action, ModelId, Moment, Scheduler, ServerId};
+use super::state::{Action, ModelId, Moment, RunnerOptions, Scheduler, ServerId};
 
 /// Loads that a newcomer waits before a model with waiters of its own makes room for it.
 const PATIENCE: f64 = 4.0;
@@ -78,13 +78,13 @@ impl Scheduler {
             self.actions.push(Action::Unload { server, model: victim });
         }
         let options = self.models[model].queue.first(now, self.settings.aging, |waiter| waiter.server == server);
-        let options = options.and_then(|(_, waiter)| waiter.request.options);
+        let options = options.map_or_else(RunnerOptions::default, |(_, waiter)| waiter.request.options);
         self.set_residency(server, model, Residency::Loading { since: now, ready_at }, now);
         let host = &mut self.servers[server];
         host.pairs[model].options = Some(options);
         host.loading = Some(model);
         host.loading_is_clean = !busy && !others;
-        self.actions.push(Action::Load { server, model });
+        self.actions.push(Action::Load { server, model, options });
     }
 
     /// A load of ours has ended.

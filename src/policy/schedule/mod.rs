@@ -61,6 +61,6 @@ mod state;
 mod tests;
 
 pub use state::{
-    Action, Arrival, Excluded, ModelId, Moment, Request, Running, Scheduler, ServerFacts, ServerId, Settings, Ticket,
+    Action, Arrival, Excluded, ModelId, Moment, Request, Running, RunnerOptions, Scheduler, ServerFacts, ServerId, Settings, Ticket,
     Usage, Waiter,
 };

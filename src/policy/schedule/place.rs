@@ -9,6 +9,8 @@ use super::state::{
 };
 use crate::policy::queue::Place;
 
+/// Why a server is not asked where only those with the model in memory are.
+const NOT_LOADED: &str = "not_loaded";
 /// Scores this close to the best are equal to it.
 const NEAR: f64 = 1.05;
 /// And this many typical loads besides.
@@ -23,7 +25,11 @@ impl Scheduler {
         self.next_ticket += 1;
         self.note_demand(request.model, moment.now);
         let model = request.model;
-        let Some(server) = self.choose(&request, moment) else { return (ticket, Arrival::Nobody) };
+        let Some(server) = self.choose(&request, moment) else {
+            let last = self.decisions.last();
+            let cold = last.is_some_and(|last| last.candidates.iter().any(|one| one.excluded == Some(NOT_LOADED)));
+            return (ticket, if cold { Arrival::NotLoaded } else { Arrival::Nobody });
+        };
         if self.pending(model) >= self.settings.max_pending && !self.can_begin(server, &request, moment) {
             match self.models[model].queue.makes_room_for(request.rank) {
                 Some(place) if self.settings.max_pending > 0 => self.push_out(model, place),
@@ -119,7 +125,6 @@ impl Scheduler {
         if !self.paused {
             self.follow_rules(moment);
         }
-        self.plan(moment.now);
     }
 
     /// Goes on after a pause.
@@ -183,6 +188,8 @@ impl Scheduler {
                 Some("tried")
             } else if enough && residency == Residency::Cold {
                 Some("max_warm")
+            } else if self.settings.only_loaded && residency == Residency::Cold {
+                Some(NOT_LOADED)
             } else {
                 (moment.excluded)(server, model)
                     .filter(|excluded| !(excluded.soft && soft_too))

@@ -28,13 +28,15 @@ pub struct Settings {
     pub slots: u32,
     /// Whether models come into memory by being asked for (Ollama), or are there or not.
     pub loads: bool,
+    /// Whether only models in memory are asked for.
+    pub only_loaded: bool,
     /// Whether a placement is learned from the traffic.
     pub plan: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max_pending: 100, aging: 10.0, slots: 4, loads: true, plan: false }
+        Self { max_pending: 100, aging: 10.0, slots: 4, loads: true, only_loaded: false, plan: false }
     }
 }
 
@@ -94,8 +96,8 @@ pub(super) struct Pair {
     pub(super) residency: Residency,
     /// When that changed last.
     pub(super) changed: f64,
-    /// Options that the runner was loaded with, where that is known; `Some(None)` are its defaults.
-    pub(super) options: Option<Option<u64>>,
+    /// Options that the runner was loaded with, where that is known.
+    pub(super) options: Option<RunnerOptions>,
     pub(super) in_flight: u32,
     /// Requests that wait here.
     pub(super) waiting: u32,
@@ -130,6 +132,16 @@ pub(super) struct Model {
     pub(super) rules: Rules,
 }
 
+/// Options that a runner is loaded with: a request with others has Ollama load the model anew (`sched.go`,
+/// `needsReload`). `None` is the server's default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunnerOptions {
+    /// Tokens of context.
+    pub num_ctx: Option<u32>,
+    /// Layers on the GPU.
+    pub num_gpu: Option<u32>,
+}
+
 /// What a request asks for.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Request {
@@ -139,8 +151,8 @@ pub struct Request {
     pub bytes: u64,
     /// Hash of the beginning of its conversation, the shared system prompt left out.
     pub conversation: Option<u64>,
-    /// Hash of the options that a runner is loaded with.
-    pub options: Option<u64>,
+    /// The options that it wants its model loaded with.
+    pub options: RunnerOptions,
     /// Whose it is.
     pub rank: Rank,
     /// Servers that it must not go to again.
@@ -226,6 +238,8 @@ pub enum Action {
         server: ServerId,
         /// Which.
         model: ModelId,
+        /// How.
+        options: RunnerOptions,
     },
     /// Take a model out of memory.
     Unload {
@@ -266,6 +280,8 @@ pub enum Arrival {
     Full,
     /// No server may have it.
     Nobody,
+    /// No server has it in memory, and only such are asked.
+    NotLoaded,
 }
 
 /// Knows a fleet and decides for it.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{Method, Version, header};
 use nix::sys::socket::{MsgFlags, recv};
 use pingora_core::protocols::Stream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{RequestHead, ServerFault};
 use crate::proxy::framing::{Decoder, Encoder, Length};
@@ -176,6 +177,15 @@ impl Http1 {
         self.keep = false;
         self.decoder = Decoder::Close;
         self.encoder = Encoder::Done;
+    }
+
+    /// Ends the request: nothing more is sent, what still comes is thrown away, until the server closes too.
+    pub async fn leave(mut self) {
+        if self.stream.shutdown().await.is_err() {
+            return;
+        }
+        let mut rest = [0; 4096];
+        while matches!(self.stream.read(&mut rest).await, Ok(1..)) {}
     }
 
     /// Makes it ready for the next request; false when it must not be used again.

@@ -130,6 +130,13 @@ impl Server {
         }
     }
 
+    /// Ends the request in the middle; returns when the server has ended it too. Over HTTP/2 nobody tells when that is.
+    pub async fn leave(self) {
+        if let Self::Http1(server) = self {
+            server.leave().await;
+        }
+    }
+
     /// What follows the answer's body. Over HTTP/1.1 it is dropped.
     pub fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeaderMap>> {
         match self {
