@@ -8,7 +8,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
@@ -24,6 +24,7 @@ use crate::config::Diagnostics;
 use crate::fleet::body_budget::BodyBudget;
 use crate::fleet::compile::{CompileError, Surroundings, compile};
 use crate::fleet::keys;
+use crate::fleet::memory::LearnedFile;
 use crate::fleet::reload::{Reloader, Source, apply_process_settings};
 use crate::fleet::sockets::{BindError, Sockets};
 use crate::fleet::store::Store;
@@ -98,6 +99,7 @@ pub struct Running {
     finished: oneshot::Sender<()>,
     data: JoinHandle<()>,
     last_line: LastLine,
+    learned: Option<Arc<LearnedFile>>,
     control: Runtime,
 }
 
@@ -144,6 +146,11 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
     let (access_log, last_line) = AccessLog::start(io::stdout(), Arc::clone(&metrics))?;
     let threads = config.server.threads.map_or_else(default_threads, |threads| threads as usize);
     let temp_dir = config.server.temp_dir.clone().map_or_else(std::env::temp_dir, PathBuf::from);
+    let learned = match &config.server.data_dir {
+        Some(folder) => Some(Arc::new(LearnedFile::in_folder(Path::new(folder))?)),
+        None => None,
+    };
+    learned.iter().for_each(|learned| learned.load(&store.load()));
     let manager = Arc::new(ServiceManager::new(&|name| std::env::var(name).ok()));
     let reloader = Reloader::new(
         source,
@@ -171,7 +178,7 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
     let control = Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
     control.block_on(probe::first_look(&store, &metrics, FIRST_LOOK));
     control.spawn(probe::run(Arc::clone(&store), Arc::clone(&metrics)));
-    control.spawn(probe::carry_out_orders(Arc::clone(&store), Arc::clone(&metrics)));
+    control.spawn(probe::carry_out_orders(Arc::clone(&store), Arc::clone(&metrics), learned.clone()));
     control.spawn(file_watch::watch(Arc::clone(&reloader)));
     control.spawn(probe::watch_certificates(Arc::clone(&store), Arc::clone(&metrics)));
     control.spawn(keys::watch(Arc::clone(&store), Arc::clone(&metrics)));
@@ -232,6 +239,7 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
         finished,
         data,
         last_line,
+        learned,
         control,
     })
 }

@@ -1,6 +1,8 @@
 //! Every key of the schema is read: each has a row here whose proof fails when the key is ignored, and a key
 //! without a row, or a row without a key, fails too.
 
+#[path = "config_keys/fleet.rs"]
+mod scheduled;
 mod support;
 
 use std::collections::{BTreeSet, HashMap};
@@ -274,6 +276,7 @@ const PROCESS: &[(&str, Proof)] = &[
     ("admin.token_file", || admin_token().boxed()),
     ("server.threads", || threads().boxed()),
     ("server.temp_dir", || temp_dir().boxed()),
+    ("server.data_dir", || data_dir().boxed()),
     ("server.body_budget", || body_budget().boxed()),
     ("telemetry.access_log", || access_log().boxed()),
     ("telemetry.log_level", || log_level().boxed()),
@@ -449,7 +452,7 @@ fn every_key_of_the_schema_has_a_proof_and_every_proof_its_key() {
     let (schema, mut found) = (config::schema(), BTreeSet::new());
     leaves(&schema, &schema, "", &mut found);
     let proofs = PROCESS.iter().chain(TLS).map(|row| row.0);
-    let rows = COMPILED.iter().map(|row| row.0).chain(proofs);
+    let rows = COMPILED.iter().chain(scheduled::SCHEDULED).map(|row| row.0).chain(proofs);
     let rows: Vec<&str> = rows.chain(TARGETS.iter().map(|row| row.0)).collect();
     let known: BTreeSet<&str> = rows.iter().copied().collect();
     assert_eq!(known.len(), rows.len(), "a key has two rows");
@@ -583,6 +586,15 @@ async fn temp_dir() {
     assert_eq!(fs::read_dir(temporary.path()).expect("a folder").count(), 0, "the file has no name");
     client.send(&body[body.len() - 100..]).await;
     assert_eq!(client.reader.answer().await.head.status, 200);
+}
+
+async fn data_dir() {
+    let (host, folder, data) = (host().await, folder(), folder());
+    let mut program = with(folder.path(), &host.url(), &[("server.data_dir", json!(data.path()))]).await;
+    assert_eq!(send(program.address(), "POST", "/api/generate", generate("llava")).await.head.status, 200);
+    program.signal(Signal::TERM);
+    program.ended().await;
+    assert!(data.path().join("learned.json").is_file());
 }
 
 async fn body_budget() {

@@ -13,6 +13,7 @@ pub fn restart_reasons(old: &Config, new: &Config) -> Vec<String> {
     let mut reasons = Vec::new();
     compare(&mut reasons, "admin.address", Some(&old.admin.address), Some(&new.admin.address));
     compare(&mut reasons, "server.threads", old.server.threads, new.server.threads);
+    compare(&mut reasons, "server.data_dir", old.server.data_dir.as_ref(), new.server.data_dir.as_ref());
     compare(&mut reasons, "server.temp_dir", old.server.temp_dir.as_ref(), new.server.temp_dir.as_ref());
     reasons
 }

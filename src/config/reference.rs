@@ -227,6 +227,7 @@ server:
   body_budget: 512MiB
   body_memory: 1MiB
   #temp_dir: /var/tmp
+  #data_dir: /var/lib/arriero
   drain: 300s
   drain_delay: 0s
   reserved_files: 32

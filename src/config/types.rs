@@ -188,7 +188,7 @@ pub struct Route {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,
     /// Who goes first when requests wait for a slot: `high`, `normal` or `low`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Priority::is_default")]
     pub priority: Priority,
     /// Whether a request may choose its priority by the header field `X-Priority`.
     #[serde(default, skip_serializing_if = "Permission::is_default")]
@@ -381,6 +381,8 @@ pub struct Server {
     pub body_memory: ByteSize,
     /// Folder for those files; the system's by default.
     pub temp_dir: Option<String>,
+    /// Folder for what is kept over restarts: what was learned of the fleet. Without it nothing is kept.
+    pub data_dir: Option<String>,
     /// How long requests in flight may take to finish after SIGTERM; then they are cut off.
     pub drain: Duration,
     /// How long listeners still accept after SIGTERM, while `/health/ready` says 503 already: for load balancers that
@@ -398,6 +400,7 @@ impl Default for Server {
             body_budget: ByteSize(512 << 20),
             body_memory: ByteSize(1 << 20),
             temp_dir: None,
+            data_dir: None,
             drain: secs(300),
             drain_delay: secs(0),
             reserved_files: 32,

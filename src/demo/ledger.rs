@@ -86,6 +86,13 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Whether a proxy asked on its own account: it loads or unloads a model, or tries whether one still works.
+    #[must_use]
+    pub fn is_own_account(&self) -> bool {
+        super::faults::is_inference(self.path.split('?').next().unwrap_or_default())
+            && self.header("user-agent").is_some_and(|agent| agent.starts_with("arriero/"))
+    }
+
     /// The value of a header, by its lower-case name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -150,10 +157,17 @@ impl Ledger {
         self.shared.entries.lock().clone()
     }
 
-    /// The entries that satisfy a condition.
+    /// What proxies asked on their own account.
+    #[must_use]
+    pub fn own_account(&self) -> Vec<Entry> {
+        self.shared.entries.lock().iter().filter(|entry| entry.is_own_account()).cloned().collect()
+    }
+
+    /// The entries that satisfy a condition, those on a proxy's own account left out.
     #[must_use]
     pub fn find(&self, condition: impl Fn(&Entry) -> bool) -> Vec<Entry> {
-        self.shared.entries.lock().iter().filter(|entry| condition(entry)).cloned().collect()
+        let wanted = |entry: &&Entry| !entry.is_own_account() && condition(entry);
+        self.shared.entries.lock().iter().filter(wanted).cloned().collect()
     }
 
     /// The entries for a path, without its query.

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+use super::explain::{Explanation, explain};
 use super::inventory::Inventory;
 use super::placement::Book;
 use super::server::{ServerState, Slot};
@@ -32,8 +33,8 @@ use crate::ollama::usage::Usage as Told;
 use crate::policy::balance::scramble;
 use crate::policy::circuit::Pass;
 use crate::policy::failure::Reason;
-use crate::policy::schedule::decision::Decision;
 use crate::policy::schedule::loads::LoadOutcome;
+use crate::policy::schedule::memory::Memory;
 use crate::policy::schedule::residency::Listed;
 use crate::policy::schedule::{
     Action, Arrival, Excluded, ModelId, Moment, Request, RunnerOptions, Scheduler, ServerId, Settings, Ticket, Usage,
@@ -248,15 +249,26 @@ impl Dispatcher {
         }
     }
 
-    /// A place for a request on the best server, now or later. `tried` are servers that it must not go to again.
-    pub fn ask(self: &Arc<Self>, model: &str, mut request: Request, tried: &[Arc<ServerState>]) -> Asked {
+    /// A place for a request on the best server, now or later. `tried` are servers that it must not go to again;
+    /// `why` gets the reasons of the choice.
+    pub fn ask(
+        self: &Arc<Self>,
+        model: &str,
+        mut request: Request,
+        tried: &[Arc<ServerState>],
+        why: Option<&mut Option<Explanation>>,
+    ) -> Asked {
         request.tried = tried.iter().filter_map(|server| self.id_of(server)).collect();
         let (sender, place) = oneshot::channel();
         let arrival = self.event_with(|inner, moment| {
             let Some(model) = inner.scheduler.known_model(model) else { return Err(Reason::NoServer) };
             request.model = model;
             let wait = |scheduler: &Scheduler| scheduler.expected_wait(model, moment);
-            match inner.scheduler.arrive(request, moment) {
+            let arrived = inner.scheduler.arrive(request, moment);
+            if let (Some(why), Some(decision)) = (why, inner.scheduler.decisions().last()) {
+                *why = Some(explain(inner.scheduler, decision, moment.now));
+            }
+            match arrived {
                 (ticket, Arrival::Bound(server)) => Ok((ticket, Some(server), None)),
                 (ticket, Arrival::Waits) => {
                     inner.waiting.insert(ticket, sender);
@@ -330,9 +342,20 @@ impl Dispatcher {
         look(&self.inner.lock().scheduler)
     }
 
-    /// The last choice.
-    pub fn last_decision(&self) -> Option<Decision> {
-        self.look(|scheduler| scheduler.decisions().last().cloned())
+    /// The last choices, the latest first.
+    pub fn decisions(&self) -> Vec<Explanation> {
+        let now = (clock::now() - self.epoch).as_secs_f64();
+        self.look(|scheduler| scheduler.decisions().iter().map(|decision| explain(scheduler, decision, now)).collect())
+    }
+
+    /// What was learned.
+    pub fn memory(&self) -> Memory {
+        self.look(Scheduler::memory_of_all)
+    }
+
+    /// Takes what a process before this one learned.
+    pub fn remember(&self, memory: &Memory) {
+        self.inner.lock().scheduler.remember(memory);
     }
 
     fn id_of(&self, server: &Arc<ServerState>) -> Option<ServerId> {

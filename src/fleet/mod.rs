@@ -17,6 +17,7 @@
 //!   [`connections::Connections`] hold what they count, and outlive snapshots too.
 //! - [`dispatch::Dispatcher`] schedules the requests of an upstream, by [`crate::policy::schedule`]; [`placement`] says what
 //!   the configuration wants of it.
+//! - [`memory::LearnedFile`] keeps what it learned; [`explain`] says why it chose.
 //! - [`waiting_room::WaitingRoom`] is where requests wait that are not scheduled.
 //! - [`keys::Keys`] are the API keys, from a file of their own that changes without a reload.
 //! - [`sockets::Sockets`] are the open sockets of the listeners; they come and go with the configuration.
@@ -31,6 +32,7 @@ pub mod concurrency;
 pub mod connections;
 pub mod content;
 pub mod dispatch;
+pub mod explain;
 pub mod files;
 pub mod idle;
 pub mod inventory;
@@ -38,6 +40,7 @@ pub mod keys;
 pub mod limiter;
 pub mod limits;
 pub mod listener_tls;
+pub mod memory;
 pub mod placement;
 pub mod reload;
 pub mod server;

@@ -46,6 +46,9 @@ impl Running {
         if self.data.join().is_err() {
             tracing::error!("the data thread panicked");
         }
+        if let Some(Err(error)) = self.learned.as_ref().map(|learned| learned.save(&self.store.load())) {
+            tracing::warn!(%error, "what was learned cannot be written");
+        }
         self.last_line.wait(LAST_WORK);
         self.control.shutdown_timeout(LAST_WORK);
         drained

@@ -11,6 +11,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::client::{self, Way};
 use crate::clock;
 use crate::fleet::dispatch::Command;
+use crate::fleet::memory::LearnedFile;
 use crate::fleet::store::Store;
 use crate::policy::schedule::loads::LoadOutcome;
 use crate::telemetry::metrics::Metrics;
@@ -19,14 +20,32 @@ use crate::telemetry::metrics::Metrics;
 const LOAD_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long an unload may take.
 const UNLOAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between two times that what was learned is written down.
+const KEEP: Duration = Duration::from_secs(60);
 /// Time between two looks of the schedulers at their queues.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Carries out orders until the process ends.
-pub async fn run(store: Arc<Store>, metrics: Arc<Metrics>) {
+pub async fn run(store: Arc<Store>, metrics: Arc<Metrics>, learned: Option<Arc<LearnedFile>>) {
     let dispatchers = Arc::clone(&store.load().lasting.dispatchers);
     let Some(orders) = dispatchers.take_orders() else { return };
-    tokio::join!(tick(&store), carry_out(orders, &store, &metrics));
+    tokio::join!(tick(&store), carry_out(orders, &store, &metrics), keep(&store, learned.as_deref()));
+}
+
+/// Writes down what was learned, now and then.
+async fn keep(store: &Arc<Store>, learned: Option<&LearnedFile>) {
+    let Some(learned) = learned else { return };
+    let mut said = false;
+    loop {
+        tokio::time::sleep(KEEP).await;
+        let result = learned.save(&store.pin());
+        if let Err(error) = &result
+            && !said
+        {
+            tracing::warn!(%error, "what was learned cannot be written");
+        }
+        said = result.is_err();
+    }
 }
 
 async fn tick(store: &Arc<Store>) {

@@ -146,7 +146,8 @@ fn leave(exchange: &mut Exchange<'_>, connection: Server) {
     let Some(attempt) = exchange.ctx.attempt.as_mut() else { return };
     let place = attempt.place.take();
     let slot = attempt.slot.server().take_slot(u32::MAX);
-    exchange.service.tasks.spawn(async move {
+    // The process does not wait for this when it stops.
+    tokio::spawn(async move {
         drop(tokio::time::timeout(LEAVING, connection.leave()).await);
         drop((slot, place));
     });

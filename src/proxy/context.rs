@@ -141,6 +141,8 @@ pub struct RequestContext {
     pub tried_servers: Vec<Arc<ServerState>>,
     /// Time spent in queues.
     pub queued: Duration,
+    /// Why its server was chosen, for a client that asked.
+    pub decision: Option<HeaderValue>,
     /// When it may be worth asking again, where that is known.
     pub retry_after: Option<Duration>,
     /// Attempts made, those after a stale connection not counted.
@@ -250,6 +252,7 @@ impl RequestContext {
             tried: Vec::new(),
             tried_servers: Vec::new(),
             queued: Duration::ZERO,
+            decision: None,
             retry_after: None,
             attempts: 0,
             stale_retried: false,

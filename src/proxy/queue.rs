@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::context::{Attempt, Exchange, RequestContext, Stop};
 use super::reply;
 use crate::clock;
 use crate::fleet::choose::{Ask, Chosen, choose};
 use crate::fleet::dispatch::{Asked, Place};
+use crate::fleet::explain::Explanation;
 use crate::fleet::snapshot::Upstream;
 use crate::ollama::conversation;
 use crate::ollama::scan::{ModelScan, Setting};
@@ -23,6 +24,10 @@ use crate::policy::schedule::{Request, RunnerOptions};
 
 /// By which a client says who goes first, where its route allows that.
 const PRIORITY: HeaderName = HeaderName::from_static("x-priority");
+/// By which a client asks why its server was chosen, where its route allows that.
+const EXPLAIN: HeaderName = HeaderName::from_static("x-arriero-explain");
+/// Candidates that the answer to that tells of.
+const EXPLAINED: usize = 8;
 /// Time between two looks at a client whose body nobody reads, and between two tries of one who waits.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -40,7 +45,11 @@ pub async fn scheduled(exchange: &mut Exchange<'_>, upstream: &Upstream, model: 
         ..Request::default()
     };
     let ctx = &mut exchange.ctx;
-    let place = match upstream.dispatcher.ask(model, request, &ctx.tried_servers) {
+    let explains = ctx.route.as_ref().is_some_and(|route| route.explain) && exchange.head.headers.contains_key(EXPLAIN);
+    let mut why = None;
+    let asked = upstream.dispatcher.ask(model, request, &ctx.tried_servers, explains.then_some(&mut why));
+    ctx.decision = why.as_ref().and_then(decision);
+    let place = match asked {
         Asked::Placed(place) => place,
         Asked::Refused { reason, retry_after } => return Err(refuse(ctx, reason, retry_after)),
         Asked::Waits(mut waiting) => {
@@ -168,6 +177,13 @@ fn rank(headers: &HeaderMap, ctx: &RequestContext) -> Rank {
     let asked = headers.get(PRIORITY).filter(|_| route.is_some_and(|route| route.priority_header));
     let class = asked.and_then(|value| Class::parse(value.to_str().ok()?)).unwrap_or(own);
     Rank { flow, weight: 1, class }
+}
+
+/// The reasons as the value of a header field.
+fn decision(why: &Explanation) -> Option<HeaderValue> {
+    let mut why = why.clone();
+    why.candidates.truncate(EXPLAINED);
+    HeaderValue::try_from(serde_json::to_string(&why).ok()?).ok()
 }
 
 fn conversation(exchange: &Exchange<'_>) -> Option<u64> {

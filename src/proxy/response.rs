@@ -1,7 +1,7 @@
 //! The server's answer on its way to the client: watched, its body never changed.
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::context::{Exchange, RequestContext};
 use super::framing::Length;
@@ -14,6 +14,9 @@ use crate::ollama::usage::{UsageKind, UsageScan};
 use crate::policy::cors::REPLACED;
 
 pub use super::headers::strip_hop_by_hop;
+
+/// Says why the server was chosen.
+const DECISION: HeaderName = HeaderName::from_static("x-arriero-decision");
 
 /// Remembers what the server answered.
 pub fn note_status(ctx: &mut RequestContext, status: u16) {
@@ -94,6 +97,9 @@ pub fn complete(exchange: &mut Exchange<'_>, head: &mut AnswerHead) {
         for (name, value) in fields {
             head.headers.append(name, value.clone());
         }
+    }
+    if let Some(decision) = ctx.decision.take() {
+        head.headers.insert(DECISION, decision);
     }
     if let Some(cookie) = ctx.set_cookie.take() {
         head.headers.append(header::SET_COOKIE, cookie);

@@ -46,6 +46,12 @@ pub enum Priority {
     Low,
 }
 
+impl Priority {
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Where models may be and where they stay. Of several rules that match, the first one that says something about a
 /// point holds; lists of servers add up.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

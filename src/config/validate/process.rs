@@ -22,8 +22,10 @@ pub(super) fn check(config: &Config, rules: &mut Rules<'_, '_, '_>) {
         let message = "`body_memory` of one body is larger than `body_budget` of all bodies";
         rules.value(codes::CONTRADICTION, &at, message, "lower `body_memory` or raise `body_budget`");
     }
-    if server.temp_dir.as_ref().is_some_and(String::is_empty) {
-        let hint = "name a folder, or leave the key out";
-        rules.value(codes::INVALID_VALUE, &root.key("temp_dir"), "the name of a folder is empty", hint);
+    for (key, folder) in [("temp_dir", &server.temp_dir), ("data_dir", &server.data_dir)] {
+        if folder.as_ref().is_some_and(String::is_empty) {
+            let hint = "name a folder, or leave the key out";
+            rules.value(codes::INVALID_VALUE, &root.key(key), "the name of a folder is empty", hint);
+        }
     }
 }
