@@ -118,7 +118,10 @@ fn complete(yaml: &str) -> String {
 
 /// A configuration with one ollama upstream; `more` is put into the upstream, indented by four.
 pub fn ollama_yaml(urls: &[String], more: &str) -> String {
-    upstream_yaml("ollama", urls, "", more)
+    // What is tested with it is what happens to a request that has its server at once, and that nothing else is asked of
+    // that server meanwhile. `tests/scheduling.rs` tests the rule that is there by default.
+    let rule = if more.contains("balance:") { "" } else { "balance: { policy: least_requests }\n" };
+    upstream_yaml("ollama", urls, "", &format!("{rule}{more}"))
 }
 
 /// A configuration with one http upstream; `route` and `upstream` are put into those blocks.

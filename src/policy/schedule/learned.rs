@@ -174,6 +174,14 @@ impl Scheduler {
         learned.clamp(1, most)
     }
 
+    /// Requests for a model that may run on a server: as many as are known to be worked on at once, and no limit where
+    /// nothing is known, so that nobody waits for a guess.
+    pub(super) fn most_running(&self, server: ServerId, model: ModelId) -> u32 {
+        let server_facts = &self.servers[server].facts;
+        let known = server_facts.max_in_flight_per_model.or(self.servers[server].pairs[model].learned.slots);
+        if known.is_some() { self.slots(server, model) } else { server_facts.max_in_flight }
+    }
+
     /// Tokens of the prompt of a request with such a body.
     pub(super) fn prompt_tokens(&self, model: ModelId, bytes: u64) -> f64 {
         let typical = &self.models[model].typical;

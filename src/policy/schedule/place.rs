@@ -39,8 +39,7 @@ impl Scheduler {
         let rank = request.rank;
         let place = self.models[model].queue.push(Waiter { ticket, server, request }, rank, moment.now);
         self.waiting.insert(ticket, (model, place));
-        self.servers[server].waiting += 1;
-        self.servers[server].pairs[model].waiting += 1;
+        self.comes(server, model);
         self.serve(server, model, moment);
         self.begin_loads(server, moment);
         if let Some(position) = self.actions.iter().position(
@@ -225,7 +224,7 @@ impl Scheduler {
 
     fn has_slot(&self, server: ServerId, model: ModelId) -> bool {
         let host = &self.servers[server];
-        host.in_flight < host.facts.max_in_flight && host.pairs[model].in_flight < self.slots(server, model)
+        host.in_flight < host.facts.max_in_flight && host.pairs[model].in_flight < self.most_running(server, model)
     }
 
     /// Whether a request could run on a server at once.
@@ -246,19 +245,14 @@ impl Scheduler {
         }
     }
 
-    /// Gives the free slots of a model on a server to those that wait: first to its own, then to others'.
+    /// Gives the free slots of a model on a server to those that wait: to whose turn it is, wherever it waits, unless that
+    /// one is better off where it is; then to the next one that waits here.
     pub(super) fn serve(&mut self, server: ServerId, model: ModelId, moment: &Moment<'_>) {
         if self.paused || self.models[model].queue.is_empty() || !self.may_serve(server, model, moment) {
             return;
         }
         while self.has_slot(server, model) {
-            let aging = self.settings.aging;
-            let own = self.models[model].queue.first(moment.now, aging, |waiter| {
-                waiter.server == server && self.can_run(server, &waiter.request, moment.now)
-            });
-            let Some(place) = own.map(|(place, _)| place).or_else(|| self.worth_stealing(server, model, moment)) else {
-                return;
-            };
+            let Some(place) = self.whose_turn(server, model, moment) else { return };
             self.bind(server, model, place, moment.now);
         }
     }
@@ -285,21 +279,29 @@ impl Scheduler {
         }
     }
 
-    /// The waiter whose turn it is, if it waits for another server and would have its first token sooner here.
-    fn worth_stealing(&self, server: ServerId, model: ModelId, moment: &Moment<'_>) -> Option<Place> {
-        if !matches!(self.servers[server].pairs[model].residency, Residency::Ready { .. }) {
-            return None;
+    fn whose_turn(&self, server: ServerId, model: ModelId, moment: &Moment<'_>) -> Option<Place> {
+        let can_run = |waiter: &Waiter| {
+            !waiter.request.tried.contains(&server) && self.can_run(server, &waiter.request, moment.now)
+        };
+        let (queue, aging) = (&self.models[model].queue, self.settings.aging);
+        let (place, first) = queue.first(moment.now, aging, can_run)?;
+        if first.server == server || self.is_sooner_here(server, model, first, moment) {
+            return Some(place);
         }
-        let (place, waiter) = self.models[model].queue.first(moment.now, self.settings.aging, |waiter| {
-            waiter.server != server
-                && !waiter.request.tried.contains(&server)
-                && self.can_run(server, &waiter.request, moment.now)
-        })?;
+        let own = queue.first(moment.now, aging, |waiter| waiter.server == server && can_run(waiter));
+        own.map(|(place, _)| place)
+    }
+
+    /// Whether somebody who waits for another server would have its first token sooner on this one.
+    fn is_sooner_here(&self, server: ServerId, model: ModelId, waiter: &Waiter, moment: &Moment<'_>) -> bool {
+        if !matches!(self.servers[server].pairs[model].residency, Residency::Ready { .. }) {
+            return false;
+        }
         let prompt = self.prompt_tokens(model, waiter.request.bytes);
         let here = prompt / self.prefill(server, model) * self.active(server, model);
         let behind = i64::from(self.servers[waiter.server].pairs[model].waiting);
         let there = self.score(waiter.server, &waiter.request, moment.now, -behind).first_token();
-        (here <= there || !self.may_serve(waiter.server, model, moment)).then_some(place)
+        here <= there || !self.may_serve(waiter.server, model, moment)
     }
 
     fn bind(&mut self, server: ServerId, model: ModelId, place: Place, now: f64) {
@@ -350,27 +352,31 @@ impl Scheduler {
         let places: Vec<Place> = here.map(|(place, ..)| place).collect();
         for place in places {
             let Some(request) = self.models[model].queue.get(place).map(|waiter| waiter.request.clone()) else { continue };
-            match self.choose(&request, moment) {
-                Some(better) if better == server => {}
-                Some(better) => {
-                    self.left(server, model);
-                    if let Some(waiter) = self.models[model].queue.get_mut(place) {
-                        waiter.server = better;
-                    }
-                    self.servers[better].waiting += 1;
-                    self.servers[better].pairs[model].waiting += 1;
-                    self.serve(better, model, moment);
-                    self.begin_loads(better, moment);
+            // It does not wait behind itself.
+            self.left(server, model);
+            let Some(better) = self.choose(&request, moment) else {
+                if let Some(waiter) = self.models[model].queue.remove(place) {
+                    self.waiting.remove(&waiter.ticket);
+                    self.actions.push(Action::Nobody { ticket: waiter.ticket });
                 }
-                None => {
-                    if let Some(waiter) = self.models[model].queue.remove(place) {
-                        self.waiting.remove(&waiter.ticket);
-                        self.left(server, model);
-                        self.actions.push(Action::Nobody { ticket: waiter.ticket });
-                    }
-                }
+                continue;
+            };
+            self.comes(better, model);
+            if better == server {
+                continue;
             }
+            if let Some(waiter) = self.models[model].queue.get_mut(place) {
+                waiter.server = better;
+            }
+            self.serve(better, model, moment);
+            self.begin_loads(better, moment);
         }
+    }
+
+    fn comes(&mut self, server: ServerId, model: ModelId) {
+        let host = &mut self.servers[server];
+        host.waiting += 1;
+        host.pairs[model].waiting += 1;
     }
 
     fn push_out(&mut self, model: ModelId, place: Place) {
