@@ -34,11 +34,12 @@ impl<'a> Wanted<'a> {
         self.policy == "expected_wait"
     }
 
-    /// The file. Ollama's state is asked for every two seconds of the fleet.
+    /// The file. Ollama's state is asked for every two seconds of the fleet. All clients have one address, so what an
+    /// address may have is not limited.
     pub fn yaml(&self, servers: &[Behind]) -> String {
         let milliseconds = |seconds: f64| ((seconds * 1000.0 / self.scale).round() as u64).max(1);
         let mut text = format!(
-            "version: 1\nlisteners: [{{ address: \"{}\" }}]\nadmin: {{ address: \"127.0.0.1:0\" }}\n\
+            "version: 1\nlisteners: [{{ address: \"{}\", limits: {{ connections_per_ip: 0 }} }}]\nadmin: {{ address: \"127.0.0.1:0\" }}\n\
              server: {{ threads: 1 }}\ntelemetry: {{ access_log: off, log_level: error }}\n{}\
              routes: [{{ name: all, match: {{ path: / }}, upstream: fleet }}]\nupstreams:\n  fleet:\n    \
              kind: ollama\n    inventory: {{ interval: {}ms }}\n    balance: {{ policy: {} }}\n{}",

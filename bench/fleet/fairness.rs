@@ -45,8 +45,7 @@ pub async fn play(options: &Options) -> Result<bool, String> {
     let requests = 2 * QUIET.0 + FLOOD + QUIET.0 + EQUAL.0 * EQUAL.1;
     let plan = simple::plan(requests, 1);
     let service = Duration::from_secs_f64(SERVICE / scale);
-    let simple =
-        Simple { servers: SERVERS, parallel: 1, service, tokens: (1, Duration::ZERO), models: &["loud:1b"] };
+    let simple = Simple { servers: SERVERS, parallel: 1, service, tokens: (1, Duration::ZERO), models: &["loud:1b"] };
     let mut fleet = simple.start(&plan).await?;
     let mut behind = simple.behind(&fleet);
     let mut aside = HostConfig::new("aside").tokens(1).model(DemoModel::new("calm:1b", 1_000_000_000));
@@ -66,12 +65,9 @@ pub async fn play(options: &Options) -> Result<bool, String> {
 
     let alone = stage.now_and_then(1, "calm:1b", 0).await;
     let mut flood = stage.flood(0, FLOOD, 2 * QUIET.0);
-    // The flood has come before anybody else asks.
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let (quiet, beside) = tokio::join!(
-        stage.now_and_then(1, "loud:1b", QUIET.0),
-        stage.now_and_then(2, "calm:1b", 2 * QUIET.0 + FLOOD)
-    );
+    stage.admitted(FLOOD).await?;
+    let (quiet, beside) =
+        tokio::join!(stage.now_and_then(1, "loud:1b", QUIET.0), stage.now_and_then(2, "calm:1b", 2 * QUIET.0 + FLOOD));
     flood.shutdown().await;
     let shares = stage.equal(3 * QUIET.0 + FLOOD).await;
 
@@ -79,7 +75,8 @@ pub async fn play(options: &Options) -> Result<bool, String> {
     let (wait, alone_p99, beside_p99) = (worst(&quiet) - SERVICE, worst(&alone), worst(&beside));
     let failed = [&alone, &quiet, &beside].iter().flat_map(|answers| answers.iter()).filter(|one| !one.good()).count();
     println!("fairness, {}: a request takes {SERVICE} s", wanted.policy);
-    println!("  the quiet key waits {} s at most", short(wait));
+    let middle = percentile(&stage.times(&quiet), 0.5) - SERVICE;
+    println!("  the quiet key waits {} s at most, half of the time less than {} s", short(wait), short(middle));
     println!("  the other model answers within {} s, without the flood {} s", short(beside_p99), short(alone_p99));
     println!("  ten equal keys got {shares:?} answers, Jain {}", short(jain(&shares)));
     let good = [
@@ -96,6 +93,23 @@ impl Stage {
         let headers = format!("Authorization: Bearer {}\r\nX-Model: {model}\r\n", self.keys[key]);
         let (address, timeout): (SocketAddr, Duration) = (self.proxy.address, self.timeout);
         client::ask(address, simple::chat(model, number, headers), due, timeout)
+    }
+
+    /// Returns once Arriero has so many requests, less those that it has answered meanwhile.
+    async fn admitted(&self, count: usize) -> Result<(), String> {
+        let admin = simple::admin(&self.proxy)?;
+        for _ in 0..600 {
+            let page = client::get(admin, "/metrics").await.unwrap_or_default();
+            let there = ["arriero_requests_in_flight", "arriero_requests_total"]
+                .iter()
+                .map(|name| client::metric(&page, name, &[]).unwrap_or(0.0))
+                .sum::<f64>();
+            if there >= count as f64 {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err("the flood did not come in".to_owned())
     }
 
     /// One request after the other, each at its time.

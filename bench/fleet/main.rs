@@ -14,8 +14,8 @@ mod random;
 mod ready;
 mod replay;
 mod report;
-mod simple;
 mod setup;
+mod simple;
 mod trace;
 mod workload;
 

@@ -8,15 +8,33 @@ use crate::replay::Figures;
 /// Proxies that know nothing of models; the best of them, seed by seed, is what others are compared with.
 pub const PEERS: [&str; 3] = ["nginx_rr", "nginx_lc", "haproxy_lc"];
 
+/// When requests are sent later than this (milliseconds of the wall), the machine was too busy for a verdict.
+const TOO_LATE: f64 = 50.0;
+
 const HEAD: [&str; 17] = [
-    "policy", "p50", "p95", "p99", "mean", "wait", "wait p99", "served/s", "errors", "loads", "evicted", "twice",
-    "cancelled", "broken off", "Jain", "late ms", "p99 / best peer",
+    "policy",
+    "p50",
+    "p95",
+    "p99",
+    "mean",
+    "wait",
+    "wait p99",
+    "served/s",
+    "errors",
+    "loads",
+    "evicted",
+    "twice",
+    "cancelled",
+    "broken off",
+    "Jain",
+    "late ms",
+    "p99 / best peer",
 ];
 
 /// Prints the table.
 pub fn print(runs: &[Figures]) {
     let mut policies: Vec<&str> = Vec::new();
-    for run in runs.iter().filter(|run| !policies.contains(&run.policy.as_str())).collect::<Vec<_>>() {
+    for run in runs {
         if !policies.contains(&run.policy.as_str()) {
             policies.push(&run.policy);
         }
@@ -28,7 +46,19 @@ pub fn print(runs: &[Figures]) {
         *kinds.entry(kind).or_default() += count;
     }
     if !kinds.is_empty() {
-        println!("\nerrors: {}", kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", "));
+        println!(
+            "\nerrors: {}",
+            kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", ")
+        );
+    }
+    warn(runs);
+}
+
+/// Warns of runs whose figures say more about the machine than about the policy.
+fn warn(runs: &[Figures]) {
+    let busy = runs.iter().filter(|run| run.late_ms > TOO_LATE).count();
+    if busy > 0 {
+        println!("\n{busy} of {} runs sent their requests more than {TOO_LATE} ms late: repeat them.", runs.len());
     }
 }
 
@@ -36,9 +66,8 @@ fn row(policy: &str, runs: &[Figures]) -> Vec<String> {
     let own: Vec<&Figures> = runs.iter().filter(|run| run.policy == policy).collect();
     let middle = |figure: fn(&Figures) -> f64| short(median(&own.iter().map(|run| figure(run)).collect::<Vec<_>>()));
     let sum = |figure: fn(&Figures) -> usize| own.iter().map(|run| figure(run)).sum::<usize>().to_string();
-    let count = |figure: fn(&Figures) -> f64| {
-        format!("{:.0}", median(&own.iter().map(|run| figure(run)).collect::<Vec<_>>()))
-    };
+    let count =
+        |figure: fn(&Figures) -> f64| format!("{:.0}", median(&own.iter().map(|run| figure(run)).collect::<Vec<_>>()));
     vec![
         policy.to_owned(),
         middle(|run| run.p50),

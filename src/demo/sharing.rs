@@ -198,8 +198,8 @@ mod tests {
             card.advance(100.0);
             jobs.map(|job| card.times(job).unwrap().done)
         };
-        ends([1, 1]).map(|end| near(end, 5.0));
-        ends([1, 2]).map(|end| near(end, 8.0));
+        ends([1, 1]).into_iter().for_each(|end| near(end, 5.0));
+        ends([1, 2]).into_iter().for_each(|end| near(end, 8.0));
     }
 
     #[test]
