@@ -52,6 +52,11 @@ impl Proxy {
         Ok(Self { address, admin: None, child: None, _folder: folder()? })
     }
 
+    /// Whether the caller started it.
+    pub fn is_foreign(&self) -> bool {
+        self.child.is_none()
+    }
+
     /// Starts Arriero with this configuration.
     pub fn arriero(binary: &Path, yaml: &str, files: &[(&str, String)]) -> Result<Self, String> {
         let folder = folder()?;
