@@ -9,12 +9,13 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir src benches \
+RUN mkdir -p src benches bench/fleet \
     && echo 'fn main() {}' > src/main.rs \
-    && touch src/lib.rs benches/config_size.rs \
+    && touch src/lib.rs benches/config_size.rs bench/fleet/main.rs \
     && cargo build --release --locked \
     && rm -rf src target/release/.fingerprint/arriero-* target/release/deps/*arriero* target/release/arriero*
 COPY README.md LICENSE ./
+COPY bench/fleet bench/fleet
 COPY benches benches
 COPY conf conf
 COPY src src

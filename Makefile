@@ -10,7 +10,7 @@ DEBUG := $(CARGO_TARGET_DIR)/debug/arriero
 CARGO_DENY := $(CACHE)/tools/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help run build quick test unit lint fmt docs e2e deny audit bench-quick bench tools clean
+.PHONY: help run build quick test unit lint fmt docs e2e deny audit bench-quick bench bench-fleet tools clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ bench-quick: quick ## Benches of the pure parts, a short run
 
 bench: ## Benches of the pure parts
 	@if [ -d benches ]; then cargo bench --locked; else echo "no benches yet" >&2; fi
+
+bench-fleet: tools ## Replay a trace against a simulated fleet; FLEET="--seed 1,2 --util 0.95", see bench/fleet
+	@cargo bench --profile quick --locked --bench fleet -- $(FLEET)
 
 tools:
 	@scripts/ensure.sh rust cc cmake

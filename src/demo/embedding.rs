@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use super::gpu::Load;
 use super::keep_alive::{self, KeepAlive};
 use super::reply::{self, Reply};
 use super::router::Exchange;
@@ -44,7 +45,7 @@ struct Counts {
 
 /// Answers `/api/embed`, `/api/embeddings` and `/v1/embeddings`.
 pub(super) async fn answer(exchange: Exchange<'_>) -> Reply {
-    let Exchange { host, record, path, fields, .. } = exchange;
+    let Exchange { host, record, path, fields, length, .. } = exchange;
     let began = clock::now();
     let name = fields.text_or_empty("model");
     let legacy = path == "/api/embeddings";
@@ -75,7 +76,10 @@ pub(super) async fn answer(exchange: Exchange<'_>) -> Reply {
         return reply::error(&path, 503, reply::BUSY);
     };
     record.mark().slot();
-    if !host.config.prompt_delay.is_zero() {
+    let prompt = usize::try_from(length / 4).unwrap_or(usize::MAX);
+    if let Some(work) = lease.work(model.size, Load { prompt, answer: 0, conversation: host.ledger.count() as u64 }) {
+        work.first_token().await;
+    } else if !host.config.prompt_delay.is_zero() {
         tokio::time::sleep(host.config.prompt_delay).await;
     }
     host.token_gate.pass().await;

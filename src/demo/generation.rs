@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use super::body::{Chunks, ReplyBody};
 use super::dialect::{Dialect, Usage};
 use super::faults::Fault;
+use super::gpu::{Load, Work};
 use super::keep_alive::KeepAlive;
 use super::ledger::{Mark, Outcome};
 use super::lifecycle::Shared;
 use super::model::DemoModel;
+use super::plan::Ticket;
 use super::reply::{self, Reply};
 use super::runner::Lease;
 use super::wire::{Control, Ending};
@@ -38,6 +40,10 @@ pub(super) struct Job {
     /// The limit the request set, if any.
     pub(super) limit: Option<usize>,
     pub(super) prompt_tokens: usize,
+    /// Tells which prompts begin alike.
+    pub(super) conversation: u64,
+    /// What a bench has planned for it.
+    pub(super) ticket: Option<Ticket>,
     pub(super) keep_alive: KeepAlive,
     pub(super) fault: Option<Fault>,
 }
@@ -51,7 +57,7 @@ enum Cut {
 }
 
 enum Step {
-    Word(&'static str),
+    Words(String, usize),
     Done,
     Cut(Cut),
 }
@@ -59,6 +65,8 @@ enum Step {
 /// A generation in progress; it holds the slot.
 struct Running {
     job: Job,
+    // Field order: the work ends before the slot is free.
+    work: Option<Work>,
     _lease: Lease,
     began: Instant,
     prompted: Instant,
@@ -71,12 +79,20 @@ struct Running {
 
 impl Job {
     /// Waits for a slot and answers.
-    pub(super) async fn run(self) -> Reply {
+    pub(super) async fn run(mut self) -> Reply {
         let began = clock::now();
         let Ok(lease) = self.host.scheduler().acquire(&self.model, self.keep_alive).await else {
+            // Refused, not abandoned.
+            self.ticket.iter_mut().for_each(Ticket::completed);
             return reply::error(&self.path, 503, reply::BUSY);
         };
         self.mark.slot();
+        self.ticket.iter().for_each(Ticket::slot);
+        let count = self.limit.unwrap_or(self.host.config.tokens);
+        let (answer, conversation) = (count, self.conversation);
+        let load = self.ticket.as_ref().map(Ticket::load);
+        let load = load.unwrap_or(Load { prompt: self.prompt_tokens, answer, conversation });
+        let work = lease.work(self.model.size, load);
         let (cut, slow) = match &self.fault {
             Some(Fault::ResetAfterTokens(after)) => (Some((*after, Cut::End(Ending::Reset))), Duration::ZERO),
             Some(Fault::CloseAfterTokens(after)) => (Some((*after, Cut::End(Ending::Close))), Duration::ZERO),
@@ -85,15 +101,18 @@ impl Job {
             Some(Fault::SlowTokens(slow)) => (None, *slow),
             _ => (None, Duration::ZERO),
         };
-        if !self.host.config.prompt_delay.is_zero() {
+        if let Some(work) = &work {
+            work.first_token().await;
+        } else if !self.host.config.prompt_delay.is_zero() {
             tokio::time::sleep(self.host.config.prompt_delay).await;
         }
         // Ollama sends its head with the first token.
         self.host.token_gate.pass().await;
         let running = Running {
-            load: lease.waited,
-            count: self.limit.unwrap_or(self.host.config.tokens),
+            load: if work.is_some() { lease.loaded } else { lease.waited },
+            count: load.answer,
             job: self,
+            work,
             _lease: lease,
             began,
             prompted: clock::now(),
@@ -120,12 +139,13 @@ impl Running {
         let mut text = String::new();
         loop {
             match self.step().await {
-                Step::Word(word) => {
-                    text.push_str(word);
-                    send(&chunks, dialect.token(word)).await;
-                    self.job.mark.token();
+                Step::Words(words, count) => {
+                    text.push_str(&words);
+                    send(&chunks, dialect.token(&words)).await;
+                    self.job.mark.tokens(count);
                 }
                 Step::Done => {
+                    self.job.ticket.iter_mut().for_each(Ticket::completed);
                     for chunk in dialect.closing(&text, &self.usage()) {
                         send(&chunks, chunk).await;
                     }
@@ -152,11 +172,14 @@ impl Running {
         let mut text = String::new();
         loop {
             match self.step().await {
-                Step::Word(word) => {
-                    text.push_str(word);
-                    self.job.mark.token();
+                Step::Words(words, count) => {
+                    text.push_str(&words);
+                    self.job.mark.tokens(count);
                 }
-                Step::Done => return self.job.dialect.whole(&text, &self.usage()),
+                Step::Done => {
+                    self.job.ticket.iter_mut().for_each(Ticket::completed);
+                    return self.job.dialect.whole(&text, &self.usage());
+                }
                 Step::Cut(Cut::Error) => return reply::error(&self.job.path, 500, reply::RUNNER_GONE),
                 Step::Cut(Cut::End(ending)) => {
                     self.job.control.end_now(ending);
@@ -167,7 +190,7 @@ impl Running {
         }
     }
 
-    /// The next token, in its own time.
+    /// The next token, in its own time; on a card, all that there are by then.
     async fn step(&mut self) -> Step {
         if let Some((after, cut)) = self.cut
             && self.sent >= after.min(self.count)
@@ -175,29 +198,44 @@ impl Running {
             return Step::Cut(cut);
         }
         let first = self.sent == 0;
-        let wait = self.slow + if first { Duration::ZERO } else { self.job.host.config.token_interval };
+        let wait =
+            self.slow + if first || self.work.is_some() { Duration::ZERO } else { self.job.host.config.token_interval };
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         } else if !first {
             tokio::task::yield_now().await;
         }
+        let there = match &self.work {
+            Some(work) => work.tokens_after(self.sent).await,
+            None => self.sent + 1,
+        };
         self.job.host.token_gate.pass().await;
         if self.sent >= self.count {
             return Step::Done;
         }
-        self.sent += 1;
-        Step::Word(word(self.sent - 1))
+        let there = self.cut.map_or(there, |(after, _)| there.min(after)).max(self.sent + 1);
+        let words = (self.sent..there).map(word).collect();
+        let count = there - self.sent;
+        self.sent = there;
+        Step::Words(words, count)
     }
 
     fn usage(&self) -> Usage {
         let now = clock::now();
+        let (prompt_tokens, prompt_time, eval_time) = if let Some(work) = &self.work {
+            let (prompt_time, eval_time) = work.durations();
+            (work.prompt_tokens(), prompt_time, eval_time)
+        } else {
+            let prompt_time = self.prompted.saturating_duration_since(self.began).saturating_sub(self.load);
+            (self.job.prompt_tokens, prompt_time, now.saturating_duration_since(self.prompted))
+        };
         Usage {
             total: now.saturating_duration_since(self.began),
             load: self.load,
-            prompt_tokens: self.job.prompt_tokens,
-            prompt_time: self.prompted.saturating_duration_since(self.began).saturating_sub(self.load),
+            prompt_tokens,
+            prompt_time,
             tokens: self.sent,
-            eval_time: now.saturating_duration_since(self.prompted),
+            eval_time,
             reason: if self.job.limit.is_some() { "length" } else { "stop" },
         }
     }

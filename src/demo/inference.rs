@@ -1,9 +1,12 @@
 //! Requests for text: what each API's body asks, and what Ollama answers without generating.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::dialect::{Dialect, Messages, Native, NativeShape, OpenAi, OpenAiShape, Responses};
-use super::fields::BadBody;
+use super::fields::{BadBody, Fields};
 use super::generation::Job;
 use super::keep_alive::{self, KeepAlive};
 use super::model::DemoModel;
@@ -33,7 +36,7 @@ enum Plan {
 }
 
 fn prepare(exchange: Exchange<'_>) -> Plan {
-    let Exchange { host, control, record, path, fields, fault, .. } = exchange;
+    let Exchange { host, control, record, path, fields, length, fault, .. } = exchange;
     let name = match fields.text("model") {
         Ok(name) => name.to_owned(),
         Err(BadBody::Wrong(message)) => return Plan::Reply(reply::body_error(&path, &message)),
@@ -85,12 +88,16 @@ fn prepare(exchange: Exchange<'_>) -> Plan {
         "/v1/messages" => fields.count(None, "max_tokens").filter(|limit| *limit < host.config.tokens),
         _ => fields.count(None, "max_tokens").or_else(|| fields.count(None, "max_completion_tokens")),
     };
-    let prompt_tokens = fields.prompt_tokens(&["prompt", "system", "messages", "input", "instructions"]);
+    let prompt_tokens = match host.config.card {
+        // Long texts are not kept; a card's time depends on all of them.
+        Some(_) => usize::try_from(length / 4).unwrap_or(usize::MAX).max(1),
+        None => fields.prompt_tokens(&["prompt", "system", "messages", "input", "instructions"]),
+    };
     let number = host.ledger.count();
     let include_usage = fields
         .get("stream_options")
         .and_then(|options| options.get("include_usage"))
-        .and_then(serde_json::Value::as_bool)
+        .and_then(Value::as_bool)
         .unwrap_or(false);
     let dialect: Arc<dyn Dialect> = match path.as_str() {
         "/v1/chat/completions" => {
@@ -121,10 +128,23 @@ fn prepare(exchange: Exchange<'_>) -> Plan {
         stream: fields.flag("stream").unwrap_or(native),
         limit: limit.filter(|limit| *limit > 0).map(|limit| limit.min(TOKEN_LIMIT)),
         prompt_tokens,
+        conversation: conversation(&fields),
+        ticket: host.config.plan.as_ref().filter(|_| !only).and_then(|plan| plan.begin(&fields)),
         keep_alive,
         fault,
     });
     if only { Plan::Load(job, Native { shape, model: name }) } else { Plan::Generate(job) }
+}
+
+/// A conversation is known by its first message behind the instructions, which all may share.
+fn conversation(fields: &Fields) -> u64 {
+    let messages = fields.get("messages").and_then(Value::as_array);
+    let opening = messages.and_then(|messages| {
+        messages.iter().find(|message| message.get("role").and_then(Value::as_str) != Some("system"))
+    });
+    let mut hasher = DefaultHasher::new();
+    opening.or_else(|| fields.get("prompt")).map(Value::to_string).hash(&mut hasher);
+    hasher.finish()
 }
 
 fn can_complete(model: &DemoModel) -> bool {

@@ -89,6 +89,8 @@ impl Outline {
 pub(super) struct Body {
     /// Its outline; empty if none was wanted.
     pub(super) outline: Vec<u8>,
+    /// Its length in bytes.
+    pub(super) length: u64,
     /// Hex SHA-256; None when the host does not record.
     pub(super) sha256: Option<String>,
 }
@@ -97,11 +99,13 @@ pub(super) struct Body {
 pub(super) async fn read(mut incoming: Incoming, record: &Record, recording: bool, outlined: bool) -> Option<Body> {
     let mut outline = Outline::default();
     let mut hash = Sha256::new();
+    let mut length = 0;
     while let Some(frame) = incoming.frame().await {
         let Ok(mut data) = frame.ok()?.into_data() else {
             continue;
         };
         let count = data.remaining() as u64;
+        length += count;
         while data.has_remaining() {
             let chunk = data.chunk();
             if outlined {
@@ -110,14 +114,14 @@ pub(super) async fn read(mut incoming: Incoming, record: &Record, recording: boo
             if recording {
                 hash.update(chunk);
             }
-            let length = chunk.len();
-            data.advance(length);
+            let taken = chunk.len();
+            data.advance(taken);
         }
         record.update(|entry| entry.body_bytes += count);
     }
     let sha256 = recording.then(|| hex(&hash.finalize()));
     record.update(|entry| entry.body_sha256.clone_from(&sha256));
-    Some(Body { outline: outline.into_bytes(), sha256 })
+    Some(Body { outline: outline.into_bytes(), length, sha256 })
 }
 
 #[cfg(test)]

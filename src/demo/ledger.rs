@@ -15,6 +15,19 @@ use tokio::sync::watch;
 use super::wire::Control;
 use crate::clock;
 
+/// What happened to a host's memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Loads begun.
+    pub loads: usize,
+    /// Models that the host unloaded to make room.
+    pub evictions: usize,
+    /// Models that were unloaded because a request said so (`keep_alive: 0` without a prompt).
+    pub unloads: usize,
+    /// Loads whose first request went away before they were done. A real Ollama gives such a load up.
+    pub cancelled_loads: usize,
+}
+
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -135,6 +148,7 @@ struct Shared {
     changed: watch::Sender<u64>,
     begun: AtomicUsize,
     ended: AtomicUsize,
+    counts: Mutex<Counts>,
     recording: bool,
 }
 
@@ -146,6 +160,7 @@ impl Ledger {
                 changed: watch::Sender::new(0),
                 begun: AtomicUsize::new(0),
                 ended: AtomicUsize::new(0),
+                counts: Mutex::new(Counts::default()),
                 recording,
             }),
         }
@@ -196,6 +211,12 @@ impl Ledger {
         self.count().saturating_sub(ended)
     }
 
+    /// Loads and unloads so far; they are counted whether or not the host records.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        *self.shared.counts.lock()
+    }
+
     /// Requests for inference begun (not probes, lists or management).
     #[must_use]
     pub fn inference(&self) -> Vec<Entry> {
@@ -234,6 +255,12 @@ impl Ledger {
             format!("{} {} {model} → {state}, {} tokens", entry.method, entry.path, entry.tokens)
         };
         self.shared.entries.lock().iter().map(describe).collect()
+    }
+
+    /// Counts something that happened to the memory.
+    pub(super) fn count_memory(&self, change: impl FnOnce(&mut Counts)) {
+        change(&mut self.shared.counts.lock());
+        self.bump();
     }
 
     pub(super) fn is_recording(&self) -> bool {
@@ -291,7 +318,11 @@ impl Mark {
     }
 
     pub(super) fn token(&self) {
-        self.update(|entry| entry.tokens += 1);
+        self.tokens(1);
+    }
+
+    pub(super) fn tokens(&self, count: usize) {
+        self.update(|entry| entry.tokens += count);
     }
 }
 

@@ -38,16 +38,16 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(config: HostConfig, address: SocketAddr) -> Arc<Self> {
-        let load_gate = Gate::default();
+        let (load_gate, ledger) = (Gate::default(), Ledger::new(config.record));
         Arc::new(Self {
             address,
-            ledger: Ledger::new(config.record),
             faults: Faults::default(),
             models: RwLock::new(config.models.clone()),
             blobs: Mutex::new(Vec::new()),
             token_gate: Gate::default(),
-            scheduler: RwLock::new(Scheduler::new(&config, load_gate.clone())),
+            scheduler: RwLock::new(Scheduler::new(&config, load_gate.clone(), ledger.clone())),
             load_gate,
+            ledger,
             connections: Mutex::new(HashMap::new()),
             open: watch::Sender::new(0),
             next_connection: AtomicU64::new(1),
@@ -62,7 +62,7 @@ impl Shared {
 
     /// Forgets everything loaded, as a new process would.
     pub(super) fn forget_loaded(&self) {
-        *self.scheduler.write() = Scheduler::new(&self.config, self.load_gate.clone());
+        *self.scheduler.write() = Scheduler::new(&self.config, self.load_gate.clone(), self.ledger.clone());
     }
 
     /// Connections open now, as a value that can be waited on.

@@ -9,6 +9,10 @@
 //! native, OpenAI and Anthropic dialects, and checks of `Host` and `Origin`. Texts, header order
 //! and chunking follow Ollama 0.33 (one JSON object and a newline per chunk, flushed at once).
 //!
+//! **What takes time.** By default nothing does. A host with a [`Card`] computes as a GPU server does: prompts
+//! and answers share the card, slots remember conversations, loads and unloads take their time. A [`Plan`]
+//! tells the hosts, and not the proxy, how long each answer will be.
+//!
 //! **What is recorded.** Every request a host begins is in its [`Ledger`], whatever became of it,
 //! so a request sent twice cannot hide. Tests wait for a condition on the ledger, never for time.
 //!
@@ -26,6 +30,7 @@
 
 mod access;
 mod body;
+mod card;
 mod connection;
 mod dialect;
 mod embedding;
@@ -34,6 +39,7 @@ mod fields;
 mod fleet;
 mod gate;
 mod generation;
+mod gpu;
 mod host;
 mod inference;
 mod intake;
@@ -42,23 +48,28 @@ mod ledger;
 mod library;
 mod lifecycle;
 mod model;
+mod plan;
+mod prefix_cache;
 mod raw;
 mod reply;
 mod router;
 mod runner;
 mod scheduler;
 mod settings;
+mod sharing;
 mod times;
 mod wire;
 
 #[cfg(test)]
 mod tests;
 
+pub use card::Card;
 pub use faults::{Fault, FaultRule, Faults, RuleId};
 pub use fleet::Fleet;
 pub use gate::Gate;
 pub use host::Host;
-pub use ledger::{Entry, Finished, Framing, Ledger, Outcome, WaitTimeout};
+pub use ledger::{Counts, Entry, Finished, Framing, Ledger, Outcome, WaitTimeout};
 pub use model::{DemoModel, canonical_name};
+pub use plan::{Observed, Plan, Planned};
 pub use raw::{RawUpstream, Script, Step};
 pub use settings::HostConfig;

@@ -28,6 +28,8 @@ pub(super) struct Exchange<'a> {
     pub(super) method: Method,
     pub(super) path: String,
     pub(super) fields: Fields,
+    /// Bytes of the body.
+    pub(super) length: u64,
     /// Hex SHA-256 of the body, for blobs.
     pub(super) sha256: Option<String>,
     /// A fault for the handler to act out.
@@ -95,7 +97,8 @@ async fn handle(host: &Arc<Shared>, control: &Arc<Control>, record: &Record, hea
         _ => None,
     };
     let method = head.method.clone();
-    let exchange = Exchange { host, control, record, method, path, fields, sha256: body.sha256, fault };
+    let (length, sha256) = (body.length, body.sha256);
+    let exchange = Exchange { host, control, record, method, path, fields, length, sha256, fault };
     let mut reply = dispatch(exchange).await;
     access::allow_origin(head.headers.get(ORIGIN), &mut reply);
     if let Some(value) = huge {

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::keep_alive::KeepAlive;
 use super::model::{DemoModel, canonical_name};
+use super::prefix_cache::PrefixCache;
 use super::scheduler::Scheduler;
 use crate::clock;
 
@@ -18,6 +20,8 @@ pub(super) struct Runner {
     pub(super) size_vram: u64,
     /// One permit for each parallel request; tokio's semaphore is first come, first served.
     pub(super) slots: Arc<Semaphore>,
+    /// What its slots remember; used by hosts with a card.
+    pub(super) cache: Arc<Mutex<PrefixCache>>,
     /// Requests that run on it or wait for a slot.
     pub(super) users: usize,
     pub(super) keep_alive: KeepAlive,
@@ -26,6 +30,8 @@ pub(super) struct Runner {
     pub(super) loading: bool,
     /// Chosen for eviction while busy: takes no new request and goes when it is idle.
     pub(super) leaving: bool,
+    /// On its way out of memory, on a host where that takes time. Nobody uses it any more.
+    pub(super) unloading: bool,
     /// Counts how often it became idle, so that an old timer cannot end a new idle time.
     pub(super) idle_times: u64,
 }
@@ -37,7 +43,12 @@ impl Runner {
 
     /// Whether a request may use it now.
     pub(super) fn is_ready(&self) -> bool {
-        !self.loading && !self.leaving
+        !self.loading && !self.is_going()
+    }
+
+    /// Whether it takes no new request.
+    pub(super) fn is_going(&self) -> bool {
+        self.leaving || self.unloading
     }
 
     /// When it would be unloaded, as `/api/ps` tells it.
@@ -51,6 +62,7 @@ pub(super) struct User {
     pub(super) scheduler: Arc<Scheduler>,
     pub(super) instance: u64,
     pub(super) slots: Arc<Semaphore>,
+    pub(super) cache: Arc<Mutex<PrefixCache>>,
 }
 
 impl Drop for User {
@@ -61,11 +73,13 @@ impl Drop for User {
 
 /// A slot on a loaded model. Dropping it frees the slot at once.
 pub(super) struct Lease {
-    /// How long the request waited for load and slot: Ollama's `load_duration`.
+    /// How long the request waited for load and slot.
     pub(super) waited: Duration,
+    /// How long it waited for the load alone.
+    pub(super) loaded: Duration,
     // Field order: the slot is free before the runner may become idle.
     pub(super) _slot: Option<OwnedSemaphorePermit>,
-    pub(super) _user: User,
+    pub(super) user: User,
 }
 
 /// One row of `/api/ps`.

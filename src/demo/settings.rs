@@ -1,8 +1,11 @@
 //! What one simulated host is like: its models, its memory, its speed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::card::Card;
 use super::model::{DemoModel, GB};
+use super::plan::Plan;
 
 /// How one simulated Ollama host behaves. [`HostConfig::new`] is instant in every respect (no load
 /// time, no time between tokens), which is what most tests want.
@@ -42,6 +45,12 @@ pub struct HostConfig {
     pub embedding_length: usize,
     /// Refuse a foreign `Host` or `Origin` as Ollama on loopback does.
     pub check_host: bool,
+    /// The GPU. With one, prompts and answers take the time that the card needs, requests slow each other
+    /// down, slots remember conversations, vision models have one slot, and loads and unloads take time; the
+    /// delays above do not count. Without one the host is as quick as they say.
+    pub card: Option<Card>,
+    /// What a bench knows of its requests.
+    pub plan: Option<Arc<Plan>>,
     /// Keep ledger entries and hash bodies. Benches turn it off; only counters remain.
     pub record: bool,
 }
@@ -68,6 +77,8 @@ impl HostConfig {
             context_length: 4096,
             embedding_length: 768,
             check_host: true,
+            card: None,
+            plan: None,
             record: true,
         }
     }
@@ -89,6 +100,14 @@ impl HostConfig {
     #[must_use]
     pub fn vram(mut self, bytes: u64) -> Self {
         self.vram = bytes;
+        self
+    }
+
+    /// Gives it a GPU, and its memory.
+    #[must_use]
+    pub fn card(mut self, card: Card) -> Self {
+        self.vram = card.usable();
+        self.card = Some(card);
         self
     }
 
@@ -120,8 +139,22 @@ impl HostConfig {
         self
     }
 
+    /// How many requests a loaded model answers at once. Ollama gives vision models one slot.
+    pub(super) fn slots(&self, model: &DemoModel) -> usize {
+        let vision = model.capabilities.iter().any(|capability| capability == "vision");
+        if self.card.is_some() && vision { 1 } else { self.parallel.max(1) }
+    }
+
+    /// How long an unload takes.
+    pub(super) fn unload_time(&self) -> Duration {
+        self.card.map_or(Duration::ZERO, |card| card.unload)
+    }
+
     /// How long a model of this size takes to load.
     pub(super) fn load_time(&self, size: u64) -> Duration {
+        if let Some(card) = self.card {
+            return card.load_time(size);
+        }
         let nanoseconds = self.load_time_per_gb.as_nanos() * u128::from(size) / u128::from(GB);
         Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
     }

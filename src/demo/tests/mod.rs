@@ -1,5 +1,6 @@
 //! Over real sockets: a bare HTTP/1 client, so that each byte an answer has can be checked.
 
+mod cards;
 mod dialects;
 mod failures;
 mod loading;
