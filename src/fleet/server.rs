@@ -6,8 +6,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
@@ -15,8 +15,10 @@ use parking_lot::Mutex;
 
 use super::idle::IdlePool;
 use super::inventory::Inventory;
+use super::operation::{Operating, Operation, Standing};
+use super::running::Register;
 use crate::policy::circuit::{Admission, Circuit, CircuitPolicy, Outcome, Pass, State, Transition};
-use crate::policy::health::{Change, Health, HealthPolicy};
+use crate::policy::health::{self, Change, Health, HealthPolicy};
 use crate::telemetry::metrics::ServerMetrics;
 
 /// What makes a server the same one after a reload.
@@ -55,6 +57,9 @@ pub struct ServerState {
     connections: Arc<AtomicU32>,
     /// Its idle connections.
     pub idle: IdlePool,
+    /// The requests that run on it.
+    pub requests: Register,
+    operating: Operating,
     /// Copies of what the two state machines say, so that a choice among many takes no lock.
     up: AtomicBool,
     circuit_closed: AtomicBool,
@@ -63,6 +68,8 @@ pub struct ServerState {
     addresses: ArcSwap<Vec<SocketAddr>>,
     next_address: AtomicU32,
     inventory: ArcSwap<Inventory>,
+    /// Microseconds that the last answer to a check took, and one more; 0 before the first.
+    response_time: AtomicU64,
 }
 
 impl ServerState {
@@ -83,6 +90,8 @@ impl ServerState {
             in_flight: AtomicU32::new(0),
             connections: Arc::default(),
             idle: IdlePool::default(),
+            requests: Register::default(),
+            operating: Operating::default(),
             up: AtomicBool::new(true),
             circuit_closed: AtomicBool::new(true),
             health: Mutex::new(Health::new(health, born)),
@@ -90,6 +99,7 @@ impl ServerState {
             addresses: ArcSwap::from_pointee(literal.into_iter().collect()),
             next_address: AtomicU32::new(0),
             inventory: ArcSwap::from_pointee(Inventory::default()),
+            response_time: AtomicU64::new(0),
         }
     }
 
@@ -109,13 +119,51 @@ impl ServerState {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Takes a slot if fewer than `limit` are taken.
+    /// Takes a slot if fewer than `limit` are taken. Ask for its [`standing`](Self::standing) afterwards, too.
     pub fn take_slot(self: &Arc<Self>, limit: u32) -> Option<Slot> {
-        if self.in_flight.fetch_add(1, Ordering::Relaxed) < limit {
+        // Sequentially consistent, as the operator's decision is: of a request that begins and an operator who waits
+        // for the server to be empty, at least one sees the other.
+        if self.in_flight.fetch_add(1, Ordering::SeqCst) < limit {
             Some(Slot(Arc::clone(self)))
         } else {
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+            self.free_slot();
             None
+        }
+    }
+
+    /// What an operator decided about it.
+    pub fn operation(&self, now: Instant) -> Operation {
+        self.operating.operation(now)
+    }
+
+    /// The same in one word, for whoever chooses a server.
+    pub fn standing(&self, now: Instant) -> Standing {
+        self.operating.standing(now)
+    }
+
+    /// Takes an operator's decision; returns what held before. Idle connections are closed: the host behind them
+    /// may be on its way down, or have come back as another process.
+    pub fn operate(&self, next: Operation, now: Instant) -> Operation {
+        let before = self.operating.decide(next, now);
+        self.idle.clear();
+        before
+    }
+
+    /// Ends a maintenance whose time is over; returns it the one time that it ends.
+    pub fn end_of_maintenance(&self, now: Instant) -> Option<Operation> {
+        let over = self.operating.expire(now)?;
+        self.idle.clear();
+        Some(over)
+    }
+
+    /// Returns once no request runs on it. For servers that take no work: others need not ever be empty.
+    pub async fn until_empty(&self) {
+        self.operating.until_empty(|| self.in_flight.load(Ordering::SeqCst)).await;
+    }
+
+    fn free_slot(&self) {
+        if self.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.operating.is_empty_now();
         }
     }
 
@@ -133,6 +181,22 @@ impl ServerState {
     /// Whether its probes say that it is up, or nothing yet.
     pub fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)
+    }
+
+    /// What its probes say.
+    pub fn health(&self) -> health::Status {
+        self.health.lock().status()
+    }
+
+    /// How long the last answer to a check took.
+    pub fn response_time(&self) -> Option<Duration> {
+        self.response_time.load(Ordering::Relaxed).checked_sub(1).map(Duration::from_micros)
+    }
+
+    /// Notes how long an answer to a check took.
+    pub fn responded(&self, took: Duration) {
+        let microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX - 1);
+        self.response_time.store(microseconds + 1, Ordering::Relaxed);
     }
 
     /// Notes the verdict of a probe.
@@ -220,6 +284,6 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.free_slot();
     }
 }

@@ -182,7 +182,11 @@ impl Target {
 
     async fn check(&self, check: &Check) {
         let upstream = self.upstream();
+        let began = clock::now();
         let answer = client::get(self.way(upstream.as_deref()), &check.path, check.timeout).await;
+        if answer.is_ok() {
+            self.state.responded(clock::now() - began);
+        }
         let good = matches!(&answer, Ok(answer) if (200..400).contains(&answer.status));
         self.metrics.probed("liveness", if good { "ok" } else { "failed" });
         if let Some(change) = self.state.probed(good, clock::now()) {

@@ -11,6 +11,7 @@ use super::server::{ConnectFault, Order, RequestHead, Server};
 use super::{body_scan, headers, reply};
 use crate::clock;
 use crate::fleet::choose::{Ask, choose};
+use crate::fleet::running::Phase;
 use crate::fleet::server::ServerState;
 use crate::fleet::snapshot::{HashOn, Route, Upstream};
 use crate::policy::balance::consistent_hash::hash_key;
@@ -71,7 +72,7 @@ fn begin(exchange: &mut Exchange<'_>, upstream: &Upstream) -> Result<Arc<ServerS
     ctx.reason = None;
     ctx.attempts += 1;
     ctx.body_in = 0;
-    let attempt = Attempt::new(chosen, now);
+    let attempt = Attempt::new(chosen, ctx.request_id.clone(), ctx.model.clone(), now);
     let server = Arc::clone(attempt.slot.server());
     ctx.tried.push(attempt.index);
     ctx.attempt = Some(attempt);
@@ -113,6 +114,9 @@ async fn once(
     let order =
         Order { server, upstream, timeouts: &route.timeouts, fresh: exchange.ctx.stale_retried, now: clock::now() };
     let mut connection = connect(exchange, order).await?;
+    if let Some(attempt) = &exchange.ctx.attempt {
+        attempt.entry.reached(Phase::Waiting);
+    }
     if upstream.http2 && body_scan::answer_expectation(exchange).await.is_err() {
         return Err(Reason::ClientClosed.into());
     }

@@ -17,6 +17,7 @@ use crate::fleet::choose::Chosen;
 use crate::fleet::connections::Phase;
 use crate::fleet::keys::Key;
 use crate::fleet::limits::Admitted;
+use crate::fleet::running::{self, Entry};
 use crate::fleet::server::Slot;
 use crate::fleet::snapshot::{ListenerSettings, Route, Snapshot, Upstream};
 use crate::ollama::dialect::Dialect;
@@ -158,6 +159,8 @@ pub struct RequestContext {
 pub struct Attempt {
     /// Index of the server in the upstream.
     pub index: usize,
+    /// Its place in the register of the server; given up before the slot, so that what counts as running is listed.
+    pub entry: Entry,
     /// The place on the server.
     pub slot: Slot,
     /// What the server's circuit wants to be told about.
@@ -172,8 +175,10 @@ pub struct Attempt {
 
 impl Attempt {
     /// Begins an attempt at a chosen server.
-    pub fn new(chosen: Chosen, now: Instant) -> Self {
-        Self { index: chosen.index, slot: chosen.slot, pass: chosen.pass, started: now, first_byte: None, status: None }
+    pub fn new(chosen: Chosen, id: Option<HeaderValue>, model: Option<String>, now: Instant) -> Self {
+        let Chosen { index, slot, pass } = chosen;
+        let entry = Entry::new(slot.server(), running::Request::new(id, model, now));
+        Self { index, entry, slot, pass, started: now, first_byte: None, status: None }
     }
 }
 

@@ -9,6 +9,7 @@ use super::message::AnswerHead;
 use super::request::REQUEST_ID;
 use super::{content, headers};
 use crate::clock;
+use crate::fleet::running::Phase;
 use crate::ollama::usage::{UsageKind, UsageScan};
 use crate::policy::cors::REPLACED;
 
@@ -71,6 +72,7 @@ fn note_first_byte(ctx: &mut RequestContext) {
     if let Some(attempt) = ctx.attempt.as_mut() {
         let first_byte = now - attempt.started;
         attempt.first_byte = Some(first_byte);
+        attempt.entry.reached(Phase::Answering);
         attempt.slot.server().metrics.first_byte.observe(first_byte.as_secs_f64());
     }
 }

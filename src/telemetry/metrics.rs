@@ -81,6 +81,7 @@ pub struct FleetGauges {
     server_in_flight: Gauges,
     server_connections: Gauges,
     server_circuit: Gauges,
+    server_operation: Gauges,
     server_models: Gauges,
     held: Gauge,
     reload_ok: Gauge,
@@ -103,6 +104,8 @@ pub struct ServerSample<'a> {
     pub connections: u32,
     /// State of its circuit.
     pub circuit: &'static str,
+    /// What an operator decided about it.
+    pub operation: &'static str,
     /// Models on disk and in memory.
     pub models: Option<(usize, usize)>,
 }
@@ -115,6 +118,7 @@ impl FleetGauges {
             &self.server_in_flight,
             &self.server_connections,
             &self.server_circuit,
+            &self.server_operation,
             &self.server_models,
             &self.hash,
             &self.certificate_expiry,
@@ -133,6 +137,11 @@ impl FleetGauges {
             let mut labels = labels();
             labels.push(("state", state.to_owned()));
             self.server_circuit.get_or_create(&labels).set(i64::from(sample.circuit == state));
+        }
+        for state in ["active", "draining", "maintenance"] {
+            let mut labels = labels();
+            labels.push(("state", state.to_owned()));
+            self.server_operation.get_or_create(&labels).set(i64::from(sample.operation == state));
         }
         for (place, count) in sample.models.iter().flat_map(|(disk, memory)| [("disk", *disk), ("memory", *memory)]) {
             let mut labels = labels();
@@ -210,6 +219,7 @@ impl Default for Metrics {
                 server_in_flight: register(r, names::SERVER_IN_FLIGHT, Family::default()),
                 server_connections: register(r, names::SERVER_CONNECTIONS, Family::default()),
                 server_circuit: register(r, names::SERVER_CIRCUIT, Family::default()),
+                server_operation: register(r, names::SERVER_OPERATION, Family::default()),
                 server_models: register(r, names::SERVER_MODELS, Family::default()),
                 held: register(r, names::HELD, Gauge::default()),
                 reload_ok: register(r, names::RELOAD_OK, Gauge::default()),

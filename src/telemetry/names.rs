@@ -35,6 +35,11 @@ pub const SERVER_CONNECTIONS: Metric = ("arriero_server_connections", "Open conn
 /// Circuit of a server.
 pub const SERVER_CIRCUIT: Metric =
     ("arriero_server_circuit_state", "1 for the state that the server's circuit is in, 0 for the others");
+/// Operation of a server.
+pub const SERVER_OPERATION: Metric = (
+    "arriero_server_operation",
+    "1 for what an operator decided about the server (active, draining or maintenance), 0 for the others",
+);
 /// Models of a server.
 pub const SERVER_MODELS: Metric = ("arriero_server_models", "Models of the server, by where they are (disk or memory)");
 /// Probes.
