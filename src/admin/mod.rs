@@ -10,9 +10,11 @@
 //! goes wrong is a [`problem::Problem`]. Keys of answers are camelCase, as operators' scripts for that prefix expect.
 
 mod access;
+mod circuits;
 mod find;
 mod handlers;
 mod in_flight;
+mod models;
 mod problem;
 mod request;
 mod servers;
@@ -156,6 +158,8 @@ fn orchestrator() -> Router<Arc<State>> {
         .route("/upgrade", post(upgrade::upgrade))
         .merge(servers::routes())
         .merge(in_flight::routes())
+        .merge(circuits::routes())
+        .merge(models::routes())
 }
 
 /// Serves until the runtime ends, or until another process does it; then whoever waits for an answer gets it.

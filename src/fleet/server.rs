@@ -45,6 +45,39 @@ pub struct Location {
     pub authority: HeaderValue,
 }
 
+/// What an operator may order about a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CircuitOrder {
+    /// Let nothing pass until then; then it is half open.
+    Open {
+        /// When that ends.
+        until: Instant,
+    },
+    /// Let one request at a time pass, as a trial.
+    HalfOpen,
+    /// Let requests pass.
+    Close,
+    /// Let requests pass, and forget what was.
+    Reset,
+}
+
+/// There is no such circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoCircuit;
+
+/// One circuit as operators see it.
+#[derive(Clone, Debug)]
+pub struct CircuitFacts {
+    /// The model that it is about; `None` for that of the server itself.
+    pub model: Option<String>,
+    /// What it is now.
+    pub state: State,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Whether an operator holds it open.
+    pub held: bool,
+}
+
 /// What changes by itself about one server.
 pub struct ServerState {
     /// What makes it the same server after a reload.
@@ -65,6 +98,8 @@ pub struct ServerState {
     circuit_closed: AtomicBool,
     health: Mutex<Health>,
     circuit: Mutex<Circuit>,
+    /// Until when an operator holds the circuit open.
+    held_until: Mutex<Option<Instant>>,
     addresses: ArcSwap<Vec<SocketAddr>>,
     next_address: AtomicU32,
     inventory: ArcSwap<Inventory>,
@@ -96,6 +131,7 @@ impl ServerState {
             circuit_closed: AtomicBool::new(true),
             health: Mutex::new(Health::new(health, born)),
             circuit: Mutex::new(Circuit::new(circuit)),
+            held_until: Mutex::new(None),
             addresses: ArcSwap::from_pointee(literal.into_iter().collect()),
             next_address: AtomicU32::new(0),
             inventory: ArcSwap::from_pointee(Inventory::default()),
@@ -210,6 +246,54 @@ impl ServerState {
     /// The state of its circuit.
     pub fn circuit_state(&self, now: Instant) -> State {
         self.circuit.lock().state(now)
+    }
+
+    /// Its circuits.
+    pub fn circuits(&self, now: Instant) -> Vec<CircuitFacts> {
+        let held = self.circuit_is_held(now);
+        let circuit = self.circuit.lock();
+        vec![CircuitFacts { model: None, state: circuit.state(now), failures: circuit.failures(), held }]
+    }
+
+    /// Whether an operator holds its circuit open: then nothing but time and operators may change that.
+    pub fn circuit_is_held(&self, now: Instant) -> bool {
+        self.held_until.lock().is_some_and(|until| now < until)
+    }
+
+    /// Does what an operator orders; returns what the circuit was and is, the same when nothing changed.
+    ///
+    /// # Errors
+    /// When there is no such circuit.
+    pub fn force_circuit(
+        &self,
+        order: CircuitOrder,
+        model: Option<&str>,
+        now: Instant,
+    ) -> Result<Transition, NoCircuit> {
+        if model.is_some() {
+            return Err(NoCircuit);
+        }
+        let mut circuit = self.circuit.lock();
+        let from = circuit.state(now);
+        *self.held_until.lock() = if let CircuitOrder::Open { until } = order { Some(until) } else { None };
+        let change = match order {
+            CircuitOrder::Open { until } => circuit.force_open(until, now),
+            CircuitOrder::HalfOpen => circuit.force_half_open(now),
+            CircuitOrder::Close | CircuitOrder::Reset => circuit.force_close(now),
+        };
+        let to = circuit.state(now);
+        self.circuit_closed.store(to == State::Closed, Ordering::Relaxed);
+        Ok(change.unwrap_or(Transition { from, to }))
+    }
+
+    /// After a test has shown that its model answers: an open circuit becomes half open before its time, unless an
+    /// operator holds it open.
+    pub fn half_open_early(&self, now: Instant) -> Option<Transition> {
+        let open = matches!(self.circuit_state(now), State::Open { .. });
+        if !open || self.circuit_is_held(now) {
+            return None;
+        }
+        self.force_circuit(CircuitOrder::HalfOpen, None, now).ok()
     }
 
     /// Whether its circuit would let a request pass.

@@ -1,0 +1,191 @@
+//! Circuits: what state each is in, and what an operator orders.
+//!
+//! Paths name a server, or a server and a model. In the place of a model, `server` means the circuit of the server
+//! itself, as in `circuit-breakers/a100-1/server/open`.
+
+use std::sync::Arc;
+
+use axum::extract::State as Extract;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::State;
+use super::find::{self, Place};
+use super::problem::Problem;
+use super::request::{Named, Wanted};
+use super::time::Present;
+use crate::fleet::server::{CircuitFacts, CircuitOrder};
+use crate::ollama::name::canonical;
+use crate::policy::circuit;
+use crate::units::Duration;
+
+type Shared = Extract<Arc<State>>;
+type Answer = Result<Json<serde_json::Value>, Problem>;
+
+/// Stands for the circuit of a server where a path has a model.
+const SERVER: &str = "server";
+
+/// The paths of this topic.
+pub fn routes() -> Router<Arc<State>> {
+    Router::new()
+        .route("/circuit-breakers", get(list))
+        .route("/circuit-breakers/{server}", get(of_server))
+        .route("/circuit-breakers/{server}/{model}", get(one).post(order_server))
+        .route("/circuit-breakers/{server}/{model}/{verb}", post(order_model))
+}
+
+/// What is known of one circuit.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Stats {
+    state: &'static str,
+    /// Failures in a row, as far as they count towards opening it.
+    failure_count: u32,
+    /// When it becomes half open by itself.
+    next_retry_at: Option<String>,
+    /// An operator holds it open.
+    forced: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CircuitView {
+    key: String,
+    server_id: String,
+    model: String,
+    #[serde(flatten)]
+    stats: Stats,
+}
+
+fn stats(facts: &CircuitFacts, present: Present) -> Stats {
+    let until = if let circuit::State::Open { until } = facts.state { Some(present.text(until)) } else { None };
+    Stats { state: facts.state.as_str(), failure_count: facts.failures, next_retry_at: until, forced: facts.held }
+}
+
+fn view(place: &Place, facts: &CircuitFacts, present: Present) -> CircuitView {
+    let id = &place.id;
+    CircuitView {
+        key: facts.model.as_ref().map_or_else(|| id.clone(), |model| format!("{id}:{model}")),
+        server_id: id.clone(),
+        model: facts.model.clone().unwrap_or_else(|| "server-level".to_owned()),
+        stats: stats(facts, present),
+    }
+}
+
+/// All circuits there are.
+async fn list(Extract(state): Shared) -> Json<serde_json::Value> {
+    let present = Present::read();
+    let places = find::all(&state.store.load());
+    let circuits: Vec<_> = places
+        .iter()
+        .flat_map(|place| {
+            place.state().circuits(present.now).into_iter().map(move |facts| view(place, &facts, present))
+        })
+        .collect();
+    Json(json!({ "success": true, "count": circuits.len(), "circuitBreakers": circuits }))
+}
+
+/// The circuit of a server, and those of its models.
+async fn of_server(Extract(state): Shared, Named(id): Named<String>) -> Answer {
+    let place = find::one(&state.store.load(), &id)?;
+    let present = Present::read();
+    let (mut own, mut models) = (None, Vec::new());
+    for facts in place.state().circuits(present.now) {
+        match facts.model {
+            None => own = Some(stats(&facts, present)),
+            Some(_) => models.push(view(&place, &facts, present)),
+        }
+    }
+    Ok(Json(json!({ "success": true, "serverId": place.id, "stats": own, "models": models })))
+}
+
+/// The circuit of a model on a server.
+async fn one(Extract(state): Shared, Named((id, model)): Named<(String, String)>) -> Answer {
+    let place = find::one(&state.store.load(), &id)?;
+    let present = Present::read();
+    let model = wanted_model(&model);
+    let facts = place.state().circuits(present.now).into_iter().find(|facts| facts.model == model);
+    let facts = facts.ok_or_else(|| no_circuit(&place, model.as_deref()))?;
+    let view = view(&place, &facts, present);
+    Ok(Json(json!({
+        "success": true, "key": view.key, "serverId": view.server_id, "model": view.model, "stats": view.stats,
+    })))
+}
+
+fn wanted_model(text: &str) -> Option<String> {
+    (text != SERVER).then(|| canonical(text).into_owned())
+}
+
+fn no_circuit(place: &Place, model: Option<&str>) -> Problem {
+    let model = model.unwrap_or(SERVER);
+    Problem::not_found(format!("no circuit is kept for the model `{model}` on the server `{}`", place.id))
+}
+
+/// How long, why and who.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Words {
+    /// How long it stays open; the upstream's `circuit.max_open_for` by default.
+    r#for: Option<Duration>,
+    reason: Option<String>,
+    who: Option<String>,
+}
+
+async fn order_server(
+    Extract(state): Shared,
+    Named((id, verb)): Named<(String, String)>,
+    Wanted(words): Wanted<Words>,
+) -> Answer {
+    order(&state, &id, None, &verb, &words)
+}
+
+async fn order_model(
+    Extract(state): Shared,
+    Named((id, model, verb)): Named<(String, String, String)>,
+    Wanted(words): Wanted<Words>,
+) -> Answer {
+    order(&state, &id, wanted_model(&model), &verb, &words)
+}
+
+fn order(state: &State, id: &str, model: Option<String>, verb: &str, words: &Words) -> Answer {
+    let place = find::one(&state.store.load(), id)?;
+    let now = Present::read().now;
+    let order = match verb {
+        "open" => {
+            let time = words.r#for.map_or(place.upstream.circuit.max_open_for, |time| time.0);
+            let until = now.checked_add(time).ok_or_else(|| Problem::bad_request("`for` is too long"))?;
+            CircuitOrder::Open { until }
+        }
+        "close" => CircuitOrder::Close,
+        "half-open" => CircuitOrder::HalfOpen,
+        "reset" => CircuitOrder::Reset,
+        _ => return Err(Problem::not_found(format!("`{verb}` is no order: use open, close, half-open or reset"))),
+    };
+    if words.r#for.is_some() && verb != "open" {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "`for` is only about `open`"));
+    }
+    let change = place.state().force_circuit(order, model.as_deref(), now);
+    let change = change.map_err(|_| no_circuit(&place, model.as_deref()))?;
+    tracing::info!(
+        server = place.state().name(),
+        upstream = place.upstream.name,
+        model,
+        order = verb,
+        from = change.from.as_str(),
+        to = change.to.as_str(),
+        reason = words.reason,
+        who = words.who,
+        "circuit ordered"
+    );
+    Ok(Json(json!({
+        "success": true,
+        "message": format!("Circuit breaker of {}: {verb}", place.id),
+        "serverId": place.id,
+        "model": model,
+        "previousState": change.from.as_str(),
+        "currentState": change.to.as_str(),
+    })))
+}
