@@ -15,7 +15,7 @@ use serde_json::json;
 use super::State;
 use super::find::{self, Place};
 use super::problem::Problem;
-use super::request::{Named, Wanted};
+use super::request::{Named, Wanted, end_of};
 use super::time::Present;
 use crate::fleet::server::{CircuitFacts, CircuitOrder};
 use crate::ollama::name::canonical;
@@ -156,7 +156,7 @@ fn order(state: &State, id: &str, model: Option<String>, verb: &str, words: &Wor
     let order = match verb {
         "open" => {
             let time = words.r#for.map_or(place.upstream.circuit.max_open_for, |time| time.0);
-            let until = now.checked_add(time).ok_or_else(|| Problem::bad_request("`for` is too long"))?;
+            let until = end_of(time, now)?;
             CircuitOrder::Open { until }
         }
         "close" => CircuitOrder::Close,

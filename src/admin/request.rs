@@ -1,11 +1,25 @@
 //! What a request to the admin listener says: its path, its query, its body. What cannot be read is a problem.
 
+use std::time::{Duration, Instant};
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
+
+/// Longer than anybody means: about ten years.
+const LONGEST: Duration = Duration::from_hours(10 * 366 * 24);
+
+/// The end of a time that an operator gave with `for`.
+///
+/// # Errors
+/// When it is longer than anybody means.
+pub fn end_of(time: Duration, now: Instant) -> Result<Instant, Problem> {
+    let end = now.checked_add(time).filter(|_| time <= LONGEST);
+    end.ok_or_else(|| Problem::bad_request("`for` is too long"))
+}
 
 /// The names in a path.
 pub struct Named<T>(pub T);

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::State;
 use super::find::{self, Place};
 use super::problem::Problem;
-use super::request::{Asked, Named, Wanted};
+use super::request::{Asked, Named, Wanted, end_of};
 use super::time::{Present, milliseconds};
 use crate::config::types::Kind;
 use crate::fleet::operation::{Decision, Operation, Standing};
@@ -205,8 +205,7 @@ async fn maintenance(
         return activate(&state, &place, words).await;
     }
     let now = Present::read().now;
-    let too_long = || Problem::bad_request("`for` is too long");
-    let until = wanted.r#for.map(|time| now.checked_add(time.0).ok_or_else(too_long)).transpose()?;
+    let until = wanted.r#for.map(|time| end_of(time.0, now)).transpose()?;
     decide(&place, Operation::Maintenance(words.decision(now), until), now);
     settled(&state, &place, patience, format!("Server {id} is in maintenance")).await
 }
