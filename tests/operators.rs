@@ -48,6 +48,10 @@ async fn a_circuit_that_was_forced_open_keeps_requests_away_until_it_is_closed()
         assert_eq!(ask(&proxy).await, 200);
     }
     assert_eq!((count(&fleet.hosts[0]), count(&fleet.hosts[1])), (0, 6));
+    // Also where nobody else is left: the order of an operator is no guess.
+    order(&proxy, "/servers/s1/drain", "").await;
+    assert_eq!((ask(&proxy).await, count(&fleet.hosts[0])), (503, 0));
+    order(&proxy, "/servers/s1/undrain", "").await;
     order(&proxy, "/circuit-breakers/s0/close", "").await;
     let seen = circuit(&proxy, "s0").await;
     assert_eq!(
@@ -107,6 +111,9 @@ async fn a_reset_forgets_the_failures_that_were_counted() {
     // The runbook's form with `server` in the place of a model.
     order(&proxy, "/circuit-breakers/s0/server/reset", "").await;
     assert_eq!(circuit(&proxy, "s0").await["state"], "closed");
+    // A model that never failed has no circuit that could be open.
+    let told = order(&proxy, "/circuit-breakers/s0/m/reset", "").await;
+    assert_eq!((&told["model"], &told["currentState"]), (&"m:latest".into(), &"closed".into()), "{told}");
     let list = show(&proxy, "/circuit-breakers").await;
     assert_eq!((&list["count"], &list["circuitBreakers"][0]["serverId"]), (&1.into(), &"s0".into()), "{list}");
     assert_eq!(list["circuitBreakers"][0]["state"], "closed");

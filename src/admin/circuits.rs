@@ -12,24 +12,24 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::State;
+use super::State as Admin;
 use super::find::{self, Place};
 use super::problem::Problem;
 use super::request::{Named, Wanted, end_of};
 use super::time::Present;
-use crate::fleet::server::{CircuitFacts, CircuitOrder};
+use crate::fleet::server::{self, CircuitOrder};
 use crate::ollama::name::canonical;
-use crate::policy::circuit;
+use crate::policy::circuit::State;
 use crate::units::Duration;
 
-type Shared = Extract<Arc<State>>;
+type Shared = Extract<Arc<Admin>>;
 type Answer = Result<Json<serde_json::Value>, Problem>;
 
 /// Stands for the circuit of a server where a path has a model.
 const SERVER: &str = "server";
 
 /// The paths of this topic.
-pub fn routes() -> Router<Arc<State>> {
+pub fn routes() -> Router<Arc<Admin>> {
     Router::new()
         .route("/circuit-breakers", get(list))
         .route("/circuit-breakers/{server}", get(of_server))
@@ -60,18 +60,23 @@ struct CircuitView {
     stats: Stats,
 }
 
-fn stats(facts: &CircuitFacts, present: Present) -> Stats {
-    let until = if let circuit::State::Open { until } = facts.state { Some(present.text(until)) } else { None };
-    Stats { state: facts.state.as_str(), failure_count: facts.failures, next_retry_at: until, forced: facts.held }
+fn stats(place: &Place, circuit: &server::CircuitView, present: Present) -> Stats {
+    let until = if let State::Open { until } = circuit.state { Some(present.text(until)) } else { None };
+    Stats {
+        state: circuit.state.as_str(),
+        failure_count: circuit.failures,
+        next_retry_at: until,
+        forced: circuit.model.is_none() && place.state().circuit_is_held(present.now),
+    }
 }
 
-fn view(place: &Place, facts: &CircuitFacts, present: Present) -> CircuitView {
+fn view(place: &Place, circuit: &server::CircuitView, present: Present) -> CircuitView {
     let id = &place.id;
     CircuitView {
-        key: facts.model.as_ref().map_or_else(|| id.clone(), |model| format!("{id}:{model}")),
+        key: circuit.model.as_ref().map_or_else(|| id.clone(), |model| format!("{id}:{model}")),
         server_id: id.clone(),
-        model: facts.model.clone().unwrap_or_else(|| "server-level".to_owned()),
-        stats: stats(facts, present),
+        model: circuit.model.clone().unwrap_or_else(|| "server-level".to_owned()),
+        stats: stats(place, circuit, present),
     }
 }
 
@@ -82,7 +87,7 @@ async fn list(Extract(state): Shared) -> Json<serde_json::Value> {
     let circuits: Vec<_> = places
         .iter()
         .flat_map(|place| {
-            place.state().circuits(present.now).into_iter().map(move |facts| view(place, &facts, present))
+            place.state().circuit_views(present.now).into_iter().map(move |one| view(place, &one, present))
         })
         .collect();
     Json(json!({ "success": true, "count": circuits.len(), "circuitBreakers": circuits }))
@@ -93,10 +98,10 @@ async fn of_server(Extract(state): Shared, Named(id): Named<String>) -> Answer {
     let place = find::one(&state.store.load(), &id)?;
     let present = Present::read();
     let (mut own, mut models) = (None, Vec::new());
-    for facts in place.state().circuits(present.now) {
-        match facts.model {
-            None => own = Some(stats(&facts, present)),
-            Some(_) => models.push(view(&place, &facts, present)),
+    for circuit in place.state().circuit_views(present.now) {
+        match circuit.model {
+            None => own = Some(stats(&place, &circuit, present)),
+            Some(_) => models.push(view(&place, &circuit, present)),
         }
     }
     Ok(Json(json!({ "success": true, "serverId": place.id, "stats": own, "models": models })))
@@ -107,9 +112,12 @@ async fn one(Extract(state): Shared, Named((id, model)): Named<(String, String)>
     let place = find::one(&state.store.load(), &id)?;
     let present = Present::read();
     let model = wanted_model(&model);
-    let facts = place.state().circuits(present.now).into_iter().find(|facts| facts.model == model);
-    let facts = facts.ok_or_else(|| no_circuit(&place, model.as_deref()))?;
-    let view = view(&place, &facts, present);
+    let found = place.state().circuit_views(present.now).into_iter().find(|circuit| circuit.model == model);
+    let view = found.map(|circuit| view(&place, &circuit, present));
+    let view = view.ok_or_else(|| {
+        let model = model.as_deref().unwrap_or(SERVER);
+        Problem::not_found(format!("no circuit is kept for the model `{model}` on the server `{}`", place.id))
+    })?;
     Ok(Json(json!({
         "success": true, "key": view.key, "serverId": view.server_id, "model": view.model, "stats": view.stats,
     })))
@@ -119,9 +127,13 @@ fn wanted_model(text: &str) -> Option<String> {
     (text != SERVER).then(|| canonical(text).into_owned())
 }
 
-fn no_circuit(place: &Place, model: Option<&str>) -> Problem {
-    let model = model.unwrap_or(SERVER);
-    Problem::not_found(format!("no circuit is kept for the model `{model}` on the server `{}`", place.id))
+/// What a circuit is. One that is not kept is closed.
+fn state_of(place: &Place, model: Option<&str>, present: Present) -> State {
+    let circuits = place.state().circuit_views(present.now);
+    circuits
+        .into_iter()
+        .find(|circuit| circuit.model.as_deref() == model)
+        .map_or(State::Closed, |circuit| circuit.state)
 }
 
 /// How long, why and who.
@@ -150,9 +162,10 @@ async fn order_model(
     order(&state, &id, wanted_model(&model), &verb, &words)
 }
 
-fn order(state: &State, id: &str, model: Option<String>, verb: &str, words: &Words) -> Answer {
+fn order(state: &Admin, id: &str, model: Option<String>, verb: &str, words: &Words) -> Answer {
     let place = find::one(&state.store.load(), id)?;
-    let now = Present::read().now;
+    let present = Present::read();
+    let now = present.now;
     let order = match verb {
         "open" => {
             let time = words.r#for.map_or(place.upstream.circuit.max_open_for, |time| time.0);
@@ -167,15 +180,19 @@ fn order(state: &State, id: &str, model: Option<String>, verb: &str, words: &Wor
     if words.r#for.is_some() && verb != "open" {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "`for` is only about `open`"));
     }
-    let change = place.state().force_circuit(order, model.as_deref(), now);
-    let change = change.map_err(|_| no_circuit(&place, model.as_deref()))?;
+    let before = state_of(&place, model.as_deref(), present);
+    place.state().force_circuit(order, model.as_deref(), now);
+    let after = state_of(&place, model.as_deref(), present);
+    if after == State::Closed && matches!(order, CircuitOrder::Open { .. } | CircuitOrder::HalfOpen) {
+        return Err(Problem::conflict(format!("no circuit can be kept for this model on the server `{}`", place.id)));
+    }
     tracing::info!(
         server = place.state().name(),
         upstream = place.upstream.name,
         model,
         order = verb,
-        from = change.from.as_str(),
-        to = change.to.as_str(),
+        from = before.as_str(),
+        to = after.as_str(),
         reason = words.reason,
         who = words.who,
         "circuit ordered"
@@ -185,7 +202,7 @@ fn order(state: &State, id: &str, model: Option<String>, verb: &str, words: &Wor
         "message": format!("Circuit breaker of {}: {verb}", place.id),
         "serverId": place.id,
         "model": model,
-        "previousState": change.from.as_str(),
-        "currentState": change.to.as_str(),
+        "previousState": before.as_str(),
+        "currentState": after.as_str(),
     })))
 }

@@ -121,6 +121,7 @@ pub async fn metrics(Extract(state): Shared) -> Response {
                 connections: member.state.connections(),
                 circuit: member.state.circuit_state(now).as_str(),
                 operation: member.state.standing(now).as_str(),
+                flapping: member.state.recovery.with(|recovery| recovery.is_flapping(now)),
                 models: inventory.counts(),
             });
         }

@@ -16,6 +16,7 @@ mod handlers;
 mod in_flight;
 mod models;
 mod problem;
+mod recovery;
 mod request;
 mod servers;
 mod time;
@@ -160,6 +161,7 @@ fn orchestrator() -> Router<Arc<State>> {
         .merge(in_flight::routes())
         .merge(circuits::routes())
         .merge(models::routes())
+        .merge(recovery::routes())
 }
 
 /// Serves until the runtime ends, or until another process does it; then whoever waits for an answer gets it.

@@ -2,7 +2,7 @@
 //!
 //! A candidate has the model, is up and neither draining nor in maintenance, is below its limit, was not tried by this request, and its
 //! circuit lets the request pass. When circuits alone leave nobody, they are ignored: a request that
-//! may fail is better than one that certainly does.
+//! may fail is better than one that certainly does. One that an operator holds open is not ignored.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -76,6 +76,7 @@ fn usable(upstream: &Upstream, ask: Ask<'_>, index: usize, heed_circuit: bool) -
         && member.state.standing(ask.now).takes_work()
         && member.state.in_flight() < member.max_in_flight
         && !ask.tried.contains(&index)
+        && !member.state.is_shut(ask.now)
         && (!heed_circuit || member.state.would_admit(ask.now))
 }
 

@@ -10,7 +10,8 @@
 //! - [`content`] is what a route does itself: answers, redirects, files, fields.
 //! - [`server::ServerState`] is what changes by itself: health, circuit, requests in flight, models,
 //!   addresses. It is kept by identity (upstream, name, URL) and shared by successive snapshots.
-//! - [`operation`] is what an operator decided about a server, [`running`] which requests run on it.
+//! - [`operation`] is what an operator decided about a server, [`running`] which requests run on it, [`recovery`] how it
+//!   is tested while it is ill.
 //! - [`allowed`] says what a route allows a request for a model.
 //! - [`store::Store`] holds the current snapshot and swaps it in one step.
 //! - [`files::FromFiles`] is what is made from files beside the configuration, and follows their changes.
@@ -36,6 +37,7 @@ pub mod limiter;
 pub mod limits;
 pub mod listener_tls;
 pub mod operation;
+pub mod recovery;
 pub mod reload;
 pub mod running;
 pub mod server;

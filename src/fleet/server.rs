@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::idle::IdlePool;
 use super::inventory::Inventory;
 use super::operation::{Operating, Operation, Standing};
+use super::recovery::Recovering;
 use super::running::Register;
 use crate::policy::circuit::{Admission, Circuit, CircuitPolicy, Outcome, Pass, State, Transition};
 use crate::policy::health::{self, Change, Health, HealthPolicy};
@@ -61,21 +62,15 @@ pub enum CircuitOrder {
     Reset,
 }
 
-/// There is no such circuit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoCircuit;
-
-/// One circuit as operators see it.
+/// A circuit as it is shown.
 #[derive(Clone, Debug)]
-pub struct CircuitFacts {
+pub struct CircuitView {
     /// The model that it is about; `None` for that of the server itself.
     pub model: Option<String>,
     /// What it is now.
     pub state: State,
     /// Failures in a row.
     pub failures: u32,
-    /// Whether an operator holds it open.
-    pub held: bool,
 }
 
 /// What changes by itself about one server.
@@ -92,6 +87,8 @@ pub struct ServerState {
     pub idle: IdlePool,
     /// The requests that run on it.
     pub requests: Register,
+    /// Its tests while it is ill.
+    pub recovery: Recovering,
     operating: Operating,
     /// Copies of what the two state machines say, so that a choice among many takes no lock.
     up: AtomicBool,
@@ -126,6 +123,7 @@ impl ServerState {
             connections: Arc::default(),
             idle: IdlePool::default(),
             requests: Register::default(),
+            recovery: Recovering::default(),
             operating: Operating::default(),
             up: AtomicBool::new(true),
             circuit_closed: AtomicBool::new(true),
@@ -182,6 +180,7 @@ impl ServerState {
     pub fn operate(&self, next: Operation, now: Instant) -> Operation {
         let before = self.operating.decide(next, now);
         self.idle.clear();
+        self.recovery.stir();
         before
     }
 
@@ -240,6 +239,9 @@ impl ServerState {
         let mut health = self.health.lock();
         let change = health.record(good, now);
         self.up.store(health.is_up(), Ordering::Relaxed);
+        if change.is_some() {
+            self.recovery.stir();
+        }
         change
     }
 
@@ -248,11 +250,10 @@ impl ServerState {
         self.circuit.lock().state(now)
     }
 
-    /// Its circuits.
-    pub fn circuits(&self, now: Instant) -> Vec<CircuitFacts> {
-        let held = self.circuit_is_held(now);
+    /// Its circuits, its own first.
+    pub fn circuit_views(&self, now: Instant) -> Vec<CircuitView> {
         let circuit = self.circuit.lock();
-        vec![CircuitFacts { model: None, state: circuit.state(now), failures: circuit.failures(), held }]
+        vec![CircuitView { model: None, state: circuit.state(now), failures: circuit.failures() }]
     }
 
     /// Whether an operator holds its circuit open: then nothing but time and operators may change that.
@@ -260,30 +261,27 @@ impl ServerState {
         self.held_until.lock().is_some_and(|until| now < until)
     }
 
-    /// Does what an operator orders; returns what the circuit was and is, the same when nothing changed.
-    ///
-    /// # Errors
-    /// When there is no such circuit.
-    pub fn force_circuit(
-        &self,
-        order: CircuitOrder,
-        model: Option<&str>,
-        now: Instant,
-    ) -> Result<Transition, NoCircuit> {
+    /// Whether an operator shuts requests out by its circuit. Unlike a circuit that opened by itself this is heeded
+    /// even when nobody else is left.
+    pub fn is_shut(&self, now: Instant) -> bool {
+        !self.circuit_closed.load(Ordering::Relaxed) && self.circuit_is_held(now)
+    }
+
+    /// Does to a circuit what an operator orders. One that does not exist is closed already.
+    pub fn force_circuit(&self, order: CircuitOrder, model: Option<&str>, now: Instant) -> Option<Transition> {
         if model.is_some() {
-            return Err(NoCircuit);
+            return None;
         }
         let mut circuit = self.circuit.lock();
-        let from = circuit.state(now);
         *self.held_until.lock() = if let CircuitOrder::Open { until } = order { Some(until) } else { None };
         let change = match order {
             CircuitOrder::Open { until } => circuit.force_open(until, now),
             CircuitOrder::HalfOpen => circuit.force_half_open(now),
             CircuitOrder::Close | CircuitOrder::Reset => circuit.force_close(now),
         };
-        let to = circuit.state(now);
-        self.circuit_closed.store(to == State::Closed, Ordering::Relaxed);
-        Ok(change.unwrap_or(Transition { from, to }))
+        self.circuit_closed.store(circuit.state(now) == State::Closed, Ordering::Relaxed);
+        self.recovery.stir();
+        change
     }
 
     /// After a test has shown that its model answers: an open circuit becomes half open before its time, unless an
@@ -293,7 +291,7 @@ impl ServerState {
         if !open || self.circuit_is_held(now) {
             return None;
         }
-        self.force_circuit(CircuitOrder::HalfOpen, None, now).ok()
+        self.force_circuit(CircuitOrder::HalfOpen, None, now)
     }
 
     /// Whether its circuit would let a request pass.
@@ -311,6 +309,9 @@ impl ServerState {
         let mut circuit = self.circuit.lock();
         let transition = circuit.record(pass, outcome, now, random);
         self.circuit_closed.store(circuit.state(now) == State::Closed, Ordering::Relaxed);
+        if transition.is_some() {
+            self.recovery.stir();
+        }
         transition
     }
 

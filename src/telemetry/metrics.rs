@@ -56,6 +56,7 @@ pub struct Metrics {
     retries: Counters,
     tokens: Counters,
     probes: Counters,
+    recovery_tests: Counters,
     refused: Vec<Counter>,
     rate_limited: Counters,
     connections_refused: Counters,
@@ -82,6 +83,7 @@ pub struct FleetGauges {
     server_connections: Gauges,
     server_circuit: Gauges,
     server_operation: Gauges,
+    server_flapping: Gauges,
     server_models: Gauges,
     held: Gauge,
     reload_ok: Gauge,
@@ -106,6 +108,8 @@ pub struct ServerSample<'a> {
     pub circuit: &'static str,
     /// What an operator decided about it.
     pub operation: &'static str,
+    /// Whether it falls ill and gets well again and again.
+    pub flapping: bool,
     /// Models on disk and in memory.
     pub models: Option<(usize, usize)>,
 }
@@ -119,6 +123,7 @@ impl FleetGauges {
             &self.server_connections,
             &self.server_circuit,
             &self.server_operation,
+            &self.server_flapping,
             &self.server_models,
             &self.hash,
             &self.certificate_expiry,
@@ -133,6 +138,7 @@ impl FleetGauges {
         self.server_up.get_or_create(&labels()).set(i64::from(sample.up));
         self.server_in_flight.get_or_create(&labels()).set(i64::from(sample.in_flight));
         self.server_connections.get_or_create(&labels()).set(i64::from(sample.connections));
+        self.server_flapping.get_or_create(&labels()).set(i64::from(sample.flapping));
         for state in ["closed", "open", "half_open"] {
             let mut labels = labels();
             labels.push(("state", state.to_owned()));
@@ -204,6 +210,7 @@ impl Default for Metrics {
             retries: register(r, names::RETRIES, Family::default()),
             tokens: register(r, names::TOKENS, Family::default()),
             probes: register(r, names::PROBES, Family::default()),
+            recovery_tests: register(r, names::RECOVERY_TESTS, Family::default()),
             refused: by_reason(r, names::REFUSED),
             rate_limited: register(r, names::RATE_LIMITED, Family::default()),
             connections_refused: register(r, names::CONNECTIONS_REFUSED, Family::default()),
@@ -220,6 +227,7 @@ impl Default for Metrics {
                 server_connections: register(r, names::SERVER_CONNECTIONS, Family::default()),
                 server_circuit: register(r, names::SERVER_CIRCUIT, Family::default()),
                 server_operation: register(r, names::SERVER_OPERATION, Family::default()),
+                server_flapping: register(r, names::SERVER_FLAPPING, Family::default()),
                 server_models: register(r, names::SERVER_MODELS, Family::default()),
                 held: register(r, names::HELD, Gauge::default()),
                 reload_ok: register(r, names::RELOAD_OK, Gauge::default()),
@@ -288,6 +296,12 @@ impl Metrics {
     /// Counts a background check.
     pub fn probed(&self, kind: &'static str, result: &'static str) {
         self.probes.get_or_create(&labels([("kind", kind), ("result", result)])).inc();
+    }
+
+    /// Counts a test of a server that is ill: `ok`, or the class of its failure.
+    pub fn tested(&self, upstream: &str, server: &str, result: &'static str) {
+        let labels = labels([("upstream", upstream), ("server", server), ("result", result)]);
+        self.recovery_tests.get_or_create(&labels).inc();
     }
 
     /// Counts a reload.

@@ -44,6 +44,12 @@ pub const SERVER_OPERATION: Metric = (
 pub const SERVER_MODELS: Metric = ("arriero_server_models", "Models of the server, by where they are (disk or memory)");
 /// Probes.
 pub const PROBES: Metric = ("arriero_probes", "Background checks of servers, by kind and result");
+/// Tests of servers that are ill.
+pub const RECOVERY_TESTS: Metric =
+    ("arriero_recovery_tests", "Tests of servers that were down or had an open circuit, by server and result");
+/// Servers that flap.
+pub const SERVER_FLAPPING: Metric =
+    ("arriero_server_flapping", "1 while the server falls ill and gets well again and again, else 0");
 /// Client connections.
 pub const CONNECTIONS: Metric = ("arriero_connections", "Open client connections");
 /// Accepted connections.
