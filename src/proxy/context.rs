@@ -159,7 +159,7 @@ pub struct RequestContext {
 pub struct Attempt {
     /// Index of the server in the upstream.
     pub index: usize,
-    /// Its place in the register of the server; given up before the slot, so that what counts as running is listed.
+    /// Its place in the register of the server; given up before the slot, so that an empty server lists nothing.
     pub entry: Entry,
     /// The place on the server.
     pub slot: Slot,
