@@ -217,7 +217,7 @@ async fn models_are_shown_with_where_they_are() {
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_are_shown_with_what_is_known_of_them() {
     let fleet = fleet(2, &["m"]).await;
-    let proxy = proxy(yaml(&fleet, "health: { active: { interval: 50ms, timeout: 50ms } }")).await;
+    let proxy = proxy(yaml(&fleet, "health: { active: { interval: 50ms, timeout: 2s } }")).await;
     let one = || async { show(&proxy, "/servers/s1").await["server"].clone() };
     eventually("checked", || async { one().await["lastResponseTime"].is_number() }).await;
     let seen = one().await;

@@ -127,7 +127,7 @@ async fn a_server_that_is_down_is_found_by_its_tests_when_checks_are_rare() {
     let fleet = fleet(1, &["m"]).await;
     let host = &fleet.hosts[0];
     let upstream = |interval: &str| {
-        let check = format!("{{ interval: {interval}, timeout: {interval}, healthy: 2, unhealthy: 1 }}");
+        let check = format!("{{ interval: {interval}, timeout: 2s, healthy: 2, unhealthy: 1 }}");
         let text = QUICK.replace("active: off", &format!("active: {check}"));
         upstream_yaml("ollama", &fleet.urls(), "", &text)
     };
@@ -150,8 +150,8 @@ async fn a_server_that_is_down_is_found_by_its_tests_when_checks_are_rare() {
 async fn a_failed_test_says_where_and_how() {
     let fleet = fleet(1, &["m"]).await;
     let host = &fleet.hosts[0];
-    let check = "health: { active: { interval: 1h, timeout: 200ms, unhealthy: 1000 } }";
-    let text = format!("{check}\ninventory: {{ interval: 1h }}\nrecovery: {{ timeout: 200ms }}");
+    let check = "health: { active: { interval: 1h, timeout: 500ms, unhealthy: 1000 } }";
+    let text = format!("{check}\ninventory: {{ interval: 1h }}\nrecovery: {{ timeout: 500ms }}");
     let proxy = before(&fleet, &text).await;
     load(host).await;
     for (path, fault, step, class) in [
@@ -320,7 +320,7 @@ async fn a_test_holds_a_slot_and_waits_for_none() {
 async fn the_pattern_of_an_illness_is_told_with_its_basis() {
     let fleet = fleet(2, &["m"]).await;
     let (flapping, dead) = (&fleet.hosts[0], &fleet.hosts[1]);
-    let text = "health: { active: { interval: 20ms, timeout: 20ms, healthy: 1, unhealthy: 1 } }
+    let text = "health: { active: { interval: 20ms, timeout: 2s, healthy: 1, unhealthy: 1 } }
 recovery: { interval: 20ms, max_interval: 40ms }";
     let proxy = before(&fleet, text).await;
     let is_ill = |host: &Host| {
