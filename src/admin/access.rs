@@ -8,6 +8,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::AdminAddress;
+use super::problem::Problem;
 
 /// What a request is checked against.
 pub struct Guard {
@@ -21,7 +22,7 @@ pub struct Guard {
 pub async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     match guard.objection(request.method(), request.headers()) {
         None => next.run(request).await,
-        Some((status, message)) => (status, format!("{message}\n")).into_response(),
+        Some((status, message)) => Problem::new(status, message).into_response(),
     }
 }
 
@@ -38,7 +39,12 @@ impl Guard {
         if foreign || headers.contains_key(header::ORIGIN) {
             return Some((StatusCode::FORBIDDEN, "changes are not taken from web pages"));
         }
-        let token = self.token.as_deref()?;
+        let Some(token) = self.token.as_deref() else {
+            // Such a configuration is refused; a name that resolves to another address later is not seen there.
+            let open = matches!(&self.own, AdminAddress::Tcp(own) if !own.ip().is_loopback());
+            let message = "changes need `admin.token_file` where the admin listener is not on loopback";
+            return open.then_some((StatusCode::FORBIDDEN, message));
+        };
         let given = headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "))
@@ -82,6 +88,16 @@ mod tests {
         assert_eq!(objection(None, Method::GET, &[("host", "[::1]:5100")]), None);
         assert_eq!(objection(None, Method::GET, &[("host", "evil.test")]), Some(421));
         assert_eq!(objection(None, Method::GET, &[]), Some(421));
+    }
+
+    #[test]
+    fn without_a_token_nobody_changes_anything_from_outside() {
+        let own = AdminAddress::Tcp("192.0.2.1:5100".parse().unwrap());
+        let guard = Guard { token: None, own };
+        for method in [Method::POST, Method::PATCH, Method::DELETE, Method::PUT] {
+            assert_eq!(guard.objection(&method, &HeaderMap::new()).unwrap().0, StatusCode::FORBIDDEN);
+        }
+        assert_eq!(guard.objection(&Method::GET, &HeaderMap::new()), None);
     }
 
     #[test]

@@ -10,16 +10,22 @@ use serde::Serialize;
 
 use super::State;
 use crate::clock;
+use crate::fleet::operation::Standing;
 use crate::fleet::reload::Reloaded;
 use crate::telemetry::metrics::ServerSample;
 
 type Shared = Extract<Arc<State>>;
 
-/// How many servers there are and how many of them are up.
+/// How many servers there are, how many of them are up, and how many take no new requests because an operator said so.
 #[derive(Clone, Copy, Serialize)]
 struct Servers {
     healthy: usize,
     total: usize,
+    draining: usize,
+    maintenance: usize,
+    /// Up, and neither draining nor in maintenance.
+    #[serde(skip)]
+    working: usize,
 }
 
 #[derive(Serialize)]
@@ -41,21 +47,27 @@ struct Health {
 
 fn count(state: &State) -> Servers {
     let snapshot = state.store.load();
-    let mut servers = Servers { healthy: 0, total: 0 };
+    let now = clock::now();
+    let mut servers = Servers { healthy: 0, total: 0, draining: 0, maintenance: 0, working: 0 };
     for member in snapshot.upstreams.iter().flat_map(|upstream| &upstream.servers) {
         servers.total += 1;
-        servers.healthy += usize::from(member.state.is_up());
+        let (up, standing) = (member.state.is_up(), member.state.standing(now));
+        servers.healthy += usize::from(up);
+        servers.draining += usize::from(standing == Standing::Draining);
+        servers.maintenance += usize::from(standing == Standing::Maintenance);
+        servers.working += usize::from(up && standing.takes_work());
     }
     servers
 }
 
-/// The whole picture: 503 when there are servers and none is up.
+/// The whole picture: 503 when there are servers and none of them takes requests. A server that an operator took out
+/// does not count as missing.
 pub async fn health(Extract(state): Shared) -> Response {
     let servers = count(&state);
-    let status = match servers.healthy {
+    let status = match servers.working {
         _ if servers.total == 0 => "healthy",
         0 => "unhealthy",
-        healthy if healthy < servers.total => "degraded",
+        working if working + servers.draining + servers.maintenance < servers.total => "degraded",
         _ => "healthy",
     };
     let reload = state.reloader.status();
@@ -75,13 +87,15 @@ pub async fn live() -> &'static str {
     "ok\n"
 }
 
-/// Requests are welcome: some server is up, unless none is needed, and the process is not stopping.
+/// Requests are welcome: some server is up and takes requests, unless none is needed, and the process is not stopping.
 pub async fn ready(Extract(state): Shared) -> Response {
     let servers = count(&state);
     let reason = if *state.stopping.borrow() {
         Some("stopping")
     } else if servers.healthy == 0 && servers.total > 0 {
         Some("no server is up")
+    } else if servers.working == 0 && servers.total > 0 {
+        Some("each server that is up is draining or in maintenance")
     } else {
         None
     };
@@ -107,6 +121,8 @@ pub async fn metrics(Extract(state): Shared) -> Response {
                 in_flight: member.state.in_flight(),
                 connections: member.state.connections(),
                 circuit: member.state.circuit_state(now).as_str(),
+                operation: member.state.standing(now).as_str(),
+                flapping: member.state.recovery.with(|recovery| recovery.is_flapping(now)),
                 models: inventory.counts(),
             });
         }

@@ -1,11 +1,25 @@
-//! The admin listener: health, metrics, and the commands to reload and to make room for a new process.
+//! The admin listener: health, metrics, and what operators see and do.
 //!
 //! It is apart from the listeners of clients, on loopback or a unix socket unless the configuration
-//! says otherwise. Reads are open; a change must be a POST, must not come from a web page of another
+//! says otherwise. Reads are open; a change must be a POST, PATCH or DELETE, must not come from a web page of another
 //! site, and needs the token where there is one.
+//!
+//! # Shape
+//! One file a topic ([`servers`], [`in_flight`], ...), each with a router of its own below `/api/orchestrator`.
+//! [`request`] reads paths, queries and bodies, [`find`] finds servers by the names that operators use, and whatever
+//! goes wrong is a [`problem::Problem`]. Keys of answers are camelCase, as operators' scripts for that prefix expect.
 
 mod access;
+mod circuits;
+mod find;
 mod handlers;
+mod in_flight;
+mod models;
+mod problem;
+mod recovery;
+mod request;
+mod servers;
+mod time;
 mod upgrade;
 
 use std::fmt;
@@ -138,6 +152,18 @@ pub struct State {
     pub started: Instant,
 }
 
+/// What operators see and do.
+fn orchestrator() -> Router<Arc<State>> {
+    Router::new()
+        .route("/config/reload", post(handlers::reload))
+        .route("/upgrade", post(upgrade::upgrade))
+        .merge(servers::routes())
+        .merge(in_flight::routes())
+        .merge(circuits::routes())
+        .merge(models::routes())
+        .merge(recovery::routes())
+}
+
 /// Serves until the runtime ends, or until another process does it; then whoever waits for an answer gets it.
 pub async fn serve(listener: AdminListener, state: State) {
     let own = state.own.clone();
@@ -152,8 +178,9 @@ pub async fn serve(listener: AdminListener, state: State) {
         .route("/health/live", get(handlers::live))
         .route("/health/ready", get(handlers::ready))
         .route("/metrics", get(handlers::metrics))
-        .route("/api/orchestrator/config/reload", post(handlers::reload))
-        .route("/api/orchestrator/upgrade", post(upgrade::upgrade))
+        .nest("/api/orchestrator", orchestrator())
+        .fallback(problem::no_such_path)
+        .method_not_allowed_fallback(problem::wrong_method)
         .layer(axum::middleware::from_fn_with_state(
             Arc::new(access::Guard { token: state.token.clone(), own }),
             access::check,

@@ -23,8 +23,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Question {
     /// Method.
     pub method: Method,
-    /// Path.
-    pub path: &'static str,
+    /// Path and query.
+    pub path: String,
     /// Body.
     pub body: Bytes,
     /// How long it may take.
@@ -33,8 +33,8 @@ pub struct Question {
 
 impl Question {
     /// One without a body.
-    pub fn new(method: Method, path: &'static str) -> Self {
-        Self { method, path, body: Bytes::new(), timeout: TIMEOUT }
+    pub fn new(method: Method, path: &str) -> Self {
+        Self { method, path: path.to_owned(), body: Bytes::new(), timeout: TIMEOUT }
     }
 }
 

@@ -10,6 +10,7 @@ mod health;
 mod import;
 mod init;
 mod key;
+mod operate;
 mod reload;
 mod run;
 mod schema;
@@ -49,6 +50,12 @@ enum Verb {
     Reload(AdminArguments),
     /// Let a new process of the program take over, without refusing anybody.
     Upgrade(upgrade::Arguments),
+    /// Give a server no new requests; those that run there finish.
+    Drain(operate::Drain),
+    /// Give a server new requests again, after a drain or maintenance.
+    Undrain(operate::Server),
+    /// Give a server no new requests until further notice, or for some time.
+    Maintenance(operate::Maintenance),
     /// Exit with 0 when the running Arriero is ready.
     Health(AdminArguments),
 }
@@ -76,6 +83,9 @@ pub fn main() -> ExitCode {
         Verb::Schema => schema::run(),
         Verb::Reload(arguments) => reload::run(&arguments),
         Verb::Upgrade(arguments) => upgrade::run(&arguments),
+        Verb::Drain(arguments) => operate::drain(&arguments),
+        Verb::Undrain(arguments) => operate::undrain(&arguments),
+        Verb::Maintenance(arguments) => operate::maintenance(&arguments),
         Verb::Health(arguments) => health::run(&arguments),
     }
 }

@@ -39,7 +39,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     let wanted = serde_json::json!({ "binary": binary, "timeout": arguments.timeout });
     let question = admin_client::Question {
         method: Method::POST,
-        path: "/api/orchestrator/upgrade",
+        path: "/api/orchestrator/upgrade".to_owned(),
         body: wanted.to_string().into(),
         timeout: arguments.timeout.0 + MARGIN,
     };

@@ -180,6 +180,12 @@ upstreams:
         healthy: 2
         unhealthy: 3
         start_period: 0s
+    recovery:
+      interval: 10s
+      max_interval: 300s
+      probe: on
+      quiet: 60s
+      timeout: 30s
     keepalive:
       max_idle: 128
       idle_timeout: 30s
@@ -352,7 +358,7 @@ fn wrap(out: &mut String, margin: usize, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::types::{Active, Retry, Server, Telemetry};
+    use super::super::types::{Active, Recovery, Retry, Server, Telemetry};
     use super::super::types::{Admin, Caps, Check, Circuit, Inventory, Keepalive, ListenerLimits, ListenerTimeouts};
     use super::*;
 
@@ -406,6 +412,7 @@ mod tests {
         assert_eq!(fleet.circuit, Circuit::default());
         assert_eq!(fleet.keepalive, Keepalive::default());
         assert_eq!(fleet.inventory, Inventory::default());
+        assert_eq!(fleet.recovery, Recovery::default());
         let check = Check { path: Some("/api/version".to_owned()), ..Check::default() };
         assert_eq!(fleet.health.active, Some(Active::Check(check)));
     }

@@ -32,7 +32,8 @@ pub use models::{Caps, Permission};
 pub use tls::{CertificateFiles, ClientAuth, ListenerTls, MinVersion, UpstreamTls};
 pub use upstream::{
     Active, Balance, BalancePolicy, Check, Circuit, Health, Inventory, Keepalive, Kind, ModelAffinity, Off,
-    Plan, ServerEntry, Upstream,
+    Recovery,
+    Plan, ServerEntry, Switch, Upstream,
 };
 
 const fn secs(n: u64) -> Duration {

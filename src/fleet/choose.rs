@@ -1,15 +1,15 @@
 //! The choice of a server for one attempt: candidates, then the upstream's rule, then a slot.
 //!
-//! A candidate has the model, is up, is below its limit, was not tried by this request, and its
+//! A candidate has the model, is up and neither draining nor in maintenance, is below its limit, was not tried by this request, and its
 //! circuit lets the request pass. When circuits alone leave nobody, they are ignored: a request that
-//! may fail is better than one that certainly does.
+//! may fail is better than one that certainly does. One that an operator holds open is not ignored.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::inventory::ServerSet;
 use super::server::Slot;
-use super::snapshot::Upstream;
+use super::snapshot::{Member, Upstream};
 use crate::config::types::BalancePolicy;
 use crate::policy::balance::affinity::Tier;
 use crate::policy::balance::least_requests;
@@ -49,7 +49,7 @@ pub struct Chosen {
 /// Why there is none.
 pub fn choose(upstream: &Upstream, ask: Ask<'_>) -> Result<Chosen, Reason> {
     let Some(model) = ask.model.filter(|_| upstream.has_models()) else {
-        return pick(upstream, ask, None).ok_or_else(|| nobody(upstream, None));
+        return pick(upstream, ask, None).ok_or_else(|| nobody(upstream, ask.now, None));
     };
     let index = upstream.models.load();
     let Some(holders) = index.holders(model) else {
@@ -68,15 +68,17 @@ pub fn choose(upstream: &Upstream, ask: Ask<'_>) -> Result<Chosen, Reason> {
         Tier::Available | Tier::Nobody => &holders.available,
         Tier::NotLoaded => return Err(Reason::NotLoaded),
     };
-    pick(upstream, ask, Some(set)).ok_or_else(|| nobody(upstream, Some(set)))
+    pick(upstream, ask, Some(set)).ok_or_else(|| nobody(upstream, ask.now, Some(set)))
 }
 
 /// Whether a member may have the request as far as its own state goes.
 fn usable(upstream: &Upstream, ask: Ask<'_>, index: usize, heed_circuit: bool) -> bool {
     let Some(member) = upstream.servers.get(index) else { return false };
     member.state.is_up()
+        && member.state.standing(ask.now).takes_work()
         && (!ask.takes_slot || member.state.in_flight() < member.max_in_flight)
         && !ask.tried.contains(&index)
+        && !member.state.is_shut(ask.now)
         && (!heed_circuit || member.state.would_admit(ask.now))
 }
 
@@ -119,8 +121,11 @@ fn pick_of(
                 continue;
             }
             match member.state.take_slot(if ask.takes_slot { member.max_in_flight } else { u32::MAX }) {
-                Some(slot) => return Some(Chosen { index, slot, pass: admission.pass() }),
-                None => admission.pass().into_iter().for_each(|pass| member.state.release(pass)),
+                // An operator's decision may have come in between.
+                Some(slot) if member.state.standing(ask.now).takes_work() => {
+                    return Some(Chosen { index, slot, pass: admission.pass() });
+                }
+                _ => admission.pass().into_iter().for_each(|pass| member.state.release(pass)),
             }
         }
     }
@@ -128,9 +133,10 @@ fn pick_of(
 }
 
 /// Why a set of servers has no candidate.
-fn nobody(upstream: &Upstream, set: Option<&ServerSet>) -> Reason {
+fn nobody(upstream: &Upstream, now: Instant, set: Option<&ServerSet>) -> Reason {
     let members = upstream.servers.iter().enumerate().filter(|(index, _)| set.is_none_or(|set| set.contains(*index)));
-    let mut up = members.filter(|(_, member)| member.state.is_up()).peekable();
+    let works = |member: &Member| member.state.is_up() && member.state.standing(now).takes_work();
+    let mut up = members.filter(|(_, member)| works(member)).peekable();
     if up.peek().is_some() && up.all(|(_, member)| member.state.in_flight() >= member.max_in_flight) {
         Reason::ServerBusy
     } else {

@@ -25,6 +25,7 @@ use crate::policy::balance::sticky::StickyCookie;
 use crate::policy::caps::Caps;
 use crate::policy::circuit::CircuitPolicy;
 use crate::policy::health::HealthPolicy;
+use crate::policy::recovery::RecoveryPolicy;
 use crate::policy::retry::{RetryOn, RetryPolicy};
 use crate::routing::Scheme;
 use crate::routing::table::{ModelMatch, RouteMatch, RouteTable};
@@ -332,6 +333,13 @@ fn compile_upstream(
         idle_timeout: upstream.keepalive.idle_timeout.0,
         check,
         inventory_interval: upstream.inventory.interval.0,
+        recovery: RecoveryPolicy {
+            interval: upstream.recovery.interval.0,
+            max_interval: upstream.recovery.max_interval.0,
+            probe: upstream.kind == Kind::Ollama && upstream.recovery.probe == types::Switch::On,
+            quiet: upstream.recovery.quiet.0,
+            timeout: upstream.recovery.timeout.0,
+        },
         models: ArcSwap::from_pointee(ModelIndex::default()),
         dispatcher,
         schedule: fleet::schedule(upstream),

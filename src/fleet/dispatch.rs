@@ -75,7 +75,17 @@ struct Inner {
     waiting: HashMap<Ticket, Turn>,
 }
 
-type Turn = oneshot::Sender<Result<Place, Reason>>;
+type Turn = oneshot::Sender<Turned>;
+
+/// What whoever waits is told.
+pub enum Turned {
+    /// Here is the place.
+    Placed(Place),
+    /// There is none.
+    Refused(Reason),
+    /// The server was taken out in the moment in which it was chosen: another one is to be asked for.
+    Again,
+}
 
 /// What became of a request that asked for a place.
 pub enum Asked {
@@ -83,6 +93,8 @@ pub enum Asked {
     Placed(Place),
     /// It waits for one.
     Waits(Waiting),
+    /// See [`Turned::Again`].
+    Again,
     /// There is none.
     Refused {
         /// Why.
@@ -107,7 +119,7 @@ pub struct Place {
 /// A request in the queue; leaves it when dropped.
 pub struct Waiting {
     /// Tells the place.
-    pub place: oneshot::Receiver<Result<Place, Reason>>,
+    pub turn: oneshot::Receiver<Turned>,
     ticket: Ticket,
     dispatcher: Arc<Dispatcher>,
 }
@@ -259,7 +271,7 @@ impl Dispatcher {
         why: Option<&mut Option<Explanation>>,
     ) -> Asked {
         request.tried = tried.iter().filter_map(|server| self.id_of(server)).collect();
-        let (sender, place) = oneshot::channel();
+        let (sender, turn) = oneshot::channel();
         let arrival = self.event_with(|inner, moment| {
             let Some(model) = inner.scheduler.known_model(model) else { return Err(Reason::NoServer) };
             request.model = model;
@@ -286,10 +298,10 @@ impl Dispatcher {
             }
             Ok((ticket, Some(server), None)) => match self.place(ticket, server) {
                 Some(place) => Asked::Placed(place),
-                None => Asked::Refused { reason: Reason::NoServer, retry_after: None },
+                None => Asked::Again,
             },
             Ok((ticket, None, None)) => {
-                Asked::Waits(Waiting { place, ticket, dispatcher: Arc::clone(self) })
+                Asked::Waits(Waiting { turn, ticket, dispatcher: Arc::clone(self) })
             }
         }
     }
@@ -383,7 +395,10 @@ impl Dispatcher {
             (result, actions.into_iter().filter_map(|action| self.turn(&mut inner, action)).collect::<Vec<_>>())
         };
         for (turn, outcome) in turns {
-            let outcome = outcome.and_then(|(ticket, server)| self.place(ticket, server).ok_or(Reason::NoServer));
+            let outcome = match outcome {
+                Ok((ticket, server)) => self.place(ticket, server).map_or(Turned::Again, Turned::Placed),
+                Err(reason) => Turned::Refused(reason),
+            };
             // A client that has just left gives its place back by dropping it.
             drop(turn.send(outcome));
         }
@@ -416,13 +431,16 @@ impl Dispatcher {
         None
     }
 
+    /// Takes the place that the scheduler gave; `None` when an operator took the server out in that moment.
     fn place(self: &Arc<Self>, ticket: Ticket, server: ServerId) -> Option<Place> {
         let state = self.inner.lock().servers.get(server).cloned()?;
-        let admission = state.admit(clock::now());
+        let now = clock::now();
         // The scheduler counts; this one is for all who look at the server.
         let slot = state.take_slot(u32::MAX);
-        let dispatcher = Arc::clone(self);
-        Some(Place { server: state, pass: admission.pass(), slot, ticket, dispatcher, settled: false })
+        let standing = state.standing(now);
+        let pass = if standing.takes_work() { state.admit(now).pass() } else { None };
+        let place = Place { server: state, pass, slot, ticket, dispatcher: Arc::clone(self), settled: false };
+        standing.takes_work().then_some(place)
     }
 }
 
@@ -442,8 +460,13 @@ fn exclusion(
     now: Instant,
 ) -> Option<Excluded> {
     let Some(state) = servers.get(server) else { return Some(Excluded { why: "gone", soft: false }) };
-    if !state.is_up() {
+    let standing = state.standing(now);
+    if !standing.takes_work() {
+        Some(Excluded { why: standing.as_str(), soft: false })
+    } else if !state.is_up() {
         Some(Excluded { why: "down", soft: false })
+    } else if state.is_shut(now) {
+        Some(Excluded { why: "circuit_forced_open", soft: false })
     } else if !state.would_admit(now) {
         Some(Excluded { why: "circuit_open", soft: true })
     } else {

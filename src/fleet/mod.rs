@@ -10,6 +10,8 @@
 //! - [`content`] is what a route does itself: answers, redirects, files, fields.
 //! - [`server::ServerState`] is what changes by itself: health, circuit, requests in flight, models,
 //!   addresses. It is kept by identity (upstream, name, URL) and shared by successive snapshots.
+//! - [`operation`] is what an operator decided about a server, [`running`] which requests run on it, [`recovery`] how it
+//!   is tested while it is ill.
 //! - [`allowed`] says what a route allows a request for a model.
 //! - [`store::Store`] holds the current snapshot and swaps it in one step.
 //! - [`files::FromFiles`] is what is made from files beside the configuration, and follows their changes.
@@ -42,7 +44,10 @@ pub mod limits;
 pub mod listener_tls;
 pub mod memory;
 pub mod placement;
+pub mod operation;
+pub mod recovery;
 pub mod reload;
+pub mod running;
 pub mod server;
 pub mod snapshot;
 pub mod sockets;

@@ -6,8 +6,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
@@ -16,8 +16,11 @@ use parking_lot::Mutex;
 use super::idle::IdlePool;
 use super::inventory::Inventory;
 use super::waiting_room::WaitingRoom;
+use super::operation::{Operating, Operation, Standing};
+use super::recovery::Recovering;
+use super::running::Register;
 use crate::policy::circuit::{Admission, Circuit, CircuitPolicy, Outcome, Pass, State, Transition};
-use crate::policy::health::{Change, Health, HealthPolicy};
+use crate::policy::health::{self, Change, Health, HealthPolicy};
 use crate::telemetry::metrics::ServerMetrics;
 
 /// What makes a server the same one after a reload.
@@ -44,6 +47,33 @@ pub struct Location {
     pub authority: HeaderValue,
 }
 
+/// What an operator may order about a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CircuitOrder {
+    /// Let nothing pass until then; then it is half open.
+    Open {
+        /// When that ends.
+        until: Instant,
+    },
+    /// Let one request at a time pass, as a trial.
+    HalfOpen,
+    /// Let requests pass.
+    Close,
+    /// Let requests pass, and forget what was.
+    Reset,
+}
+
+/// A circuit as it is shown.
+#[derive(Clone, Debug)]
+pub struct CircuitView {
+    /// The model that it is about; `None` for that of the server itself.
+    pub model: Option<String>,
+    /// What it is now.
+    pub state: State,
+    /// Failures in a row.
+    pub failures: u32,
+}
+
 /// What changes by itself about one server.
 pub struct ServerState {
     /// What makes it the same server after a reload.
@@ -58,14 +88,23 @@ pub struct ServerState {
     pub idle: IdlePool,
     /// Where those wait that want a slot of it.
     room: Arc<WaitingRoom>,
+    /// The requests that run on it.
+    pub requests: Register,
+    /// Its tests while it is ill.
+    pub recovery: Recovering,
+    operating: Operating,
     /// Copies of what the two state machines say, so that a choice among many takes no lock.
     up: AtomicBool,
     circuit_closed: AtomicBool,
     health: Mutex<Health>,
     circuit: Mutex<Circuit>,
+    /// Until when an operator holds the circuit open.
+    held_until: Mutex<Option<Instant>>,
     addresses: ArcSwap<Vec<SocketAddr>>,
     next_address: AtomicU32,
     inventory: ArcSwap<Inventory>,
+    /// Microseconds that the last answer to a check took, and one more; 0 before the first.
+    response_time: AtomicU64,
 }
 
 impl ServerState {
@@ -88,13 +127,18 @@ impl ServerState {
             connections: Arc::default(),
             idle: IdlePool::default(),
             room,
+            requests: Register::default(),
+            recovery: Recovering::default(),
+            operating: Operating::default(),
             up: AtomicBool::new(true),
             circuit_closed: AtomicBool::new(true),
             health: Mutex::new(Health::new(health, born)),
             circuit: Mutex::new(Circuit::new(circuit)),
+            held_until: Mutex::new(None),
             addresses: ArcSwap::from_pointee(literal.into_iter().collect()),
             next_address: AtomicU32::new(0),
             inventory: ArcSwap::from_pointee(Inventory::default()),
+            response_time: AtomicU64::new(0),
         }
     }
 
@@ -114,14 +158,54 @@ impl ServerState {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Takes a slot if fewer than `limit` are taken.
+    /// Takes a slot if fewer than `limit` are taken. Ask for its [`standing`](Self::standing) afterwards, too.
     pub fn take_slot(self: &Arc<Self>, limit: u32) -> Option<Slot> {
-        if self.in_flight.fetch_add(1, Ordering::Relaxed) < limit {
+        // Sequentially consistent, as the operator's decision is: of a request that begins and an operator who waits
+        // for the server to be empty, at least one sees the other.
+        if self.in_flight.fetch_add(1, Ordering::SeqCst) < limit {
             Some(Slot(Arc::clone(self)))
         } else {
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+            self.free_slot();
             None
         }
+    }
+
+    /// What an operator decided about it.
+    pub fn operation(&self, now: Instant) -> Operation {
+        self.operating.operation(now)
+    }
+
+    /// The same in one word, for whoever chooses a server.
+    pub fn standing(&self, now: Instant) -> Standing {
+        self.operating.standing(now)
+    }
+
+    /// Takes an operator's decision; returns what held before. Idle connections are closed: the host behind them
+    /// may be on its way down, or have come back as another process.
+    pub fn operate(&self, next: Operation, now: Instant) -> Operation {
+        let before = self.operating.decide(next, now);
+        self.idle.clear();
+        self.recovery.stir();
+        before
+    }
+
+    /// Ends a maintenance whose time is over; returns it the one time that it ends.
+    pub fn end_of_maintenance(&self, now: Instant) -> Option<Operation> {
+        let over = self.operating.expire(now)?;
+        self.idle.clear();
+        Some(over)
+    }
+
+    /// Returns once no request runs on it. For servers that take no work: others need not ever be empty.
+    pub async fn until_empty(&self) {
+        self.operating.until_empty(|| self.in_flight.load(Ordering::SeqCst)).await;
+    }
+
+    fn free_slot(&self) {
+        if self.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.operating.is_empty_now();
+        }
+        self.room.freed();
     }
 
     /// Open connections to it.
@@ -140,17 +224,80 @@ impl ServerState {
         self.up.load(Ordering::Relaxed)
     }
 
+    /// What its probes say.
+    pub fn health(&self) -> health::Status {
+        self.health.lock().status()
+    }
+
+    /// How long the last answer to a check took.
+    pub fn response_time(&self) -> Option<Duration> {
+        self.response_time.load(Ordering::Relaxed).checked_sub(1).map(Duration::from_micros)
+    }
+
+    /// Notes how long an answer to a check took.
+    pub fn responded(&self, took: Duration) {
+        let microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX - 1);
+        self.response_time.store(microseconds + 1, Ordering::Relaxed);
+    }
+
     /// Notes the verdict of a probe.
     pub fn probed(&self, good: bool, now: Instant) -> Option<Change> {
         let mut health = self.health.lock();
         let change = health.record(good, now);
         self.up.store(health.is_up(), Ordering::Relaxed);
+        if change.is_some() {
+            self.recovery.stir();
+        }
         change
     }
 
     /// The state of its circuit.
     pub fn circuit_state(&self, now: Instant) -> State {
         self.circuit.lock().state(now)
+    }
+
+    /// Its circuits, its own first.
+    pub fn circuit_views(&self, now: Instant) -> Vec<CircuitView> {
+        let circuit = self.circuit.lock();
+        vec![CircuitView { model: None, state: circuit.state(now), failures: circuit.failures() }]
+    }
+
+    /// Whether an operator holds its circuit open: then nothing but time and operators may change that.
+    pub fn circuit_is_held(&self, now: Instant) -> bool {
+        self.held_until.lock().is_some_and(|until| now < until)
+    }
+
+    /// Whether an operator shuts requests out by its circuit. Unlike a circuit that opened by itself this is heeded
+    /// even when nobody else is left.
+    pub fn is_shut(&self, now: Instant) -> bool {
+        !self.circuit_closed.load(Ordering::Relaxed) && self.circuit_is_held(now)
+    }
+
+    /// Does to a circuit what an operator orders. One that does not exist is closed already.
+    pub fn force_circuit(&self, order: CircuitOrder, model: Option<&str>, now: Instant) -> Option<Transition> {
+        if model.is_some() {
+            return None;
+        }
+        let mut circuit = self.circuit.lock();
+        *self.held_until.lock() = if let CircuitOrder::Open { until } = order { Some(until) } else { None };
+        let change = match order {
+            CircuitOrder::Open { until } => circuit.force_open(until, now),
+            CircuitOrder::HalfOpen => circuit.force_half_open(now),
+            CircuitOrder::Close | CircuitOrder::Reset => circuit.force_close(now),
+        };
+        self.circuit_closed.store(circuit.state(now) == State::Closed, Ordering::Relaxed);
+        self.recovery.stir();
+        change
+    }
+
+    /// After a test has shown that its model answers: an open circuit becomes half open before its time, unless an
+    /// operator holds it open.
+    pub fn half_open_early(&self, now: Instant) -> Option<Transition> {
+        let open = matches!(self.circuit_state(now), State::Open { .. });
+        if !open || self.circuit_is_held(now) {
+            return None;
+        }
+        self.force_circuit(CircuitOrder::HalfOpen, None, now)
     }
 
     /// Whether its circuit would let a request pass.
@@ -168,6 +315,9 @@ impl ServerState {
         let mut circuit = self.circuit.lock();
         let transition = circuit.record(pass, outcome, now, random);
         self.circuit_closed.store(circuit.state(now) == State::Closed, Ordering::Relaxed);
+        if transition.is_some() {
+            self.recovery.stir();
+        }
         transition
     }
 
@@ -225,7 +375,6 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.0.room.freed();
+        self.0.free_slot();
     }
 }

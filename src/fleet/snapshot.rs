@@ -30,6 +30,7 @@ use crate::policy::circuit::CircuitPolicy;
 use crate::policy::cors::Cors;
 use crate::policy::health::HealthPolicy;
 use crate::policy::queue::Class;
+use crate::policy::recovery::RecoveryPolicy;
 use crate::policy::retry::RetryPolicy;
 use crate::policy::schedule::{Scheduler, Settings};
 use crate::policy::upload_rate::UploadRate;
@@ -255,6 +256,8 @@ pub struct Upstream {
     pub health: HealthPolicy,
     /// Numbers for the circuits of its servers.
     pub circuit: CircuitPolicy,
+    /// Numbers for the tests of its servers.
+    pub recovery: RecoveryPolicy,
     /// Connections kept for each server.
     pub max_idle: u32,
     /// How long an idle connection is kept.

@@ -18,6 +18,7 @@
 //! | [`balance`] | which of the candidates? |
 //! | [`circuit`] | may this server have a request after it failed several? |
 //! | [`health`] | do the background checks say that this server is up? |
+//! | [`recovery`] | when is a server that is ill tested again, and what do its tests add up to? |
 //! | [`retry`] | may this failed attempt be made again? |
 //! | [`caps`] | may a request ask for this much? |
 //! | [`failure`] | in one word, why did the request end as it did? |
@@ -51,6 +52,7 @@ pub mod health;
 pub mod network;
 pub mod queue;
 pub mod rate_limit;
+pub mod recovery;
 pub mod retry;
 pub mod schedule;
 pub mod upload_rate;

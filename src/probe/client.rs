@@ -1,6 +1,6 @@
-//! One GET over a connection of its own: what a probe says must not depend on a pool.
+//! One request over a connection of its own: what a probe says must not depend on a pool.
 
-use std::io;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::fleet::server::ServerState;
 use crate::fleet::upstream_tls::UpstreamTls;
+use crate::policy::recovery::Class;
 
 /// Largest answer that is read.
 const MAX_ANSWER: usize = 8 << 20;
@@ -40,50 +41,61 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+/// Why a server did not answer.
+#[derive(Debug)]
+pub struct Fault {
+    /// In one word.
+    pub class: Class,
+    /// For the log.
+    pub text: String,
+}
+
+impl Fault {
+    /// A fault of a class.
+    pub fn new(class: Class, what: impl ToString) -> Self {
+        Self { class, text: what.to_string() }
+    }
+
+    fn broken(what: impl ToString) -> Self {
+        Self::new(Class::Protocol, what)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)
+    }
+}
+
 /// Gets a path from a server; `timeout` covers everything from connecting to the last byte.
 ///
 /// # Errors
-/// Anything that kept the answer away, as text for the log.
-pub async fn get(way: Way<'_>, path: &str, timeout: Duration) -> Result<Answer, io::Error> {
+/// Anything that kept the answer away.
+pub async fn get(way: Way<'_>, path: &str, timeout: Duration) -> Result<Answer, Fault> {
     within(timeout, exchange(way, Method::GET, path, Bytes::new())).await
 }
 
-/// Posts JSON to a server, in the same way.
+/// Posts JSON to a path of a server, in the same way.
 ///
 /// # Errors
-/// The same.
-pub async fn post(way: Way<'_>, path: &str, body: String, timeout: Duration) -> Result<Answer, io::Error> {
-    within(timeout, exchange(way, Method::POST, path, body.into())).await
+/// Anything that kept the answer away.
+pub async fn post(way: Way<'_>, path: &str, body: Bytes, timeout: Duration) -> Result<Answer, Fault> {
+    within(timeout, exchange(way, Method::POST, path, body)).await
 }
 
-async fn within(timeout: Duration, answer: impl Future<Output = Result<Answer, io::Error>>) -> Result<Answer, io::Error> {
-    match tokio::time::timeout(timeout, answer).await {
+async fn within(timeout: Duration, exchange: impl Future<Output = Result<Answer, Fault>>) -> Result<Answer, Fault> {
+    match tokio::time::timeout(timeout, exchange).await {
         Ok(answer) => answer,
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {timeout:?}"))),
+        Err(_) => Err(Fault::new(Class::Timeout, format!("no answer within {timeout:?}"))),
     }
 }
 
-async fn exchange(way: Way<'_>, method: Method, path: &str, body: Bytes) -> Result<Answer, io::Error> {
-    let Way { server, tls, .. } = way;
-    let address = server.address().ok_or_else(|| io::Error::other("the host name is not resolved"))?;
-    let tcp = TcpStream::connect(address).await?;
-    tcp.set_nodelay(true)?;
-    if !server.location.tls {
-        return request(TokioIo::new(tcp), way, method, path, body).await;
-    }
-    // Between two configurations a server may for a moment belong to none.
-    let tls = tls.ok_or_else(|| io::Error::other("the upstream is being changed"))?;
-    let name = ServerName::try_from(tls.name(&server.location.host).to_owned()).map_err(io::Error::other)?;
-    let tls = TlsConnector::from(Arc::clone(&tls.trust().config)).connect(name, tcp).await?;
-    request(TokioIo::new(tls), way, method, path, body).await
-}
-
-async fn request<I>(io: I, way: Way<'_>, method: Method, path: &str, body: Bytes) -> Result<Answer, io::Error>
-where
-    I: Read + Write + Unpin + Send + 'static,
-{
-    let Way { server, http2, .. } = way;
-    let authority = &server.location.authority;
+async fn exchange(way: Way<'_>, method: Method, path: &str, body: Bytes) -> Result<Answer, Fault> {
+    let server = way.server;
+    let no_connection = |what: &dyn ToString| Fault::new(Class::Connect, what.to_string());
+    let address = server.address().ok_or_else(|| no_connection(&"the host name is not resolved"))?;
+    let tcp = TcpStream::connect(address).await.map_err(|error| no_connection(&error))?;
+    tcp.set_nodelay(true).map_err(|error| no_connection(&error))?;
     let mut request = Request::builder()
         .method(&method)
         .uri(path)
@@ -91,24 +103,41 @@ where
     if method == Method::POST {
         request = request.header(header::CONTENT_TYPE, "application/json");
     }
-    let body = Full::new(body);
+    let request = request.body(Full::new(body)).map_err(Fault::broken)?;
+    if !server.location.tls {
+        return send(TokioIo::new(tcp), server, way.http2, request).await;
+    }
+    // Between two configurations a server may for a moment belong to none.
+    let no_tls = |what: &dyn ToString| Fault::new(Class::Tls, what.to_string());
+    let tls = way.tls.ok_or_else(|| no_tls(&"the upstream is being changed"))?;
+    let name = ServerName::try_from(tls.name(&server.location.host).to_owned()).map_err(|error| no_tls(&error))?;
+    let connector = TlsConnector::from(Arc::clone(&tls.trust().config));
+    let tls = connector.connect(name, tcp).await.map_err(|error| no_tls(&error))?;
+    send(TokioIo::new(tls), server, way.http2, request).await
+}
+
+async fn send<I>(io: I, server: &ServerState, http2: bool, mut request: Request<Full<Bytes>>) -> Result<Answer, Fault>
+where
+    I: Read + Write + Unpin + Send + 'static,
+{
+    let authority = &server.location.authority;
     // Ends the connection's own task when this function returns or is dropped.
     let mut connection = JoinSet::new();
     let response = if http2 {
         let scheme = if server.location.tls { "https" } else { "http" };
-        let uri = format!("{scheme}://{}{path}", authority.to_str().unwrap_or_default());
-        let (mut sender, driver) = http2::handshake(TokioExecutor::new(), io).await.map_err(io::Error::other)?;
+        let uri = format!("{scheme}://{}{}", authority.to_str().unwrap_or_default(), request.uri());
+        *request.uri_mut() = uri.parse().map_err(Fault::broken)?;
+        let (mut sender, driver) = http2::handshake(TokioExecutor::new(), io).await.map_err(Fault::broken)?;
         connection.spawn(driver);
-        let request = request.uri(uri).body(body).map_err(io::Error::other)?;
         sender.send_request(request).await
     } else {
-        let (mut sender, driver) = http1::handshake(io).await.map_err(io::Error::other)?;
+        request.headers_mut().insert(header::HOST, authority.clone());
+        let (mut sender, driver) = http1::handshake(io).await.map_err(Fault::broken)?;
         connection.spawn(driver);
-        let request = request.header(header::HOST, authority).body(body).map_err(io::Error::other)?;
         sender.send_request(request).await
     };
-    let response = response.map_err(io::Error::other)?;
+    let response = response.map_err(Fault::broken)?;
     let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(io::Error::other)?;
+    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(Fault::broken)?;
     Ok(Answer { status, body: body.to_bytes() })
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::client::{self, Way};
+use super::client::{self, Fault, Way};
 use crate::config::types::Kind;
 use crate::fleet::inventory::Inventory;
 use crate::ollama::wire;
+use crate::policy::recovery::Class;
 
 /// How long each list may take. A `/api/ps` that is late means that a model is loading.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -17,8 +18,6 @@ pub enum Outcome {
     Changed,
     /// It has the same ones.
     Same,
-    /// It did not tell.
-    Failed,
 }
 
 impl Outcome {
@@ -27,51 +26,63 @@ impl Outcome {
         match self {
             Self::Changed => "changed",
             Self::Same => "same",
-            Self::Failed => "failed",
         }
     }
 }
 
 /// Asks a server for its models and notes them.
-pub async fn look(way: Way<'_>, kind: Kind) -> Outcome {
+///
+/// # Errors
+/// Why it did not tell.
+pub async fn look(way: Way<'_>, kind: Kind) -> Result<Outcome, Fault> {
     let before = way.server.inventory();
     let found = match kind {
-        Kind::Ollama => ollama(way, &before).await,
-        Kind::Openai => openai(way).await,
-        Kind::Http => None,
+        Kind::Ollama => ollama(way, &before).await?,
+        Kind::Openai => openai(way).await?,
+        Kind::Http => return Ok(Outcome::Same),
     };
-    let Some(found) = found else { return Outcome::Failed };
     if same(&before, &found) {
-        return Outcome::Same;
+        return Ok(Outcome::Same);
     }
     way.server.learned(found);
-    Outcome::Changed
+    Ok(Outcome::Changed)
 }
 
-async fn ollama(way: Way<'_>, before: &Inventory) -> Option<Inventory> {
+async fn ollama(way: Way<'_>, before: &Inventory) -> Result<Inventory, Fault> {
     let (tags, ps, openai, version) = tokio::join!(
         list(way, "/api/tags", |body| wire::parse_tags(body).ok()),
-        list(way, "/api/ps", |body| wire::parse_ps(body).ok()),
+        loaded(way),
         list(way, "/v1/models", |body| wire::parse_openai_models(body).ok()),
         list(way, "/api/version", wire::parse_version),
     );
-    Some(Inventory {
+    Ok(Inventory {
         available: Some(tags?),
         // Slow while a model loads: what was loaded before most likely still is.
-        loaded: ps.unwrap_or_else(|| before.loaded.clone()),
-        openai: openai.unwrap_or_else(|| before.openai.clone()),
-        version: version.or_else(|| before.version.clone()),
+        loaded: ps.unwrap_or_else(|_| before.loaded.clone()),
+        openai: openai.unwrap_or_else(|_| before.openai.clone()),
+        version: version.ok().or_else(|| before.version.clone()),
     })
 }
 
-async fn openai(way: Way<'_>) -> Option<Inventory> {
+async fn openai(way: Way<'_>) -> Result<Inventory, Fault> {
     let openai = list(way, "/v1/models", |body| wire::parse_openai_models(body).ok()).await?;
-    Some(Inventory { openai, ..Inventory::default() })
+    Ok(Inventory { openai, ..Inventory::default() })
 }
 
-async fn list<T>(way: Way<'_>, path: &str, parse: fn(&[u8]) -> Option<T>) -> Option<T> {
-    let answer = client::get(way, path, TIMEOUT).await.ok()?;
-    if answer.status == 200 { parse(&answer.body) } else { None }
+/// The models that an Ollama server has in memory at this moment.
+///
+/// # Errors
+/// Why it did not tell.
+pub async fn loaded(way: Way<'_>) -> Result<Vec<wire::Loaded>, Fault> {
+    list(way, "/api/ps", |body| wire::parse_ps(body).ok()).await
+}
+
+async fn list<T>(way: Way<'_>, path: &str, parse: fn(&[u8]) -> Option<T>) -> Result<T, Fault> {
+    let answer = client::get(way, path, TIMEOUT).await?;
+    if answer.status != 200 {
+        return Err(Fault::new(Class::Status, format!("{path}: status {}", answer.status)));
+    }
+    parse(&answer.body).ok_or_else(|| Fault::new(Class::Protocol, format!("{path}: not what it should be")))
 }
 
 /// Whether two looks saw the same, to the byte.

@@ -106,7 +106,7 @@ async fn obey(command: Command, store: Arc<Store>, metrics: Arc<Metrics>) {
 }
 
 async fn ask(way: Way<'_>, path: &str, body: serde_json::Value, timeout: Duration) -> Result<(), String> {
-    let answer = client::post(way, path, body.to_string(), timeout).await.map_err(|error| error.to_string())?;
+    let answer = client::post(way, path, body.to_string().into(), timeout).await.map_err(|error| error.to_string())?;
     match answer.status {
         200 => Ok(()),
         status => Err(format!("status {status}: {}", String::from_utf8_lossy(&answer.body).trim())),

@@ -3,6 +3,8 @@
 //! One task a server, started and stopped as snapshots come and go. A probe writes what it saw into
 //! the server's state and nothing else; requests read that state and never wait for a probe.
 //!
+//! A server that is down or has an open circuit is also tested, less and less often ([`recovery`]).
+//!
 //! Liveness is a plain GET (`/api/version` for Ollama): Ollama's `/api/ps` hangs while a model loads,
 //! so a server is never called dead because of it.
 
@@ -10,6 +12,7 @@ mod certificates;
 mod client;
 mod inventory;
 mod loads;
+mod recovery;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -23,7 +26,10 @@ use crate::config::types::Kind;
 use crate::fleet::server::{Identity, ServerState};
 use crate::fleet::snapshot::{Check, Snapshot, Upstream};
 use crate::fleet::store::Store;
+use crate::policy::recovery::RecoveryPolicy;
 use crate::telemetry::metrics::Metrics;
+
+use client::Fault;
 
 pub use certificates::watch as watch_certificates;
 pub use loads::run as carry_out_orders;
@@ -40,6 +46,7 @@ struct Plan {
     http2: bool,
     check: Option<Check>,
     inventory_interval: Duration,
+    recovery: RecoveryPolicy,
 }
 
 /// A server with its plan.
@@ -121,6 +128,7 @@ fn targets(snapshot: &Snapshot, store: &Arc<Store>, metrics: &Arc<Metrics>) -> V
                     http2: upstream.http2,
                     check: upstream.check.clone(),
                     inventory_interval: upstream.inventory_interval,
+                    recovery: upstream.recovery.clone(),
                 },
                 store: Arc::clone(store),
                 metrics: Arc::clone(metrics),
@@ -153,7 +161,7 @@ impl Target {
                 tokio::time::sleep(spread(self.plan.inventory_interval)).await;
             }
         };
-        tokio::join!(resolving, checking, learning);
+        tokio::join!(resolving, checking, learning, self.recovering());
     }
 
     /// Looks up the addresses of the server's host; the last good ones stay when that fails.
@@ -184,14 +192,23 @@ impl Target {
 
     async fn check(&self, check: &Check) {
         let upstream = self.upstream();
+        let began = clock::now();
         let answer = client::get(self.way(upstream.as_deref()), &check.path, check.timeout).await;
+        if answer.is_ok() {
+            self.state.responded(clock::now() - began);
+        }
         let good = matches!(&answer, Ok(answer) if (200..400).contains(&answer.status));
         self.metrics.probed("liveness", if good { "ok" } else { "failed" });
+        self.judge(good, || match answer {
+            Ok(answer) => format!("status {}", answer.status),
+            Err(fault) => fault.text,
+        });
+    }
+
+    /// Counts a check of liveness, whoever made it.
+    fn judge(&self, good: bool, why: impl FnOnce() -> String) {
         if let Some(change) = self.state.probed(good, clock::now()) {
-            let why = match answer {
-                Ok(answer) => format!("status {}", answer.status),
-                Err(error) => error.to_string(),
-            };
+            let why = why();
             tracing::info!(
                 server = self.state.name(),
                 upstream = self.state.identity.upstream,
@@ -201,23 +218,30 @@ impl Target {
                 "health changed"
             );
             self.index();
-            if let Some(upstream) = upstream.filter(|_| good) {
+            if let Some(upstream) = self.upstream().filter(|_| good) {
                 upstream.dispatcher.appeared(&self.state);
             }
         }
     }
 
     async fn look(&self) {
+        // Failures are counted; what a server cannot tell it may still be able to do.
+        drop(self.learn().await);
+    }
+
+    /// Looks at the models of the server.
+    async fn learn(&self) -> Result<(), Fault> {
         let upstream = self.upstream();
         let asked = clock::now();
         let outcome = inventory::look(self.way(upstream.as_deref()), self.plan.kind).await;
-        self.metrics.probed("inventory", outcome.as_str());
-        if outcome == inventory::Outcome::Changed {
+        self.metrics.probed("inventory", outcome.as_ref().map_or("failed", |outcome| outcome.as_str()));
+        if outcome? == inventory::Outcome::Changed {
             self.index();
         }
-        if let Some(upstream) = upstream.filter(|_| outcome != inventory::Outcome::Failed) {
+        if let Some(upstream) = upstream {
             upstream.dispatcher.learn(&self.state, Some(asked));
         }
+        Ok(())
     }
 
     /// Makes the index of the server's upstream anew.
@@ -240,8 +264,12 @@ impl Target {
 
 /// The interval, up to a tenth longer, so that probes of many servers do not march in step.
 fn spread(interval: Duration) -> Duration {
-    let mut bytes = [0; 2];
-    // Without randomness they march in step, which is no harm.
-    let share = getrandom::fill(&mut bytes).map_or(0, |()| u16::from_le_bytes(bytes));
+    let share = u16::try_from(random() & 0xffff).unwrap_or(0);
     interval + interval.mul_f64(f64::from(share) / f64::from(u16::MAX) / 10.0)
+}
+
+/// Any number. Without randomness it is always the same, and probes march in step, which is no harm.
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_or(0, |()| u64::from_le_bytes(bytes))
 }

@@ -11,6 +11,7 @@ use super::exchange::{Broken, Traffic, request_length};
 use super::server::{ConnectFault, Order, RequestHead, Server};
 use super::{body_scan, headers, queue, reply};
 use crate::clock;
+use crate::fleet::running::Phase;
 use crate::fleet::server::ServerState;
 use crate::fleet::snapshot::{HashOn, Route, Upstream};
 use crate::policy::balance::consistent_hash::hash_key;
@@ -115,6 +116,9 @@ async fn once(
     let order =
         Order { server, upstream, timeouts: &route.timeouts, fresh: exchange.ctx.stale_retried, now: clock::now() };
     let mut connection = connect(exchange, order).await?;
+    if let Some(attempt) = &exchange.ctx.attempt {
+        attempt.entry.reached(Phase::Waiting);
+    }
     if upstream.http2 && body_scan::answer_expectation(exchange).await.is_err() {
         return Err(Reason::ClientClosed.into());
     }

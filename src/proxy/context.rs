@@ -19,6 +19,7 @@ use crate::fleet::dispatch::Place;
 use crate::fleet::keys::Key;
 use crate::fleet::limits::Admitted;
 use crate::fleet::server::{ServerState, Slot};
+use crate::fleet::running::{self, Entry};
 use crate::fleet::snapshot::{ListenerSettings, Route, Snapshot, Upstream};
 use crate::ollama::dialect::Dialect;
 use crate::ollama::usage::UsageScan;
@@ -169,6 +170,8 @@ pub struct RequestContext {
 pub struct Attempt {
     /// Index of the server in the upstream.
     pub index: usize,
+    /// Its place in the register of the server; given up before the slot, so that an empty server lists nothing.
+    pub entry: Entry,
     /// The place on the server.
     pub slot: Slot,
     /// The same place for the scheduler, where there is one.
@@ -185,9 +188,11 @@ pub struct Attempt {
 
 impl Attempt {
     /// Begins an attempt at a chosen server.
-    pub fn new(chosen: Chosen, place: Option<Place>, now: Instant) -> Self {
+    pub fn new(chosen: Chosen, place: Option<Place>, ctx: &RequestContext, now: Instant) -> Self {
         let Chosen { index, slot, pass } = chosen;
-        Self { index, slot, place, pass, started: now, first_byte: None, status: None }
+        let request = running::Request::new(ctx.request_id.clone(), ctx.model.clone(), now);
+        let entry = Entry::new(slot.server(), request);
+        Self { index, entry, slot, place, pass, started: now, first_byte: None, status: None }
     }
 }
 

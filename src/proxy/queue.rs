@@ -12,7 +12,7 @@ use super::context::{Attempt, Exchange, RequestContext, Stop};
 use super::reply;
 use crate::clock;
 use crate::fleet::choose::{Ask, Chosen, choose};
-use crate::fleet::dispatch::{Asked, Place};
+use crate::fleet::dispatch::{Asked, Place, Turned};
 use crate::fleet::explain::Explanation;
 use crate::fleet::snapshot::Upstream;
 use crate::ollama::conversation;
@@ -37,6 +37,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// When there is none in time, or the client has left.
 pub async fn scheduled(exchange: &mut Exchange<'_>, upstream: &Upstream, model: &str) -> Result<Attempt, Stop> {
     let started = clock::now();
+    let end = started + upstream.queue_timeout;
+    let explains = exchange.ctx.route.as_ref().is_some_and(|route| route.explain)
+        && exchange.head.headers.contains_key(EXPLAIN);
     let request = Request {
         bytes: body_bytes(exchange),
         conversation: conversation(exchange),
@@ -44,42 +47,41 @@ pub async fn scheduled(exchange: &mut Exchange<'_>, upstream: &Upstream, model: 
         rank: rank(&exchange.head.headers, &exchange.ctx),
         ..Request::default()
     };
-    let ctx = &mut exchange.ctx;
-    let explains = ctx.route.as_ref().is_some_and(|route| route.explain) && exchange.head.headers.contains_key(EXPLAIN);
-    let mut why = None;
-    let asked = upstream.dispatcher.ask(model, request, &ctx.tried_servers, explains.then_some(&mut why));
-    ctx.decision = why.as_ref().and_then(decision);
-    let place = match asked {
-        Asked::Placed(place) => place,
-        Asked::Refused { reason, retry_after } => return Err(refuse(ctx, reason, retry_after)),
-        Asked::Waits(mut waiting) => {
-            let end = started + upstream.queue_timeout;
-            let outcome = wait(exchange, end, |cx| std::pin::Pin::new(&mut waiting.place).poll(cx)).await;
-            match outcome {
-                Ok(Some(Ok(Ok(place)))) => place,
-                Ok(Some(Ok(Err(reason)))) => {
-                    return Err(refuse(&mut exchange.ctx, reason, upstream.dispatcher.retry_after(model)));
-                }
-                // The dispatcher is gone with its process.
-                Ok(Some(Err(_))) => return Err(refuse(&mut exchange.ctx, Reason::Shutdown, None)),
-                Ok(None) => {
-                    let retry_after = upstream.dispatcher.retry_after(model);
-                    return Err(refuse(&mut exchange.ctx, Reason::QueueTimeout, retry_after));
-                }
-                Err(reason) => return Err(reply::give_up(&mut exchange.ctx, reason)),
-            }
-        }
+    let place = loop {
+        let mut why = None;
+        let ctx = &mut exchange.ctx;
+        let why_wanted = explains.then_some(&mut why);
+        let asked = upstream.dispatcher.ask(model, request.clone(), &ctx.tried_servers, why_wanted);
+        ctx.decision = why.as_ref().and_then(decision);
+        let mut waiting = match asked {
+            Asked::Placed(place) => break place,
+            Asked::Refused { reason, retry_after } => return Err(refuse(ctx, reason, retry_after)),
+            Asked::Again => continue,
+            Asked::Waits(waiting) => waiting,
+        };
+        let reason = match wait(exchange, end, |cx| std::pin::Pin::new(&mut waiting.turn).poll(cx)).await {
+            Ok(Some(Ok(Turned::Placed(place)))) => break place,
+            Ok(Some(Ok(Turned::Again))) => continue,
+            Ok(Some(Ok(Turned::Refused(reason)))) => reason,
+            // The dispatcher is gone with its process.
+            Ok(Some(Err(_))) => Reason::Shutdown,
+            Ok(None) => Reason::QueueTimeout,
+            Err(reason) => return Err(reply::give_up(&mut exchange.ctx, reason)),
+        };
+        drop(waiting);
+        let retry_after = upstream.dispatcher.retry_after(model);
+        return Err(refuse(&mut exchange.ctx, reason, retry_after));
     };
     exchange.ctx.queued += clock::now() - started;
-    attempt(upstream, place)
+    attempt(upstream, place, &exchange.ctx)
 }
 
-fn attempt(upstream: &Upstream, mut place: Place) -> Result<Attempt, Stop> {
+fn attempt(upstream: &Upstream, mut place: Place, ctx: &RequestContext) -> Result<Attempt, Stop> {
     // A server that came with a later configuration has no index in the one of this request.
     let index = upstream.servers.iter().position(|member| Arc::ptr_eq(&member.state, &place.server));
     let Some(slot) = place.take_slot() else { return Err(Stop::Broken(Reason::Internal)) };
     let chosen = Chosen { index: index.unwrap_or(usize::MAX), slot, pass: place.pass };
-    Ok(Attempt::new(chosen, Some(place), clock::now()))
+    Ok(Attempt::new(chosen, Some(place), ctx, clock::now()))
 }
 
 /// A place on a server that the upstream's rule chooses, as soon as one has a free slot.
@@ -93,7 +95,7 @@ pub async fn by_rule(exchange: &mut Exchange<'_>, upstream: &Upstream, key: u64)
     let most = upstream.schedule.max_pending;
     if most == 0 || !room.has_waiters(&queue) {
         match choose(upstream, ask(&exchange.ctx, key)) {
-            Ok(chosen) => return Ok(Attempt::new(chosen, None, clock::now())),
+            Ok(chosen) => return Ok(Attempt::new(chosen, None, &exchange.ctx, clock::now())),
             Err(reason) if reason != Reason::ServerBusy || most == 0 => {
                 return Err(refuse(&mut exchange.ctx, reason, None));
             }
@@ -127,7 +129,7 @@ pub async fn by_rule(exchange: &mut Exchange<'_>, upstream: &Upstream, key: u64)
     };
     drop(seat);
     exchange.ctx.queued += clock::now() - started;
-    Ok(Attempt::new(chosen, None, clock::now()))
+    Ok(Attempt::new(chosen, None, &exchange.ctx, clock::now()))
 }
 
 fn ask(ctx: &RequestContext, key: u64) -> Ask<'_> {

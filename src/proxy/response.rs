@@ -10,6 +10,7 @@ use super::request::REQUEST_ID;
 use super::{content, headers};
 use crate::clock;
 use crate::fleet::dispatch::Place;
+use crate::fleet::running::Phase;
 use crate::ollama::usage::{UsageKind, UsageScan};
 use crate::policy::cors::REPLACED;
 
@@ -76,6 +77,7 @@ fn note_first_byte(ctx: &mut RequestContext) {
         let first_byte = now - attempt.started;
         attempt.first_byte = Some(first_byte);
         attempt.place.iter().for_each(Place::first_byte);
+        attempt.entry.reached(Phase::Answering);
         attempt.slot.server().metrics.first_byte.observe(first_byte.as_secs_f64());
     }
 }

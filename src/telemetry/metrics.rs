@@ -58,6 +58,7 @@ pub struct Metrics {
     probes: Counters,
     model_changes: Counters,
     queue_wait: Histograms,
+    recovery_tests: Counters,
     refused: Vec<Counter>,
     rate_limited: Counters,
     connections_refused: Counters,
@@ -83,6 +84,8 @@ pub struct FleetGauges {
     server_in_flight: Gauges,
     server_connections: Gauges,
     server_circuit: Gauges,
+    server_operation: Gauges,
+    server_flapping: Gauges,
     server_models: Gauges,
     queued: Gauges,
     held: Gauge,
@@ -106,6 +109,10 @@ pub struct ServerSample<'a> {
     pub connections: u32,
     /// State of its circuit.
     pub circuit: &'static str,
+    /// What an operator decided about it.
+    pub operation: &'static str,
+    /// Whether it falls ill and gets well again and again.
+    pub flapping: bool,
     /// Models on disk and in memory.
     pub models: Option<(usize, usize)>,
 }
@@ -118,6 +125,8 @@ impl FleetGauges {
             &self.server_in_flight,
             &self.server_connections,
             &self.server_circuit,
+            &self.server_operation,
+            &self.server_flapping,
             &self.server_models,
             &self.queued,
             &self.hash,
@@ -138,10 +147,16 @@ impl FleetGauges {
         self.server_up.get_or_create(&labels()).set(i64::from(sample.up));
         self.server_in_flight.get_or_create(&labels()).set(i64::from(sample.in_flight));
         self.server_connections.get_or_create(&labels()).set(i64::from(sample.connections));
+        self.server_flapping.get_or_create(&labels()).set(i64::from(sample.flapping));
         for state in ["closed", "open", "half_open"] {
             let mut labels = labels();
             labels.push(("state", state.to_owned()));
             self.server_circuit.get_or_create(&labels).set(i64::from(sample.circuit == state));
+        }
+        for state in ["active", "draining", "maintenance"] {
+            let mut labels = labels();
+            labels.push(("state", state.to_owned()));
+            self.server_operation.get_or_create(&labels).set(i64::from(sample.operation == state));
         }
         for (place, count) in sample.models.iter().flat_map(|(disk, memory)| [("disk", *disk), ("memory", *memory)]) {
             let mut labels = labels();
@@ -206,6 +221,7 @@ impl Default for Metrics {
             probes: register(r, names::PROBES, Family::default()),
             model_changes: register(r, names::MODEL_CHANGES, Family::default()),
             queue_wait: register(r, names::QUEUE_WAIT, histograms()),
+            recovery_tests: register(r, names::RECOVERY_TESTS, Family::default()),
             refused: by_reason(r, names::REFUSED),
             rate_limited: register(r, names::RATE_LIMITED, Family::default()),
             connections_refused: register(r, names::CONNECTIONS_REFUSED, Family::default()),
@@ -221,6 +237,8 @@ impl Default for Metrics {
                 server_in_flight: register(r, names::SERVER_IN_FLIGHT, Family::default()),
                 server_connections: register(r, names::SERVER_CONNECTIONS, Family::default()),
                 server_circuit: register(r, names::SERVER_CIRCUIT, Family::default()),
+                server_operation: register(r, names::SERVER_OPERATION, Family::default()),
+                server_flapping: register(r, names::SERVER_FLAPPING, Family::default()),
                 server_models: register(r, names::SERVER_MODELS, Family::default()),
                 queued: register(r, names::QUEUED, Family::default()),
                 held: register(r, names::HELD, Gauge::default()),
@@ -291,6 +309,12 @@ impl Metrics {
     /// Counts a background check.
     pub fn probed(&self, kind: &'static str, result: &'static str) {
         self.probes.get_or_create(&labels([("kind", kind), ("result", result)])).inc();
+    }
+
+    /// Counts a test of a server that is ill: `ok`, or the class of its failure.
+    pub fn tested(&self, upstream: &str, server: &str, result: &'static str) {
+        let labels = labels([("upstream", upstream), ("server", server), ("result", result)]);
+        self.recovery_tests.get_or_create(&labels).inc();
     }
 
     /// Counts a load or unload that was ordered.

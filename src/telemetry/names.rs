@@ -35,6 +35,11 @@ pub const SERVER_CONNECTIONS: Metric = ("arriero_server_connections", "Open conn
 /// Circuit of a server.
 pub const SERVER_CIRCUIT: Metric =
     ("arriero_server_circuit_state", "1 for the state that the server's circuit is in, 0 for the others");
+/// Operation of a server.
+pub const SERVER_OPERATION: Metric = (
+    "arriero_server_operation",
+    "1 for what an operator decided about the server (active, draining or maintenance), 0 for the others",
+);
 /// Models of a server.
 pub const SERVER_MODELS: Metric = ("arriero_server_models", "Models of the server, by where they are (disk or memory)");
 /// Probes.
@@ -46,6 +51,12 @@ pub const MODEL_CHANGES: Metric =
 pub const QUEUED: Metric = ("arriero_queue_requests", "Requests that wait for a slot, by upstream");
 /// Time in the queue.
 pub const QUEUE_WAIT: Metric = ("arriero_queue_wait_seconds", "Time that requests waited for a slot, by upstream");
+/// Tests of servers that are ill.
+pub const RECOVERY_TESTS: Metric =
+    ("arriero_recovery_tests", "Tests of servers that were down or had an open circuit, by server and result");
+/// Servers that flap.
+pub const SERVER_FLAPPING: Metric =
+    ("arriero_server_flapping", "1 while the server falls ill and gets well again and again, else 0");
 /// Client connections.
 pub const CONNECTIONS: Metric = ("arriero_connections", "Open client connections");
 /// Accepted connections.

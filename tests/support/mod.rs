@@ -1,6 +1,7 @@
 //! What integration tests share: a proxy in this process, a raw HTTP/1 client, and waiting by condition.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod admin;
 pub mod authority;
 pub mod edge;
 pub mod fleet;

@@ -186,6 +186,12 @@ fn numbers_and_durations_are_in_their_ranges() {
     add(KIND, "    circuit: { open_for: 0s }", &["E035 10:26 upstreams.fleet.circuit.open_for"]);
     add(KIND, "    keepalive: { idle_timeout: 0 }", &["E035 10:32 upstreams.fleet.keepalive.idle_timeout"]);
     add(KIND, "    inventory: { interval: 0s }", &["E035 10:28 upstreams.fleet.inventory.interval"]);
+    add(KIND, "    recovery: { interval: 0s }", &["E035 10:27 upstreams.fleet.recovery.interval"]);
+    add(KIND, "    recovery: { timeout: 0s }", &["E035 10:26 upstreams.fleet.recovery.timeout"]);
+    add(KIND, "    recovery: { quiet: 0s, probe: off }", &[]);
+    add(KIND, "    recovery: { interval: 10m }", &["E038 10:27 upstreams.fleet.recovery.interval"]);
+    add(KIND, "    recovery: { max_interval: 5s }", &["E038 10:31 upstreams.fleet.recovery.max_interval"]);
+    add(KIND, "    recovery: { probe: yes }", &["E013 10:24 upstreams.fleet.recovery.probe"]);
     add(ROUTE, "    timeouts: { request: 0s }", &["E035 7:26 routes[0].timeouts.request"]);
     hint(&GOOD.replace(ROUTE, "    upstream: fleet\n    timeouts: { request: 0s }"), "help: leave it out for no limit");
     edit("version: 1", "version: 1\ndefaults: { timeouts: { connect: 0 } }", &["E035 2:34 defaults.timeouts.connect"]);
@@ -200,6 +206,9 @@ fn keys_that_do_not_apply_are_refused() {
     add(KIND, "    balance: { policy: consistent_hash, hash_on: \"header:x-id\" }", &[]);
     add(KIND, "    balance: { policy: consistent_hash, hash_on: ip }", &["E037 10:50 upstreams.fleet.balance.hash_on"]);
     edit(KIND, "    kind: http\n    inventory: { interval: 5s }", &["E036 10:5 upstreams.fleet.inventory"]);
+    edit(KIND, "    kind: http\n    recovery: { interval: 5s }", &["E036 10:5 upstreams.fleet.recovery"]);
+    edit(KIND, "    kind: openai\n    recovery: { probe: on }", &["E036 10:17 upstreams.fleet.recovery.probe"]);
+    edit(KIND, "    kind: openai\n    recovery: { interval: 5s }", &[]);
     edit(
         KIND,
         "    kind: http\n    balance: { model_affinity: off }",

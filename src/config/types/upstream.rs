@@ -40,6 +40,9 @@ pub struct Upstream {
     /// Background checks.
     #[serde(default)]
     pub health: Health,
+    /// Tests of servers that are down or have an open circuit (kinds `ollama` and `openai`).
+    #[serde(default)]
+    pub recovery: Recovery,
     /// Idle connections to the servers.
     #[serde(default)]
     pub keepalive: Keepalive,
@@ -256,4 +259,37 @@ impl Default for Inventory {
     fn default() -> Self {
         Self { interval: secs(5) }
     }
+}
+
+/// Tests of servers that are down or have an open circuit: liveness, then the models, then one token.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recovery {
+    /// From the moment a server goes down or its circuit opens to the first test; doubles with each test.
+    pub interval: Duration,
+    /// The longest time between two tests.
+    pub max_interval: Duration,
+    /// Whether tests ask a model for one token (`kind: ollama`). Only one that is in memory, so nothing is loaded; when
+    /// it answers, an open circuit becomes half open at once.
+    pub probe: Switch,
+    /// How long no request may have run on the server before a test asks for a token.
+    pub quiet: Duration,
+    /// How long the model may take to give it.
+    pub timeout: Duration,
+}
+
+impl Default for Recovery {
+    fn default() -> Self {
+        Self { interval: secs(10), max_interval: secs(300), probe: Switch::On, quiet: secs(60), timeout: secs(30) }
+    }
+}
+
+/// `on` or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Switch {
+    /// It is done.
+    On,
+    /// It is not done.
+    Off,
 }

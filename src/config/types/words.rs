@@ -14,6 +14,7 @@ use serde::ser::{Serialize, Serializer};
 
 use super::{
     AccessLog, Active, Check, ClientAuth, Coding, Compress, ModelAffinity, Off, OneOrMany, Plan, ProxyProtocol, RetryOn,
+    Switch,
 };
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
@@ -121,6 +122,34 @@ impl<'de> Deserialize<'de> for Plan {
             words: &[("learned", Self::Learned), ("off", Self::Off)],
             expecting: "`learned` or `off`",
         })
+    }
+}
+
+impl<'de> Deserialize<'de> for Switch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SwitchVisitor)
+    }
+}
+
+struct SwitchVisitor;
+
+impl Visitor<'_> for SwitchVisitor {
+    type Value = Switch;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("`on` or `off`")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Switch, E> {
+        match text {
+            "on" => Ok(Switch::On),
+            "off" => Ok(Switch::Off),
+            _ => Err(E::invalid_value(Unexpected::Str(text), &self)),
+        }
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Switch, E> {
+        Ok(if value { Switch::On } else { Switch::Off })
     }
 }
 
@@ -287,7 +316,10 @@ mod tests {
             assert_eq!(read::<ClientAuth>(off), Ok(ClientAuth::Off));
             assert_eq!(read::<ProxyProtocol>(off), Ok(ProxyProtocol::Off));
             assert_eq!(read::<Active>(off), Ok(Active::Off(Off::Off)));
+            assert_eq!(read::<Switch>(off), Ok(Switch::Off));
         }
+        assert_eq!((read("\"on\""), read("true")), (Ok(Switch::On), Ok(Switch::On)));
+        assert!(read::<Switch>("\"yes\"").is_err());
         assert!(read::<AccessLog>("true").is_err());
         assert!(read::<Active>("true").is_err());
         assert!(read::<Active>("\"on\"").is_err());

@@ -8,7 +8,7 @@ use crate::config::address::ServerUrl;
 use crate::config::codes;
 use crate::config::tree::Path;
 use crate::config::types::{
-    Active, Balance, BalancePolicy, Circuit, Config, Health, Kind, ModelAffinity, Route, Upstream,
+    Active, Balance, BalancePolicy, Circuit, Config, Health, Kind, ModelAffinity, Recovery, Route, Upstream,
 };
 
 pub(super) fn check(config: &Config, rules: &mut Rules<'_, '_, '_>) {
@@ -29,6 +29,7 @@ pub(super) fn check(config: &Config, rules: &mut Rules<'_, '_, '_>) {
         circuit(&path.key("circuit"), &upstream.circuit, rules);
         health(&path.key("health").key("active"), &upstream.health, rules);
         super::fleet::check(&path, upstream, rules);
+        recovery(&path.key("recovery"), upstream, rules);
         let keepalive = path.key("keepalive");
         let hint = "write `max_idle: 0` to keep no connection";
         rules.not_zero(&keepalive.key("idle_timeout"), upstream.keepalive.idle_timeout, hint);
@@ -158,6 +159,33 @@ fn circuit(path: &Path<'_>, circuit: &Circuit, rules: &mut Rules<'_, '_, '_>) {
         let at = if rules.given(&open_path) { open_path } else { longest_path };
         let hint = format!("raise `max_open_for` ({} by default) or lower `open_for`", Circuit::default().max_open_for);
         rules.value(codes::CONTRADICTION, &at, message, hint);
+    }
+}
+
+fn recovery(path: &Path<'_>, upstream: &Upstream, rules: &mut Rules<'_, '_, '_>) {
+    let recovery = &upstream.recovery;
+    if upstream.kind == Kind::Http && rules.given(path) {
+        let hint = "remove it, or use `kind: ollama` or `kind: openai`";
+        rules.key(codes::NOT_HERE, path, "servers of `kind: http` are not tested", hint);
+    } else if upstream.kind == Kind::Openai {
+        for key in ["probe", "quiet", "timeout"].map(|key| path.key(key)) {
+            if rules.given(&key) {
+                let message =
+                    "only servers of `kind: ollama` tell which models are in memory, so no other is asked for a token";
+                rules.key(codes::NOT_HERE, &key, message, "remove it");
+            }
+        }
+    }
+    let hint = "leave it out for the default";
+    let interval_path = path.key("interval");
+    rules.not_zero(&interval_path, recovery.interval, hint);
+    rules.not_zero(&path.key("timeout"), recovery.timeout, hint);
+    if recovery.interval > recovery.max_interval {
+        let longest_path = path.key("max_interval");
+        let at = if rules.given(&interval_path) { interval_path } else { longest_path };
+        let hint =
+            format!("raise `max_interval` ({} by default) or lower `interval`", Recovery::default().max_interval);
+        rules.value(codes::CONTRADICTION, &at, "`interval` is longer than `max_interval`", hint);
     }
 }
 
