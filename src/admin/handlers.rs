@@ -97,6 +97,7 @@ pub async fn metrics(Extract(state): Shared) -> Response {
     let now = clock::now();
     fleet.clear();
     for upstream in &snapshot.upstreams {
+        fleet.upstream(&upstream.name, upstream.state.bans.list(now).len(), upstream.state.poison.len(now));
         for member in &upstream.servers {
             let inventory = member.state.inventory();
             fleet.server(&ServerSample {
@@ -106,6 +107,7 @@ pub async fn metrics(Extract(state): Shared) -> Response {
                 in_flight: member.state.in_flight(),
                 connections: member.state.connections(),
                 circuit: member.state.circuit_state(now).as_str(),
+                model_circuits: member.state.circuits.models_in_states(now),
                 models: inventory.counts(),
             });
         }

@@ -10,6 +10,9 @@
 //! - [`content`] is what a route does itself: answers, redirects, files, fields.
 //! - [`server::ServerState`] is what changes by itself: health, circuit, requests in flight, models,
 //!   addresses. It is kept by identity (upstream, name, URL) and shared by successive snapshots.
+//! - [`exclusion`] says why a server may not have a request: [`circuits`] with their [`permit::Permit`]s, [`bans`]; and
+//!   [`ejection`] when circuits are not followed.
+//! - [`upstream_state::UpstreamState`] is what is known of an upstream as a whole.
 //! - [`allowed`] says what a route allows a request for a model.
 //! - [`store::Store`] holds the current snapshot and swaps it in one step.
 //! - [`files::FromFiles`] is what is made from files beside the configuration, and follows their changes.
@@ -20,13 +23,17 @@
 //! - [`reload::Reloader`] is the one way to a new snapshot, whoever asks for it.
 
 pub mod allowed;
+pub mod bans;
 pub mod body_budget;
 pub mod certificates;
 pub mod choose;
+pub mod circuits;
 pub mod compile;
 pub mod concurrency;
 pub mod connections;
 pub mod content;
+pub mod ejection;
+pub mod exclusion;
 pub mod files;
 pub mod idle;
 pub mod inventory;
@@ -34,10 +41,12 @@ pub mod keys;
 pub mod limiter;
 pub mod limits;
 pub mod listener_tls;
+pub mod permit;
 pub mod reload;
 pub mod server;
 pub mod snapshot;
 pub mod sockets;
 pub mod store;
+pub mod upstream_state;
 pub mod upstream_tls;
 pub mod watch;

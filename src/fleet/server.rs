@@ -1,21 +1,25 @@
 //! What Arriero knows about one server, beside any configuration.
 //!
 //! Everything is readable without waiting: counters and flags are atomics, lists are swapped whole.
-//! The two state machines (health, circuit) sit behind a lock of their own server, held for a few
-//! instructions; no lock is shared between servers.
+//! The state machines (health, [circuits](super::circuits)) sit behind a lock of their own server, held for a few
+//! instructions; no lock is shared between servers. Whether it may have a request is answered by
+//! [`exclusion`](super::exclusion).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
+use super::bans::Bans;
+use super::circuits::Circuits;
 use super::idle::IdlePool;
 use super::inventory::Inventory;
-use crate::policy::circuit::{Admission, Circuit, CircuitPolicy, Outcome, Pass, State, Transition};
+use crate::policy::circuit::CircuitPolicy;
 use crate::policy::health::{Change, Health, HealthPolicy};
 use crate::telemetry::metrics::ServerMetrics;
 
@@ -55,11 +59,17 @@ pub struct ServerState {
     connections: Arc<AtomicU32>,
     /// Its idle connections.
     pub idle: IdlePool,
-    /// Copies of what the two state machines say, so that a choice among many takes no lock.
+    /// Its circuits.
+    pub circuits: Circuits,
+    /// The bans of its upstream.
+    pub bans: Arc<Bans>,
+    /// A copy of what its health says, so that a choice among many takes no lock.
     up: AtomicBool,
-    circuit_closed: AtomicBool,
     health: Mutex<Health>,
-    circuit: Mutex<Circuit>,
+    born: Instant,
+    /// Milliseconds from `born` until which it is asked last.
+    held_back: AtomicU64,
+    inventory_wanted: Notify,
     addresses: ArcSwap<Vec<SocketAddr>>,
     next_address: AtomicU32,
     inventory: ArcSwap<Inventory>,
@@ -73,6 +83,7 @@ impl ServerState {
         metrics: ServerMetrics,
         health: HealthPolicy,
         circuit: CircuitPolicy,
+        bans: Arc<Bans>,
         born: Instant,
     ) -> Self {
         let literal = location.host.parse().ok().map(|ip| SocketAddr::new(ip, location.port));
@@ -83,10 +94,13 @@ impl ServerState {
             in_flight: AtomicU32::new(0),
             connections: Arc::default(),
             idle: IdlePool::default(),
+            circuits: Circuits::new(circuit, born),
+            bans,
             up: AtomicBool::new(true),
-            circuit_closed: AtomicBool::new(true),
             health: Mutex::new(Health::new(health, born)),
-            circuit: Mutex::new(Circuit::new(circuit)),
+            born,
+            held_back: AtomicU64::new(0),
+            inventory_wanted: Notify::new(),
             addresses: ArcSwap::from_pointee(literal.into_iter().collect()),
             next_address: AtomicU32::new(0),
             inventory: ArcSwap::from_pointee(Inventory::default()),
@@ -99,9 +113,9 @@ impl ServerState {
     }
 
     /// Takes the numbers of a new configuration; what was learned stays.
-    pub fn set_policies(&self, health: HealthPolicy, circuit: CircuitPolicy) {
+    pub fn set_policies(&self, health: HealthPolicy, circuit: &CircuitPolicy) {
         self.health.lock().set_policy(health);
-        self.circuit.lock().set_policy(circuit);
+        self.circuits.set_policy(circuit);
     }
 
     /// Requests running on it.
@@ -143,32 +157,26 @@ impl ServerState {
         change
     }
 
-    /// The state of its circuit.
-    pub fn circuit_state(&self, now: Instant) -> State {
-        self.circuit.lock().state(now)
+    /// Has it asked last for a while: it had too much to do.
+    pub fn hold_back(&self, time: Duration, now: Instant) {
+        let until = now.saturating_duration_since(self.born).saturating_add(time);
+        self.held_back.fetch_max(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Whether its circuit would let a request pass.
-    pub fn would_admit(&self, now: Instant) -> bool {
-        self.circuit_closed.load(Ordering::Relaxed) || self.circuit.lock().would_admit(now)
+    /// Whether it is asked last.
+    pub fn is_held_back(&self, now: Instant) -> bool {
+        let until = self.held_back.load(Ordering::Relaxed);
+        until > 0 && now.saturating_duration_since(self.born) < Duration::from_millis(until)
     }
 
-    /// Asks its circuit to let a request pass.
-    pub fn admit(&self, now: Instant) -> Admission {
-        self.circuit.lock().admit(now)
+    /// Asks for a look at its models before the next one is due: it does not have one that it should have.
+    pub fn want_inventory(&self) {
+        self.inventory_wanted.notify_one();
     }
 
-    /// Tells its circuit how a request ended.
-    pub fn record(&self, pass: Pass, outcome: Outcome, now: Instant, random: u64) -> Option<Transition> {
-        let mut circuit = self.circuit.lock();
-        let transition = circuit.record(pass, outcome, now, random);
-        self.circuit_closed.store(circuit.state(now) == State::Closed, Ordering::Relaxed);
-        transition
-    }
-
-    /// Tells its circuit that a request ended without a verdict.
-    pub fn release(&self, pass: Pass) {
-        self.circuit.lock().release(pass);
+    /// Ready when somebody wants its models looked at.
+    pub async fn inventory_is_wanted(&self) {
+        self.inventory_wanted.notified().await;
     }
 
     /// The addresses of its host; another one first each time.

@@ -51,8 +51,12 @@ impl Store {
             listener.connections.set_limits(listener.connection_limits);
         }
         for upstream in &next.upstreams {
+            upstream.state.bans.set_rule(upstream.ban_rule);
+            if upstream.quarantine.is_zero() {
+                upstream.state.poison.clear();
+            }
             for member in &upstream.servers {
-                member.state.set_policies(upstream.health.clone(), upstream.circuit.clone());
+                member.state.set_policies(upstream.health.clone(), &upstream.circuit);
             }
         }
         self.current.store(Arc::new(next));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, request};
 
+use super::again::Again;
 use super::client::Client;
 use super::compress::Encoder;
 use super::request_body::RequestBody;
@@ -17,11 +18,12 @@ use crate::fleet::choose::Chosen;
 use crate::fleet::connections::Phase;
 use crate::fleet::keys::Key;
 use crate::fleet::limits::Admitted;
+use crate::fleet::permit::Permit;
 use crate::fleet::server::Slot;
 use crate::fleet::snapshot::{ListenerSettings, Route, Snapshot, Upstream};
+use crate::ollama::complaint::Complaint;
 use crate::ollama::dialect::Dialect;
 use crate::ollama::usage::UsageScan;
-use crate::policy::circuit::Pass;
 use crate::policy::failure::Reason;
 
 /// What a request may know of the connection that it came on.
@@ -130,6 +132,8 @@ pub struct RequestContext {
     pub wants_upgrade: bool,
     /// Whether doing it twice is as good as once (RFC 9110 9.2.2).
     pub idempotent: bool,
+    /// Whether it runs a model.
+    pub inference: bool,
     /// Whether the first server that is up will do, whatever models it has.
     pub first_server: bool,
     /// Servers that were tried.
@@ -138,6 +142,8 @@ pub struct RequestContext {
     pub attempts: u32,
     /// Whether it was sent again because of a stale connection.
     pub stale_retried: bool,
+    /// What it carries for further attempts.
+    pub again: Again,
     /// The attempt that runs, or the last one.
     pub attempt: Option<Attempt>,
     /// Status that the client was answered.
@@ -160,20 +166,30 @@ pub struct Attempt {
     pub index: usize,
     /// The place on the server.
     pub slot: Slot,
-    /// What the server's circuit wants to be told about.
-    pub pass: Option<Pass>,
+    /// What the server's circuits want to be told about, until they are.
+    pub permit: Option<Permit>,
     /// When it began.
     pub started: Instant,
     /// From the start to the first byte of the answer.
     pub first_byte: Option<Duration>,
     /// Status that the server answered.
     pub status: Option<u16>,
+    /// What the text of its error means, where it was looked at.
+    pub complaint: Option<Complaint>,
 }
 
 impl Attempt {
     /// Begins an attempt at a chosen server.
     pub fn new(chosen: Chosen, now: Instant) -> Self {
-        Self { index: chosen.index, slot: chosen.slot, pass: chosen.pass, started: now, first_byte: None, status: None }
+        Self {
+            index: chosen.index,
+            slot: chosen.slot,
+            permit: Some(chosen.permit),
+            started: now,
+            first_byte: None,
+            status: None,
+            complaint: None,
+        }
     }
 }
 
@@ -233,10 +249,12 @@ impl RequestContext {
             written: None,
             wants_upgrade: false,
             idempotent: false,
+            inference: false,
             first_server: false,
             tried: Vec::new(),
             attempts: 0,
             stale_retried: false,
+            again: Again::default(),
             attempt: None,
             status: None,
             body_in: 0,
