@@ -396,7 +396,6 @@ fn base(url: &str) -> Value {
                 "kind": "ollama", "servers": [{ "url": url }],
                 // Without it `hash_on` would have no meaning.
                 "balance": { "policy": "consistent_hash" },
-                "bans": { "after": 10 },
             },
             "other": { "kind": "http", "servers": [{ "url": "http://127.0.0.1:9" }] },
         },
@@ -410,6 +409,10 @@ fn set(config: &mut Value, key: &str, value: Value) {
         // It stands in the place of these.
         let limit = config["routes"][0]["rate_limits"][0].as_object_mut().expect("a limit");
         limit.retain(|key, _| key != "rate" && key != "burst");
+    }
+    if key == "upstreams.*.bans.for" {
+        // It has no meaning without this.
+        config["upstreams"]["fleet"]["bans"]["after"] = json!(10);
     }
     let key = key.replace("upstreams.*", "upstreams.fleet").replace("error_pages.*", "error_pages.404");
     let key = key.replace(".*", ".x-team").replace("[]", ".0");

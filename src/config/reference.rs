@@ -162,7 +162,7 @@ upstreams:
       model_affinity: prefer_loaded
     circuit:
       consecutive_failures: 5
-      connect_failures: 3
+      #connect_failures: 3
       failure_rate: 50%
       window: 5m
       min_requests: 10

@@ -105,6 +105,8 @@ pub struct Traffic<'t, 'c> {
     client_wrote: Progress,
     server_read: Instant,
     server_wrote: Progress,
+    /// Bytes that the server had got before this request.
+    wrote_before: u64,
 }
 
 /// When a writer last had nothing to write, or got rid of enough.
@@ -127,7 +129,8 @@ impl<'t, 'c> Traffic<'t, 'c> {
     pub fn new(exchange: &'t mut Exchange<'c>, server: &'t mut Server, limits: Timeouts, body_limit: u64) -> Self {
         let now = clock::now();
         let client_wrote = Progress { bytes: exchange.client.written(), at: now };
-        let server_wrote = Progress { bytes: server.written(), at: now };
+        let wrote_before = server.written();
+        let server_wrote = Progress { bytes: wrote_before, at: now };
         let end = exchange.ctx.end();
         Self {
             exchange,
@@ -148,6 +151,7 @@ impl<'t, 'c> Traffic<'t, 'c> {
             client_wrote,
             server_read: now,
             server_wrote,
+            wrote_before,
         }
     }
 
@@ -420,10 +424,11 @@ impl<'t, 'c> Traffic<'t, 'c> {
         if fault == ServerFault::Refused {
             return Broken { reason: Reason::UpstreamReset, failure: Failure::Refused };
         }
-        // A connection from the pool that had ended before: when even writing failed, it had. When everything was
-        // written, only the answer is missing and the server may have begun to work: then a request is sent again
-        // only if doing it twice is as good as once (RFC 9110 9.2.2).
-        let stale = self.server.is_reused() && (self.write_failed || self.exchange.ctx.idempotent);
+        // A connection from the pool that had ended before: when not one byte could be written, it had. Once something
+        // was, the server may have begun to work: then a request is sent again only if doing it twice is as good as
+        // once (RFC 9110 9.2.2).
+        let nothing_went = self.write_failed && self.server.written() == self.wrote_before;
+        let stale = self.server.is_reused() && (nothing_went || self.exchange.ctx.idempotent);
         let failure = if stale { Failure::StaleConnection } else { Failure::Reset };
         Broken { reason: Reason::UpstreamReset, failure }
     }

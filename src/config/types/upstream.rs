@@ -124,10 +124,12 @@ pub struct Circuit {
     /// Failures in a row that open the circuit.
     #[schemars(range(min = 1))]
     pub consecutive_failures: u32,
-    /// Failures in a row to reach the server at all that open it.
+    /// Failures in a row to reach the server at all that open it. By default three fifths of `consecutive_failures`: 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
-    pub connect_failures: u32,
-    /// Share of failures among the requests of the last `window` that opens it.
+    pub connect_failures: Option<u32>,
+    /// Share of failures among the requests of the last `window` that opens it, if they are not fewer than
+    /// `consecutive_failures`.
     pub failure_rate: Percent,
     /// The time over which that share is measured. Where requests take longer, it is longer by itself.
     pub window: Duration,
@@ -148,7 +150,7 @@ impl Default for Circuit {
     fn default() -> Self {
         Self {
             consecutive_failures: 5,
-            connect_failures: 3,
+            connect_failures: None,
             failure_rate: Percent::new(50),
             window: secs(300),
             min_requests: 10,

@@ -150,7 +150,9 @@ fn sticky_cookie(path: &Path<'_>, balance: &Balance, rules: &mut Rules<'_, '_, '
 
 fn circuit(path: &Path<'_>, circuit: &Circuit, rules: &mut Rules<'_, '_, '_>) {
     rules.range(&path.key("consecutive_failures"), circuit.consecutive_failures, 1, u32::MAX);
-    rules.range(&path.key("connect_failures"), circuit.connect_failures, 1, u32::MAX);
+    if let Some(failures) = circuit.connect_failures {
+        rules.range(&path.key("connect_failures"), failures, 1, u32::MAX);
+    }
     rules.range(&path.key("min_requests"), circuit.min_requests, 1, u32::MAX);
     rules.not_zero(&path.key("window"), circuit.window, "leave it out for the default");
     let rate_path = path.key("failure_rate");

@@ -96,9 +96,10 @@ pub(super) fn compile(
 }
 
 fn compile_circuit(circuit: &types::Circuit) -> CircuitPolicy {
+    let failures = circuit.consecutive_failures;
     CircuitPolicy {
-        consecutive_failures: circuit.consecutive_failures,
-        connect_failures: circuit.connect_failures,
+        consecutive_failures: failures,
+        connect_failures: circuit.connect_failures.unwrap_or(failures.min(3).max(failures / 5 * 3)),
         failure_rate: circuit.failure_rate.hundredths(),
         window: circuit.window.0,
         min_requests: circuit.min_requests,

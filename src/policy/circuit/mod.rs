@@ -21,8 +21,8 @@
 //!
 //! - so many failures in a row, whatever their kind;
 //! - so many failures in a row to reach the server at all;
-//! - so great a share of failures among enough calls of the last while ([`window`]): what fails every second time
-//!   never fails five times in a row;
+//! - so great a share of failures among enough calls of the last while ([`window`]), and as many as would do in a row:
+//!   what fails every second time never fails five times in a row;
 //! - two crashes of a runner within five minutes, whatever went well in between.
 //!
 //! How long it stays open, and when it forgets that it was open before, is told in [`open_time`]. A circuit that a trial
@@ -253,7 +253,7 @@ impl Evidence {
             && self.crashed.replace(now).is_some_and(|before| now.saturating_duration_since(before) <= CRASHES_TOGETHER);
         let too_often = self.in_a_row >= policy.consecutive_failures.max(1)
             || crashed_again
-            || self.window.is_bad(policy.failure_rate, policy.min_requests, now);
+            || self.window.is_bad(policy.failure_rate, policy.min_requests, policy.consecutive_failures, now);
         too_often.then_some(Cause::Failures)
     }
 }

@@ -51,13 +51,13 @@ impl Window {
         *counter = counter.saturating_add(1);
     }
 
-    /// Whether at least `percent` of at least `least` calls failed.
-    pub(super) fn is_bad(&mut self, percent: u8, least: u32, now: Instant) -> bool {
+    /// Whether at least `percent` of at least `least` calls failed, and not fewer than `failures`.
+    pub(super) fn is_bad(&mut self, percent: u8, least: u32, failures: u32, now: Instant) -> bool {
         self.turn(now);
         let sum = |pick: fn(&Bucket) -> u32| self.buckets.iter().map(|bucket| u64::from(pick(bucket))).sum::<u64>();
         let (good, bad) = (sum(|bucket| bucket.good), sum(|bucket| bucket.bad));
         let all = good + bad;
-        bad > 0 && all >= u64::from(least.max(1)) && bad * 100 >= all * u64::from(percent)
+        bad >= u64::from(failures.max(1)) && all >= u64::from(least) && bad * 100 >= all * u64::from(percent)
     }
 
     /// Forgets the buckets whose time is over.
@@ -104,12 +104,13 @@ mod tests {
         let mut window = Window::new(seconds(300));
         for number in 0..9 {
             window.count(number % 2 == 0, SHORT, now);
-            assert!(!window.is_bad(50, 10, now), "too few: {number}");
+            assert!(!window.is_bad(50, 10, 5, now), "too few: {number}");
         }
         window.count(false, SHORT, now);
-        assert!(window.is_bad(50, 10, now));
+        assert!(window.is_bad(50, 10, 5, now));
+        assert!(!window.is_bad(50, 10, 6, now), "fewer than must fail");
         window.count(true, SHORT, now);
-        assert!(!window.is_bad(50, 10, now));
+        assert!(!window.is_bad(50, 10, 5, now));
     }
 
     #[test]
@@ -119,8 +120,8 @@ mod tests {
         for _ in 0..20 {
             window.count(false, SHORT, now);
         }
-        assert!(window.is_bad(50, 10, now + seconds(269)));
-        assert!(!window.is_bad(50, 10, now + seconds(301)));
+        assert!(window.is_bad(50, 10, 5, now + seconds(269)));
+        assert!(!window.is_bad(50, 10, 5, now + seconds(301)));
     }
 
     #[test]
@@ -132,8 +133,8 @@ mod tests {
             window.count(false, seconds(60), now + seconds(30 * number));
         }
         let end = now + seconds(30 * 9);
-        assert!(!window.is_bad(50, 10, end), "a window of two calls does not hold ten");
-        assert!(window.is_bad(50, 3, end), "it holds some");
+        assert!(!window.is_bad(50, 10, 5, end), "a window of two calls does not hold ten");
+        assert!(window.is_bad(50, 3, 1, end), "it holds some");
         assert!(window.width * BUCKETS >= seconds(120));
     }
 
@@ -144,6 +145,6 @@ mod tests {
         window.count(false, Duration::MAX, now + Duration::from_hours(1_000_000));
         window.count(false, Duration::ZERO, now);
         assert!(window.width <= WIDEST * 2);
-        assert!(window.is_bad(1, 0, now));
+        assert!(window.is_bad(1, 0, 0, now));
     }
 }
