@@ -65,6 +65,8 @@ async fn one_success_keeps_the_rule_away_for_good() {
     let fleet = fleet(1, &["m"]).await;
     let proxy = proxy(yaml(&fleet, "bans: { after: 2 }")).await;
     assert_eq!(ask(&proxy, "m").await, 200);
+    let done = "arriero_requests_ended_total{reason=\"ok\"}";
+    eventually("the success is known", || async { proxy.metric(done).await == 1.0 }).await;
     fleet.hosts[0].faults().always(boom());
     for _ in 0..10 {
         assert_eq!(ask(&proxy, "m").await, 500);

@@ -24,6 +24,7 @@ pub struct Store {
 impl Store {
     /// Begins with a first snapshot.
     pub fn new(first: Snapshot, body_budget: Arc<BodyBudget>) -> Self {
+        hand_down(&first);
         Self {
             current: ArcSwap::from_pointee(first),
             changed: watch::Sender::new(0),
@@ -50,15 +51,7 @@ impl Store {
         for listener in &next.listeners {
             listener.connections.set_limits(listener.connection_limits);
         }
-        for upstream in &next.upstreams {
-            upstream.state.bans.set_rule(upstream.ban_rule);
-            if upstream.quarantine.is_zero() {
-                upstream.state.poison.clear();
-            }
-            for member in &upstream.servers {
-                member.state.set_policies(upstream.health.clone(), &upstream.circuit);
-            }
-        }
+        hand_down(&next);
         self.current.store(Arc::new(next));
         self.changed.send_modify(|generation| *generation += 1);
         drop(publishing);
@@ -82,5 +75,18 @@ impl Store {
     /// The upstream in force that a server belongs to.
     pub fn upstream(&self, name: &str) -> Option<Arc<Upstream>> {
         self.load().upstreams.iter().find(|upstream| upstream.name == name).cloned()
+    }
+}
+
+/// Gives what outlives snapshots the numbers of this one.
+fn hand_down(snapshot: &Snapshot) {
+    for upstream in &snapshot.upstreams {
+        upstream.state.bans.set_rule(upstream.ban_rule);
+        if upstream.quarantine.is_zero() {
+            upstream.state.poison.clear();
+        }
+        for member in &upstream.servers {
+            member.state.set_policies(upstream.health.clone(), &upstream.circuit);
+        }
     }
 }
