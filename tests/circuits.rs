@@ -29,8 +29,7 @@ fn yaml(fleet: &Fleet, circuit: &str) -> String {
 /// A request like no other: one that crashed a runner would not be sent a second time.
 async fn ask(proxy: &Proxy, model: &str, stream: bool) -> Answer {
     let unique = clock::unix_time().as_nanos();
-    let body =
-        format!(r#"{{"model":"{model}","prompt":"{unique}","stream":{stream},"options":{{"num_predict":4}}}}"#);
+    let body = format!(r#"{{"model":"{model}","prompt":"{unique}","stream":{stream},"options":{{"num_predict":4}}}}"#);
     send(proxy.address(), "POST", "/api/generate", body).await
 }
 
@@ -74,7 +73,8 @@ async fn what_a_model_does_wrong_takes_that_model_from_that_server_and_nothing_e
         until_struck(&proxy, bad, "m", true, failures - 1).await;
         assert_eq!(models_with_open_circuit(&proxy, bad).await, 0.0, "{fault:?}: too early");
         until_struck(&proxy, bad, "m", true, 1).await;
-        eventually("the model's circuit is open", || async { models_with_open_circuit(&proxy, bad).await == 1.0 }).await;
+        eventually("the model's circuit is open", || async { models_with_open_circuit(&proxy, bad).await == 1.0 })
+            .await;
         assert!(circuit_is(&proxy, bad, "closed").await, "{fault:?}: the server itself is well");
         let struck = count(bad);
         for _ in 0..6 {
@@ -181,7 +181,8 @@ async fn a_reload_while_circuits_are_open_keeps_them_open() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_that_is_good_closes_no_circuit() {
     let fleet = fleet(2, &["m"]).await;
-    let check = "balance: { policy: round_robin, model_affinity: off }\nhealth: { active: { interval: 20ms, timeout: 2s } }";
+    let check =
+        "balance: { policy: round_robin, model_affinity: off }\nhealth: { active: { interval: 20ms, timeout: 2s } }";
     let circuit = "circuit: { consecutive_failures: 1, open_for: 300s }";
     let proxy = proxy(upstream_yaml("ollama", &fleet.urls(), "", &format!("{check}\n{circuit}"))).await;
     let bad = &fleet.hosts[0];

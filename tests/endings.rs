@@ -18,7 +18,11 @@ const CALLS: [(&str, &str, &str); 4] = [
     ("/api/chat", r#"{"model":"m","messages":[{"role":"user","content":"#, "/error"),
     ("/api/generate", r#"{"model":"m","prompt":"#, "/error"),
     ("/v1/chat/completions", r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"#, "/error/message"),
-    ("/v1/messages", r#"{"model":"m","stream":true,"max_tokens":20,"messages":[{"role":"user","content":"#, "/error/message"),
+    (
+        "/v1/messages",
+        r#"{"model":"m","stream":true,"max_tokens":20,"messages":[{"role":"user","content":"#,
+        "/error/message",
+    ),
 ];
 
 fn body(start: &str, number: usize) -> String {
@@ -99,7 +103,8 @@ async fn an_answer_with_a_length_and_one_that_is_no_stream_get_nothing_added() {
         ("application/json", "Transfer-Encoding: chunked", "{\"response\":\"a\",\"do"),
     ];
     for (kind, framing, part) in cases {
-        let piece = if framing.contains("chunked") { format!("{:x}\r\n{part}\r\n", part.len()) } else { part.to_owned() };
+        let piece =
+            if framing.contains("chunked") { format!("{:x}\r\n{part}\r\n", part.len()) } else { part.to_owned() };
         let bytes = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n{framing}\r\n\r\n{piece}");
         let script = Script::new(vec![Step::ReadRequest, Step::Write(bytes.into()), Step::Close]);
         let server = RawUpstream::start(script).await.expect("a server");

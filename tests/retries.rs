@@ -175,7 +175,12 @@ async fn a_client_that_wants_one_attempt_gets_one_and_a_second_attempt_says_so_t
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_reads_is_sent_again_after_a_reset_without_being_asked() {
     let fleet = fleet(2, &["m"]).await;
-    let plain = proxy(http_yaml(&fleet.urls(), "", "balance: { policy: round_robin }\ncircuit: { consecutive_failures: 1000000 }")).await;
+    let plain = proxy(http_yaml(
+        &fleet.urls(),
+        "",
+        "balance: { policy: round_robin }\ncircuit: { consecutive_failures: 1000000 }",
+    ))
+    .await;
     let ollama = before(&fleet, "").await;
     fleet.hosts[0].faults().add(FaultRule::everywhere(Fault::ResetBeforeHeaders));
     for method in ["GET", "GET", "HEAD", "HEAD"] {

@@ -219,9 +219,10 @@ impl<'a> Field<'a> {
     /// Takes what the request needs of a server; nothing if somebody was quicker.
     fn take(&self, index: usize) -> Option<Chosen> {
         let member = &self.upstream.servers[index];
-        let permit = member.state.admit(self.model, self.ask.now).or_else(|| {
-            self.readmitted.contains(index).then(|| member.state.admit_anyway(self.ask.now))
-        })?;
+        let permit = member
+            .state
+            .admit(self.model, self.ask.now)
+            .or_else(|| self.readmitted.contains(index).then(|| member.state.admit_anyway(self.ask.now)))?;
         let slot = member.state.take_slot(member.max_in_flight)?;
         Some(Chosen { index, slot, permit })
     }

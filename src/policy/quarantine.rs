@@ -183,6 +183,10 @@ mod tests {
         assert_eq!(quarantine.len(), MOST);
         assert!(!quarantine.holds(Fingerprint(0), later) && quarantine.holds(Fingerprint(1), later));
         quarantine.add(Fingerprint(9999), Duration::from_secs(1), later);
-        assert_eq!(quarantine.known.front().map(|(known, _)| *known), Some(Fingerprint(9999)), "in order of their ends");
+        assert_eq!(
+            quarantine.known.front().map(|(known, _)| *known),
+            Some(Fingerprint(9999)),
+            "in order of their ends"
+        );
     }
 }

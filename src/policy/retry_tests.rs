@@ -41,10 +41,7 @@ fn a_connect_failure_is_not_tried_again_if_the_user_left_it_out() {
 #[test]
 fn the_attempts_are_capped() {
     let context = Context { attempts_made: 3, ..post() };
-    assert_eq!(
-        policy(&[RetryOn::Connect]).decide(Failure::Connect, context),
-        Decision::GiveUp(GiveUp::AttemptsUsed)
-    );
+    assert_eq!(policy(&[RetryOn::Connect]).decide(Failure::Connect, context), Decision::GiveUp(GiveUp::AttemptsUsed));
 }
 
 #[test]
@@ -86,10 +83,7 @@ fn statuses_match_by_class_or_by_number() {
 #[test]
 fn without_another_server_the_failure_is_the_answer() {
     let context = Context { another_server: false, ..post() };
-    assert_eq!(
-        policy(&[RetryOn::Connect]).decide(Failure::Connect, context),
-        Decision::GiveUp(GiveUp::NoOtherServer)
-    );
+    assert_eq!(policy(&[RetryOn::Connect]).decide(Failure::Connect, context), Decision::GiveUp(GiveUp::NoOtherServer));
 }
 
 #[test]

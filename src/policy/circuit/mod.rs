@@ -250,7 +250,10 @@ impl Evidence {
             return Some(Cause::Unreachable);
         }
         let crashed_again = outcome == Outcome::Crash
-            && self.crashed.replace(now).is_some_and(|before| now.saturating_duration_since(before) <= CRASHES_TOGETHER);
+            && self
+                .crashed
+                .replace(now)
+                .is_some_and(|before| now.saturating_duration_since(before) <= CRASHES_TOGETHER);
         let too_often = self.in_a_row >= policy.consecutive_failures.max(1)
             || crashed_again
             || self.window.is_bad(policy.failure_rate, policy.min_requests, policy.consecutive_failures, now);

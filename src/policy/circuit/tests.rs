@@ -205,15 +205,14 @@ fn a_reload_while_it_is_open_keeps_it_open_as_long() {
 #[test]
 fn absurd_numbers_neither_panic_nor_last_for_ever() {
     let now = clock::now();
-    let mut circuit =
-        Circuit::new(CircuitPolicy {
-            consecutive_failures: 0,
-            open_for: Duration::MAX,
-            max_open_for: Duration::MAX,
-            window: Duration::MAX,
-            slow_start: Duration::MAX,
-            ..CircuitPolicy::default()
-        });
+    let mut circuit = Circuit::new(CircuitPolicy {
+        consecutive_failures: 0,
+        open_for: Duration::MAX,
+        max_open_for: Duration::MAX,
+        window: Duration::MAX,
+        slow_start: Duration::MAX,
+        ..CircuitPolicy::default()
+    });
     assert!(fail(&mut circuit, now).is_some());
     assert_eq!(circuit.state(now + FOR_EVER), State::HalfOpen);
 }
