@@ -1,4 +1,4 @@
-//! Values with units, as people write them in YAML: `300s`, `64MiB`, `100/m`.
+//! Values with units, as people write them in YAML: `300s`, `64MiB`, `100/m`, `50%`.
 //!
 //! A bare number is refused on purpose: `timeout: 30` says nothing about seconds or milliseconds.
 //! The parsers return a sentence that shows the right spelling; `config` adds file, line and column.
@@ -14,8 +14,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
 
+mod percent;
 mod rate;
 
+pub use percent::Percent;
 pub use rate::Rate;
 
 /// A length of time written with a unit: `250ms`, `30s`, `5m`, `1h30m`, `7d`.

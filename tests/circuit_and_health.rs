@@ -15,7 +15,7 @@ use support::{PATIENCE, Proxy, eventually, upstream_yaml};
 const TURNS: &str = "balance: { policy: round_robin, model_affinity: off }\nhealth: { active: off }\n";
 
 async fn with_circuit(fleet: &Fleet, circuit: &str) -> Proxy {
-    proxy(upstream_yaml("ollama", &fleet.urls(), "", &format!("{TURNS}circuit: {{ {circuit} }}"))).await
+    proxy(upstream_yaml("ollama", &fleet.urls(), "", &format!("{TURNS}circuit: {{ slow_start: 0s, {circuit} }}"))).await
 }
 
 /// `inventory` is how often models are looked at, which asks for `/api/version` as well.
@@ -53,6 +53,11 @@ async fn checks(host: &Host, path: &str, more: usize) {
     wait.unwrap_or_else(|error| panic!("{more} more of {path}: {error}"));
 }
 
+/// Something in front of the server cannot reach it.
+fn bad_gateway() -> Fault {
+    Fault::Status(502, "nobody is there".to_owned())
+}
+
 /// A fault for the checks only.
 fn sick(path: &str) -> FaultRule {
     FaultRule::everywhere(Fault::Status(500, "sick".to_owned())).on_path(path)
@@ -60,7 +65,7 @@ fn sick(path: &str) -> FaultRule {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_circuit_opens_after_consecutive_failures_and_the_server_is_left_alone() {
-    for fault in [Fault::RunnerCrash, Fault::ResetBeforeHeaders, Fault::Garbage] {
+    for fault in [bad_gateway(), Fault::ResetBeforeHeaders, Fault::Garbage] {
         let fleet = fleet(2, &["m"]).await;
         let proxy = with_circuit(&fleet, "consecutive_failures: 3, open_for: 300s").await;
         let (bad, good) = (&fleet.hosts[0], &fleet.hosts[1]);
@@ -85,8 +90,8 @@ async fn a_success_between_failures_keeps_a_circuit_closed() {
     let fleet = fleet(1, &["m"]).await;
     let proxy = with_circuit(&fleet, "consecutive_failures: 2, open_for: 300s").await;
     for _ in 0..4 {
-        fleet.hosts[0].faults().next(1, Fault::RunnerCrash);
-        assert_eq!((ask(&proxy).await.head.status, ask(&proxy).await.head.status), (500, 200));
+        fleet.hosts[0].faults().next(1, bad_gateway());
+        assert_eq!((ask(&proxy).await.head.status, ask(&proxy).await.head.status), (502, 200));
         assert!(circuit_is(&proxy, &fleet.hosts[0], "closed").await);
     }
 }
@@ -112,7 +117,7 @@ async fn a_half_open_circuit_lets_exactly_one_through_and_its_success_closes_it(
     let fleet = fleet(2, &["m"]).await;
     let proxy = with_circuit(&fleet, "consecutive_failures: 1, open_for: 200ms").await;
     let (bad, good) = (&fleet.hosts[0], &fleet.hosts[1]);
-    bad.faults().next(1, Fault::RunnerCrash);
+    bad.faults().next(1, bad_gateway());
     bad.token_gate().close();
     while count(bad) == 0 {
         ask(&proxy).await;
@@ -147,8 +152,8 @@ async fn a_trial_whose_client_leaves_makes_room_for_the_next() {
     let fleet = fleet(1, &["m"]).await;
     let proxy = with_circuit(&fleet, "consecutive_failures: 1, open_for: 100ms").await;
     let host = &fleet.hosts[0];
-    host.faults().next(1, Fault::RunnerCrash);
-    assert_eq!(ask(&proxy).await.head.status, 500);
+    host.faults().next(1, bad_gateway());
+    assert_eq!(ask(&proxy).await.head.status, 502);
     until_circuit(&proxy, host, "half_open").await;
     host.token_gate().close();
     let mut client = H1::connect(proxy.address()).await;
@@ -166,11 +171,11 @@ async fn a_trial_whose_client_leaves_makes_room_for_the_next() {
 async fn the_open_time_doubles_with_each_failed_trial() {
     let fleet = fleet(1, &["m"]).await;
     let proxy = with_circuit(&fleet, "consecutive_failures: 1, open_for: 200ms").await;
-    fleet.hosts[0].faults().always(Fault::RunnerCrash);
+    fleet.hosts[0].faults().always(bad_gateway());
     // Ten per cent less than 200, 400 and 800 ms; how much more it takes depends on this machine.
     for least in [180, 360, 720] {
         let began = clock::now();
-        assert_eq!(ask(&proxy).await.head.status, 500);
+        assert_eq!(ask(&proxy).await.head.status, 502);
         until_circuit(&proxy, &fleet.hosts[0], "half_open").await;
         let open = clock::now() - began;
         assert!(open >= Duration::from_millis(least), "{open:?}, not {least} ms");
@@ -181,10 +186,10 @@ async fn the_open_time_doubles_with_each_failed_trial() {
 async fn the_open_time_never_exceeds_max_open_for() {
     let fleet = fleet(1, &["m"]).await;
     let proxy = with_circuit(&fleet, "consecutive_failures: 1, open_for: 50ms, max_open_for: 100ms").await;
-    fleet.hosts[0].faults().always(Fault::RunnerCrash);
+    fleet.hosts[0].faults().always(bad_gateway());
     // Without the limit the last would stay open for 51 s.
     for _ in 0..11 {
-        assert_eq!(ask(&proxy).await.head.status, 500);
+        assert_eq!(ask(&proxy).await.head.status, 502);
         until_circuit(&proxy, &fleet.hosts[0], "half_open").await;
     }
 }
@@ -199,7 +204,6 @@ async fn what_is_not_the_servers_fault_never_counts() {
         (Fault::ModelNotFound, 404),
         (Fault::Status(429, "slowly".to_owned()), 429),
         (Fault::Busy, 503),
-        (Fault::StreamErrorAfterTokens(2), 200),
     ] {
         host.faults().next(1, fault.clone());
         let body = r#"{"model":"m","prompt":"x"}"#;
@@ -230,17 +234,17 @@ async fn when_all_circuits_are_open_requests_are_still_tried() {
         let fleet = fleet(servers, &["m"]).await;
         let proxy = with_circuit(&fleet, "consecutive_failures: 1, open_for: 300s").await;
         for host in &fleet.hosts {
-            host.faults().always(Fault::RunnerCrash);
+            host.faults().always(bad_gateway());
         }
         for _ in 0..servers {
-            assert_eq!(ask(&proxy).await.head.status, 500);
+            assert_eq!(ask(&proxy).await.head.status, 502);
         }
         for host in &fleet.hosts {
             until_circuit(&proxy, host, "open").await;
         }
         let answer = ask(&proxy).await;
-        assert_eq!(answer.head.status, 500, "{}", answer.text());
-        assert!(answer.text().contains("runner process"), "the server's own words: {}", answer.text());
+        assert_eq!(answer.head.status, 502, "{}", answer.text());
+        assert!(answer.text().contains("nobody is there"), "the server's own words: {}", answer.text());
         fleet.hosts.iter().for_each(|host| host.faults().clear());
         for _ in 0..6 {
             assert_eq!(ask(&proxy).await.head.status, 200, "{servers} servers");

@@ -203,6 +203,15 @@ const COMPILED: &[Row] = &[
     ("upstreams.*.circuit.consecutive_failures", "7", "7", |s| text(fleet(s).circuit.consecutive_failures)),
     ("upstreams.*.circuit.open_for", "\"7s\"", "7s", |s| text(fleet(s).circuit.open_for)),
     ("upstreams.*.circuit.max_open_for", "\"700s\"", "700s", |s| text(fleet(s).circuit.max_open_for)),
+    ("upstreams.*.circuit.connect_failures", "7", "7", |s| text(fleet(s).circuit.connect_failures)),
+    ("upstreams.*.circuit.failure_rate", "\"7%\"", "7", |s| text(fleet(s).circuit.failure_rate)),
+    ("upstreams.*.circuit.window", "\"7s\"", "7s", |s| text(fleet(s).circuit.window)),
+    ("upstreams.*.circuit.min_requests", "7", "7", |s| text(fleet(s).circuit.min_requests)),
+    ("upstreams.*.circuit.slow_start", "\"7s\"", "7s", |s| text(fleet(s).circuit.slow_start)),
+    ("upstreams.*.circuit.max_ejected", "\"7%\"", "7", |s| text(fleet(s).max_ejected)),
+    ("upstreams.*.bans.after", "7", "Some(BanRule { after: 7, lasts: 3600s })", |s| text(fleet(s).ban_rule)),
+    ("upstreams.*.bans.for", "\"7s\"", "Some(BanRule { after: 10, lasts: 7s })", |s| text(fleet(s).ban_rule)),
+    ("upstreams.*.quarantine", "\"7s\"", "7s", |s| text(fleet(s).quarantine)),
     ("upstreams.*.health.active", "\"off\"", "None", |s| text(&fleet(s).check)),
     ("upstreams.*.health.active.path", "\"/up\"", "\"/up\"", |s| text(&checked(s).path)),
     ("upstreams.*.health.active.interval", "\"7s\"", "7s", |s| text(checked(s).interval)),
@@ -408,6 +417,10 @@ fn set(config: &mut Value, key: &str, value: Value) {
         // It stands in the place of these.
         let limit = config["routes"][0]["rate_limits"][0].as_object_mut().expect("a limit");
         limit.retain(|key, _| key != "rate" && key != "burst");
+    }
+    if key == "upstreams.*.bans.for" {
+        // It has no meaning without this.
+        config["upstreams"]["fleet"]["bans"]["after"] = json!(10);
     }
     let key = key.replace("upstreams.*", "upstreams.fleet").replace("error_pages.*", "error_pages.404");
     let key = key.replace(".*", ".x-team").replace("[]", ".0");

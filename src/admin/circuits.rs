@@ -17,7 +17,7 @@ use super::find::{self, Place};
 use super::problem::Problem;
 use super::request::{Named, Wanted, end_of};
 use super::time::Present;
-use crate::fleet::server::{self, CircuitOrder};
+use crate::fleet::circuits::{self, CircuitOrder};
 use crate::ollama::name::canonical;
 use crate::policy::circuit::State;
 use crate::units::Duration;
@@ -60,7 +60,7 @@ struct CircuitView {
     stats: Stats,
 }
 
-fn stats(place: &Place, circuit: &server::CircuitView, present: Present) -> Stats {
+fn stats(place: &Place, circuit: &circuits::CircuitView, present: Present) -> Stats {
     let until = if let State::Open { until } = circuit.state { Some(present.text(until)) } else { None };
     Stats {
         state: circuit.state.as_str(),
@@ -70,7 +70,7 @@ fn stats(place: &Place, circuit: &server::CircuitView, present: Present) -> Stat
     }
 }
 
-fn view(place: &Place, circuit: &server::CircuitView, present: Present) -> CircuitView {
+fn view(place: &Place, circuit: &circuits::CircuitView, present: Present) -> CircuitView {
     let id = &place.id;
     CircuitView {
         key: circuit.model.as_ref().map_or_else(|| id.clone(), |model| format!("{id}:{model}")),

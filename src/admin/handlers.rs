@@ -112,6 +112,7 @@ pub async fn metrics(Extract(state): Shared) -> Response {
     fleet.clear();
     for upstream in &snapshot.upstreams {
         fleet.queued(&upstream.name, upstream.waiting());
+        fleet.upstream(&upstream.name, upstream.state.bans.list(now).len(), upstream.state.poison.len(now));
         for member in &upstream.servers {
             let inventory = member.state.inventory();
             fleet.server(&ServerSample {
@@ -123,6 +124,7 @@ pub async fn metrics(Extract(state): Shared) -> Response {
                 circuit: member.state.circuit_state(now).as_str(),
                 operation: member.state.standing(now).as_str(),
                 flapping: member.state.recovery.with(|recovery| recovery.is_flapping(now)),
+                model_circuits: member.state.circuits.models_in_states(now),
                 models: inventory.counts(),
             });
         }

@@ -237,7 +237,7 @@ async fn impact(Extract(state): Shared, Named(id): Named<String>) -> Answer {
         "circuitBreaker": server.circuit_state(present.now).as_str(),
         "forced": server.circuit_is_held(present.now),
         "healthy": server.is_up(),
-        "takesRequests": server.is_up() && server.standing(present.now).takes_work() && server.would_admit(present.now),
+        "takesRequests": server.exclusion(None, present.now).is_none(),
         "testsThatGaveAToken": tokens,
         "nextTestAt": due.map(|due| present.text(due)),
     })))

@@ -179,6 +179,7 @@ async fn activate(state: &State, place: &Place, words: Words) -> Answer {
         return settled(state, place, Patience::default(), format!("Server {} was active already", place.id)).await;
     }
     log(place, before.standing(), Standing::Active, &decision);
+    place.upstream.dispatcher.appeared(place.state());
     settled(state, place, Patience::default(), format!("Server {} takes new requests again", place.id)).await
 }
 

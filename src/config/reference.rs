@@ -170,8 +170,18 @@ upstreams:
       plan: off
     circuit:
       consecutive_failures: 5
+      #connect_failures: 3
+      failure_rate: 50%
+      window: 5m
+      min_requests: 10
       open_for: 30s
       max_open_for: 300s
+      slow_start: 30s
+      max_ejected: 50%
+    #bans:
+      #after: 10
+      #for: 1h
+    quarantine: 10m
     health:
       active:
         path: /api/version

@@ -1,20 +1,27 @@
 //! The choice of a server for one attempt: candidates, then the upstream's rule, then a slot.
 //!
-//! A candidate has the model, is up and neither draining nor in maintenance, is below its limit, was not tried by this request, and its
-//! circuit lets the request pass. When circuits alone leave nobody, they are ignored: a request that
-//! may fail is better than one that certainly does. One that an operator holds open is not ignored.
+//! A candidate has the model, nothing [excludes](super::exclusion) it, it is below its limit and was not tried by this
+//! request. Circuits that say no to too many are [not followed](super::ejection): a request that may fail is better than
+//! one that certainly does.
+//!
+//! Among candidates, those come last that just said they were too busy, and a server whose circuit has just closed gets
+//! a growing part of its share.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::ejection;
 use super::inventory::ServerSet;
+use super::permit::Permit;
 use super::server::Slot;
 use super::snapshot::{Member, Upstream};
 use crate::config::types::BalancePolicy;
 use crate::policy::balance::affinity::Tier;
-use crate::policy::balance::least_requests;
-use crate::policy::circuit::Pass;
+use crate::policy::balance::{least_requests, scramble};
 use crate::policy::failure::Reason;
+
+/// Where weights are scaled by a share, so finely.
+const SCALE: f32 = 1000.0;
 
 /// What a request asks of an upstream.
 #[derive(Clone, Copy)]
@@ -25,6 +32,8 @@ pub struct Ask<'a> {
     pub first: bool,
     /// Whether it takes a slot: reads of what a server has do not wait for its models.
     pub takes_slot: bool,
+    /// Whether only a server will do that has the model in memory and a free slot.
+    pub warm: bool,
     /// Hash of what `consistent_hash` hashes.
     pub key: u64,
     /// Servers that this request tried already.
@@ -39,8 +48,18 @@ pub struct Chosen {
     pub index: usize,
     /// The slot; free again when dropped.
     pub slot: Slot,
-    /// What its circuit wants to be told about; `None` when the circuit was ignored.
-    pub pass: Option<Pass>,
+    /// What its circuits want to be told about.
+    pub permit: Permit,
+}
+
+/// A choice that is being made.
+struct Field<'a> {
+    upstream: &'a Upstream,
+    ask: Ask<'a>,
+    /// The model, where servers are told apart by it.
+    model: Option<&'a str>,
+    /// Used although their circuits say no.
+    readmitted: ServerSet,
 }
 
 /// Chooses a server and takes a slot on it.
@@ -49,7 +68,8 @@ pub struct Chosen {
 /// Why there is none.
 pub fn choose(upstream: &Upstream, ask: Ask<'_>) -> Result<Chosen, Reason> {
     let Some(model) = ask.model.filter(|_| upstream.has_models()) else {
-        return pick(upstream, ask, None).ok_or_else(|| nobody(upstream, ask.now, None));
+        let field = Field::new(upstream, ask, None, 0..upstream.servers.len());
+        return field.pick(None).ok_or_else(|| field.nobody(None));
     };
     let index = upstream.models.load();
     let Some(holders) = index.holders(model) else {
@@ -57,89 +77,171 @@ pub fn choose(upstream: &Upstream, ask: Ask<'_>) -> Result<Chosen, Reason> {
             return Err(Reason::ModelNotFound);
         }
         // A server that has not told its models may have this one; it will say so itself.
-        return pick(upstream, ask, Some(&index.unknown)).ok_or(Reason::NoServer);
+        let field = Field::new(upstream, ask, Some(model), index.unknown.iter());
+        return field.pick(Some(&index.unknown)).ok_or(Reason::NoServer);
     };
-    let count = |set: &ServerSet| usize::from(set.iter().any(|index| usable(upstream, ask, index, true)));
+    let field = Field::new(upstream, ask, Some(model), holders.available.iter());
+    let count = |set: &ServerSet| usize::from(set.iter().any(|index| field.usable(index)));
     let loaded = count(&holders.loaded);
+    if ask.warm && loaded == 0 {
+        return Err(Reason::ServerBusy);
+    }
     // Who has it on disk matters only when nobody has it in memory.
     let available = if loaded > 0 { loaded } else { count(&holders.available) };
     let set = match upstream.balance.affinity.tier(loaded, available) {
+        _ if ask.warm => &holders.loaded,
         Tier::Loaded => &holders.loaded,
         Tier::Available | Tier::Nobody => &holders.available,
         Tier::NotLoaded => return Err(Reason::NotLoaded),
     };
-    pick(upstream, ask, Some(set)).ok_or_else(|| nobody(upstream, ask.now, Some(set)))
+    field.pick(Some(set)).ok_or_else(|| field.nobody(Some(set)))
 }
 
-/// Whether a member may have the request as far as its own state goes.
-fn usable(upstream: &Upstream, ask: Ask<'_>, index: usize, heed_circuit: bool) -> bool {
-    let Some(member) = upstream.servers.get(index) else { return false };
-    member.state.is_up()
-        && member.state.standing(ask.now).takes_work()
-        && (!ask.takes_slot || member.state.in_flight() < member.max_in_flight)
-        && !ask.tried.contains(&index)
-        && !member.state.is_shut(ask.now)
-        && (!heed_circuit || member.state.would_admit(ask.now))
+/// Whether a server other than those tried has the model in memory and a free slot, and at most `most_percent` hundredths
+/// of the others are busy.
+pub fn has_warm_server(upstream: &Upstream, ask: Ask<'_>, most_percent: usize) -> bool {
+    let others = || upstream.servers.iter().enumerate().filter(|(index, _)| !ask.tried.contains(index));
+    let reachable = || others().filter(|(_, member)| member.state.is_up());
+        let busy = reachable().filter(|(_, member)| member.is_full() || member.state.is_held_back(ask.now)).count();
+    let Some(model) = ask.model.filter(|_| upstream.has_models()) else { return false };
+    let index = upstream.models.load();
+    let warm = |index: usize, member: &Member| {
+        let free = member.has_free_slot() && !member.state.is_held_back(ask.now);
+        free && member.state.exclusion(Some(model), ask.now).is_none() && !ask.tried.contains(&index)
+    };
+    busy * 100 <= reachable().count() * most_percent
+        && index.holders(model).is_some_and(|holders| {
+            holders.loaded.iter().any(|index| upstream.servers.get(index).is_some_and(|member| warm(index, member)))
+        })
 }
 
-/// Picks by the upstream's rule until a slot is really taken: another request may be quicker.
-fn pick(upstream: &Upstream, ask: Ask<'_>, set: Option<&ServerSet>) -> Option<Chosen> {
-    match set {
-        Some(set) => pick_of(upstream, ask, set.iter(), |index| set.contains(index)),
-        None => pick_of(upstream, ask, 0..upstream.servers.len(), |_| true),
+/// Whether a server other than those tried may have the model, and nothing excludes it.
+pub fn has_other_holder(upstream: &Upstream, ask: Ask<'_>) -> bool {
+    let Some(model) = ask.model.filter(|_| upstream.has_models()) else { return false };
+    let index = upstream.models.load();
+    let set = index.holders(model).map_or(&index.unknown, |holders| &holders.available);
+    set.iter().filter(|index| !ask.tried.contains(index)).any(|index| {
+        let member = upstream.servers.get(index);
+        member.is_some_and(|member| member.state.exclusion(Some(model), ask.now).is_none_or(|why| why.is_soft()))
+    })
+}
+
+impl<'a> Field<'a> {
+    fn new(
+        upstream: &'a Upstream,
+        ask: Ask<'a>,
+        model: Option<&'a str>,
+        candidates: impl Iterator<Item = usize>,
+    ) -> Self {
+        let readmitted = ejection::readmitted(upstream, candidates, model, ask.tried, ask.now);
+        Self { upstream, ask, model, readmitted }
     }
-}
 
-/// The cost follows the candidates, not the size of the upstream.
-fn pick_of(
-    upstream: &Upstream,
-    ask: Ask<'_>,
-    candidates: impl Iterator<Item = usize> + Clone,
-    is_candidate: impl Fn(usize) -> bool,
-) -> Option<Chosen> {
-    let balance = &upstream.balance;
-    for heed_circuit in [true, false] {
-        for _ in candidates.clone() {
-            let usable = |index: usize| is_candidate(index) && usable(upstream, ask, index, heed_circuit);
-            let turn = balance.turn.fetch_add(1, Ordering::Relaxed);
-            let index = match balance.policy {
-                _ if ask.first => candidates.clone().find(|index| usable(*index)),
-                BalancePolicy::RoundRobin => balance.schedule.pick(turn, candidates.clone(), usable),
-                BalancePolicy::ConsistentHash => balance.ring.pick(ask.key, usable),
-                // What is not scheduled of such an upstream goes to the least busy one.
-                BalancePolicy::LeastRequests | BalancePolicy::ExpectedWait => least_requests::pick(
-                    candidates.clone(),
-                    |index| usable(index).then(|| upstream.servers[index].state.in_flight()),
-                    |index| upstream.servers[index].weight,
-                    turn,
-                ),
-            };
-            let Some(index) = index else { break };
-            let member = &upstream.servers[index];
-            let admission = member.state.admit(ask.now);
-            if heed_circuit && admission.pass().is_none() {
-                continue;
-            }
-            match member.state.take_slot(if ask.takes_slot { member.max_in_flight } else { u32::MAX }) {
-                // An operator's decision may have come in between.
-                Some(slot) if member.state.standing(ask.now).takes_work() => {
-                    return Some(Chosen { index, slot, pass: admission.pass() });
-                }
-                _ => admission.pass().into_iter().for_each(|pass| member.state.release(pass)),
-            }
+    /// Whether a member may have the request as far as its own state goes.
+    fn usable(&self, index: usize) -> bool {
+        let Some(member) = self.upstream.servers.get(index) else { return false };
+        let excluded = member.state.exclusion(self.model, self.ask.now);
+        excluded.is_none_or(|why| why.is_soft() && self.readmitted.contains(index))
+            && if self.ask.warm { member.has_free_slot() } else { !self.ask.takes_slot || !member.is_full() }
+            && !self.ask.tried.contains(&index)
+    }
+
+    /// Whether it is this server's turn, as far as others could have the request as well.
+    fn is_due(&self, index: usize, turn: u64) -> bool {
+        let state = &self.upstream.servers[index].state;
+        if state.is_held_back(self.ask.now) {
+            return false;
+        }
+        let share = self.share(index);
+        // `least_requests` weighs shares itself.
+        share >= 1.0 || matches!(self.upstream.balance.policy, BalancePolicy::LeastRequests | BalancePolicy::ExpectedWait) || {
+            // The same key is given the same answer, or a client would change servers to and fro.
+            let of_key = self.upstream.balance.policy == BalancePolicy::ConsistentHash;
+            let lot = scramble(if of_key { self.ask.key } else { turn } ^ 0x5107) >> 40;
+            (lot as f32) < share * (1_u64 << 24) as f32
         }
     }
-    None
-}
 
-/// Why a set of servers has no candidate.
-fn nobody(upstream: &Upstream, now: Instant, set: Option<&ServerSet>) -> Reason {
-    let members = upstream.servers.iter().enumerate().filter(|(index, _)| set.is_none_or(|set| set.contains(*index)));
-    let works = |member: &Member| member.state.is_up() && member.state.standing(now).takes_work();
-    let mut up = members.filter(|(_, member)| works(member)).peekable();
-    if up.peek().is_some() && up.all(|(_, member)| member.state.in_flight() >= member.max_in_flight) {
-        Reason::ServerBusy
-    } else {
-        Reason::NoServer
+    fn share(&self, index: usize) -> f32 {
+        self.upstream.servers[index].state.share(self.ask.now)
+    }
+
+    /// Picks by the upstream's rule until a slot is really taken: another request may be quicker.
+    fn pick(&self, set: Option<&ServerSet>) -> Option<Chosen> {
+        match set {
+            Some(set) => self.pick_of(set.iter(), |index| set.contains(index)),
+            None => self.pick_of(0..self.upstream.servers.len(), |_| true),
+        }
+    }
+
+    /// The cost follows the candidates, not the size of the upstream.
+    fn pick_of(
+        &self,
+        candidates: impl Iterator<Item = usize> + Clone,
+        is_candidate: impl Fn(usize) -> bool,
+    ) -> Option<Chosen> {
+        let balance = &self.upstream.balance;
+        for anybody in [false, true] {
+            for _ in candidates.clone() {
+                let turn = balance.turn.fetch_add(1, Ordering::Relaxed);
+                let usable =
+                    |index: usize| is_candidate(index) && self.usable(index) && (anybody || self.is_due(index, turn));
+                let index = match balance.policy {
+                    _ if self.ask.first => candidates.clone().find(|index| usable(*index)),
+                    BalancePolicy::RoundRobin => balance.schedule.pick(turn, candidates.clone(), usable),
+                    BalancePolicy::ConsistentHash => balance.ring.pick(self.ask.key, usable),
+                    // What is not scheduled of such an upstream goes to the least busy one.
+                    BalancePolicy::LeastRequests | BalancePolicy::ExpectedWait => self.least_requests(candidates.clone(), usable, turn),
+                };
+                let Some(index) = index else { break };
+                if let Some(chosen) = self.take(index) {
+                    return Some(chosen);
+                }
+            }
+        }
+        None
+    }
+
+    fn least_requests(
+        &self,
+        candidates: impl Iterator<Item = usize> + Clone,
+        usable: impl Fn(usize) -> bool,
+        turn: u64,
+    ) -> Option<usize> {
+        let servers = &self.upstream.servers;
+        let in_flight = |index: usize| usable(index).then(|| servers[index].state.in_flight());
+        if candidates.clone().all(|index| self.share(index) >= 1.0) {
+            return least_requests::pick(candidates, in_flight, |index| servers[index].weight, turn);
+        }
+        // One of them has just come back.
+        let weight = |index: usize| (servers[index].weight as f32 * self.share(index) * SCALE) as u32;
+        least_requests::pick(candidates, in_flight, |index| weight(index).max(1), scramble(turn))
+    }
+
+    /// Takes what the request needs of a server; nothing if somebody was quicker.
+    fn take(&self, index: usize) -> Option<Chosen> {
+        let member = &self.upstream.servers[index];
+        let permit = member
+            .state
+            .admit(self.model, self.ask.now)
+            .or_else(|| self.readmitted.contains(index).then(|| member.state.admit_anyway(self.ask.now)))?;
+        let slot = member.state.take_slot(if self.ask.takes_slot { member.max_in_flight } else { u32::MAX })?;
+        // An operator's decision may have come in between.
+        member.state.standing(self.ask.now).takes_work().then_some(Chosen { index, slot, permit })
+    }
+
+    /// Why a set of servers has no candidate.
+    fn nobody(&self, set: Option<&ServerSet>) -> Reason {
+        let servers = self.upstream.servers.iter().enumerate();
+        let members = servers.filter(|(index, _)| set.is_none_or(|set| set.contains(*index)));
+        let there = |member: &Member| {
+            member.state.exclusion(self.model, self.ask.now).is_none_or(super::exclusion::Exclusion::is_soft)
+        };
+        let mut there = members.filter(|(_, member)| there(member)).peekable();
+        if there.peek().is_some() && there.all(|(_, member)| member.is_full()) {
+            Reason::ServerBusy
+        } else {
+            Reason::NoServer
+        }
     }
 }

@@ -2,30 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, Method};
 
 use super::content::Target;
 use super::dispatch::Dispatchers;
-use super::inventory::ModelIndex;
 use super::limiter::Limiter;
-use super::server::{Identity, Location, ServerState};
-use super::snapshot::{Balance, Check, HashOn, Lasting, Member, Route, Snapshot, Timeouts, Upstream};
-use super::upstream_tls::UpstreamTls;
-use crate::config::ServerUrl;
-use crate::config::types::{self, Active, Config, Kind, ModelAffinity};
+use super::server::{Identity, ServerState};
+use super::snapshot::{Lasting, Route, Snapshot, Timeouts, Upstream};
+use crate::config::types::{self, Config};
 use crate::ollama::ModelPattern;
-use crate::policy::balance::affinity::Affinity;
-use crate::policy::balance::consistent_hash::ConsistentHash;
-use crate::policy::balance::round_robin::RoundRobin;
-use crate::policy::balance::sticky::StickyCookie;
 use crate::policy::caps::Caps;
-use crate::policy::circuit::CircuitPolicy;
-use crate::policy::health::HealthPolicy;
-use crate::policy::recovery::RecoveryPolicy;
 use crate::policy::retry::{RetryOn, RetryPolicy};
 use crate::routing::Scheme;
 use crate::routing::table::{ModelMatch, RouteMatch, RouteTable};
@@ -37,6 +25,7 @@ mod content;
 mod fleet;
 mod limits;
 mod listeners;
+mod upstreams;
 
 pub use content::pages_stamp;
 
@@ -106,7 +95,11 @@ fn compile_with(
     let upstreams = config
         .upstreams
         .iter()
-        .map(|(name, upstream)| compile_upstream(name, upstream, around, &lasting.dispatchers).map(Arc::new))
+        .map(|(name, upstream)| {
+            let known = before.and_then(|before| before.upstreams.iter().find(|known| known.name == *name));
+            let known = known.map(|known| &known.state);
+            upstreams::compile(name, upstream, known, around, &lasting.dispatchers).map(Arc::new)
+        })
         .collect::<Result<Vec<_>, _>>()?;
     let by_name: HashMap<&str, &Arc<Upstream>> =
         upstreams.iter().map(|upstream| (upstream.name.as_str(), upstream)).collect();
@@ -263,164 +256,6 @@ fn compile_caps(caps: &types::Caps) -> Caps {
     }
 }
 
-fn compile_upstream(
-    name: &str,
-    upstream: &types::Upstream,
-    around: &Surroundings<'_>,
-    dispatchers: &Dispatchers,
-) -> Result<Upstream, CompileError> {
-    let check = compile_check(upstream);
-    let health = match (&check, &upstream.health.active) {
-        (Some(_), Some(Active::Check(check))) => {
-            HealthPolicy { healthy: check.healthy, unhealthy: check.unhealthy, start_period: check.start_period.0 }
-        }
-        _ => {
-            let default = types::Check::default();
-            HealthPolicy {
-                healthy: default.healthy,
-                unhealthy: default.unhealthy,
-                start_period: default.start_period.0,
-            }
-        }
-    };
-    let circuit = CircuitPolicy {
-        consecutive_failures: upstream.circuit.consecutive_failures,
-        open_for: upstream.circuit.open_for.0,
-        max_open_for: upstream.circuit.max_open_for.0,
-    };
-    let dispatcher = dispatchers.of(name);
-    let servers = upstream
-        .servers
-        .iter()
-        .enumerate()
-        .map(|(number, entry)| {
-            let location = locate(&entry.url)
-                .map_err(|problem| error(format!("upstreams.{name}.servers[{number}].url"), problem))?;
-            let identity = Identity {
-                upstream: name.to_owned(),
-                name: entry.name.clone().unwrap_or_else(|| default_name(&location)),
-                url: entry.url.clone(),
-            };
-            let state = match around.servers.get(&identity) {
-                Some(known) => Arc::clone(known),
-                None => {
-                    let metrics = around.metrics.server(name, &identity.name);
-                    let (health, circuit) = (health.clone(), circuit.clone());
-                    let room = Arc::clone(&dispatcher.room);
-                    Arc::new(ServerState::new(identity, location, metrics, health, circuit, room, around.now))
-                }
-            };
-            Ok(Member {
-                state,
-                weight: entry.weight,
-                max_in_flight: entry.max_in_flight.unwrap_or(u32::MAX),
-                max_in_flight_per_model: entry.max_in_flight_per_model,
-                max_loaded: entry.max_loaded.unwrap_or(fleet::MAX_LOADED),
-                memory: entry.gpu.as_ref().and_then(|gpu| gpu.memory).map(|memory| memory.0),
-            })
-        })
-        .collect::<Result<Vec<_>, CompileError>>()?;
-    let encrypted = upstream.tls.is_some() || servers.iter().any(|member| member.state.location.tls);
-    let tls =
-        encrypted.then(|| UpstreamTls::load(upstream.tls.clone().unwrap_or_default(), upstream.http2)).transpose();
-    let compiled = Upstream {
-        name: name.to_owned(),
-        kind: upstream.kind,
-        http2: upstream.http2,
-        tls: tls.map_err(|problem| error(format!("upstreams.{name}.tls"), problem))?,
-        balance: compile_balance(name, upstream, &servers)?,
-        max_idle: upstream.keepalive.max_idle,
-        idle_timeout: upstream.keepalive.idle_timeout.0,
-        check,
-        inventory_interval: upstream.inventory.interval.0,
-        recovery: RecoveryPolicy {
-            interval: upstream.recovery.interval.0,
-            max_interval: upstream.recovery.max_interval.0,
-            probe: upstream.kind == Kind::Ollama && upstream.recovery.probe == types::Switch::On,
-            quiet: upstream.recovery.quiet.0,
-            timeout: upstream.recovery.timeout.0,
-        },
-        models: ArcSwap::from_pointee(ModelIndex::default()),
-        dispatcher,
-        schedule: fleet::schedule(upstream),
-        placements: fleet::placements(name, upstream, &servers)?,
-        queue_timeout: upstream.queue.timeout.0,
-        servers,
-        health,
-        circuit,
-    };
-    compiled.index_models();
-    Ok(compiled)
-}
-
-fn default_name(location: &Location) -> String {
-    format!("{}:{}", location.host, location.port)
-}
-
-fn compile_check(upstream: &types::Upstream) -> Option<Check> {
-    let check = match (&upstream.health.active, upstream.kind) {
-        (Some(Active::Off(_)), _) | (None, Kind::Http) => return None,
-        (Some(Active::Check(check)), _) => check.clone(),
-        (None, Kind::Ollama | Kind::Openai) => types::Check::default(),
-    };
-    let default_path = match upstream.kind {
-        Kind::Ollama => "/api/version",
-        Kind::Openai => "/v1/models",
-        Kind::Http => "/",
-    };
-    Some(Check {
-        path: check.path.unwrap_or_else(|| default_path.to_owned()),
-        interval: check.interval.0,
-        timeout: check.timeout.0,
-    })
-}
-
-fn compile_balance(name: &str, upstream: &types::Upstream, servers: &[Member]) -> Result<Balance, CompileError> {
-    let balance = &upstream.balance;
-    let sticky = balance.sticky_cookie.as_ref().map(|cookie| StickyCookie {
-        name: cookie.name.clone(),
-        ttl: cookie.ttl.0,
-        secure: cookie.secure,
-        path: cookie.path.clone(),
-    });
-    let hash_on = match balance.hash_on.as_deref() {
-        None => sticky.as_ref().map_or(HashOn::ClientIp, |cookie| HashOn::Cookie(cookie.name.clone())),
-        Some("client_ip") => HashOn::ClientIp,
-        Some("model") => HashOn::Model,
-        Some(other) if other.starts_with("cookie:") => HashOn::Cookie(other["cookie:".len()..].to_owned()),
-        Some(other) => {
-            let header = other.strip_prefix("header:").unwrap_or(other);
-            HashOn::Header(
-                HeaderName::try_from(header).map_err(|bad| error(format!("upstreams.{name}.balance.hash_on"), bad))?,
-            )
-        }
-    };
-    let weights: Vec<u32> = servers.iter().map(|member| member.weight).collect();
-    Ok(Balance {
-        policy: upstream.policy(),
-        affinity: match balance.model_affinity {
-            ModelAffinity::PreferLoaded => Affinity::PreferLoaded,
-            ModelAffinity::RequireLoaded => Affinity::RequireLoaded,
-            ModelAffinity::Off => Affinity::Off,
-        },
-        hash_on,
-        sticky,
-        schedule: RoundRobin::new(&weights),
-        ring: ConsistentHash::new(servers.iter().map(|member| (member.state.name(), member.weight))),
-        turn: AtomicU64::new(0),
-    })
-}
-
-fn locate(url: &str) -> Result<Location, String> {
-    let ServerUrl { tls, address } = ServerUrl::parse(url)?;
-    // As the Host field has it, without the scheme's own port.
-    let host = if address.host.contains(':') { format!("[{}]", address.host) } else { address.host.clone() };
-    let default_port = if tls { 443 } else { 80 };
-    let authority = if address.port == default_port { host } else { format!("{host}:{}", address.port) };
-    let authority = HeaderValue::from_str(&authority).map_err(|bad| bad.to_string())?;
-    Ok(Location { tls, host: address.host, port: address.port, authority })
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
@@ -471,15 +306,5 @@ mod tests {
         let text = metrics.encode();
         assert!(text.contains("arriero_rate_limited_total{route=\"all\"} 20"), "{text}");
         assert!(text.contains("arriero_rate_limiter_keys 2"), "{text}");
-    }
-
-    #[test]
-    fn urls_are_taken_apart() {
-        let plain = locate("http://10.0.0.1:11434").unwrap();
-        assert_eq!((plain.tls, plain.host.as_str(), plain.port), (false, "10.0.0.1", 11434));
-        let tls = locate("https://[::1]").unwrap();
-        assert_eq!((tls.tls, tls.host.as_str(), tls.port), (true, "::1", 443));
-        assert_eq!(tls.authority, "[::1]");
-        assert!(locate("ftp://a").is_err());
     }
 }

@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::explain::{Explanation, explain};
 use super::inventory::Inventory;
+use super::permit::Permit;
 use super::placement::Book;
 use super::server::{ServerState, Slot};
 use super::snapshot::Upstream;
@@ -31,7 +32,6 @@ use super::waiting_room::WaitingRoom;
 use crate::clock;
 use crate::ollama::usage::Usage as Told;
 use crate::policy::balance::scramble;
-use crate::policy::circuit::Pass;
 use crate::policy::failure::Reason;
 use crate::policy::schedule::loads::LoadOutcome;
 use crate::policy::schedule::memory::Memory;
@@ -108,8 +108,8 @@ pub enum Asked {
 pub struct Place {
     /// The server.
     pub server: Arc<ServerState>,
-    /// What its circuit wants to be told about.
-    pub pass: Option<Pass>,
+    /// What its circuits want to be told about.
+    pub permit: Option<Permit>,
     slot: Option<Slot>,
     ticket: Ticket,
     dispatcher: Arc<Dispatcher>,
@@ -323,7 +323,14 @@ impl Dispatcher {
 
     /// What the clock brings.
     pub fn tick(self: &Arc<Self>) {
-        self.event(Scheduler::tick);
+        let now = clock::now();
+        let servers = self.inner.lock().servers.clone();
+        self.event(|scheduler, moment| {
+            for (id, server) in servers.iter().enumerate() {
+                scheduler.set_share(id, f64::from(server.share(now)));
+            }
+            scheduler.tick(moment);
+        });
         let due = self.event(|scheduler, moment| Some((scheduler.plan_is_due(moment.now)?, moment.random)));
         // The search takes milliseconds, in which requests go on by the plan before.
         if let Some(plan) = due.and_then(|(problem, random)| problem.solve(random)) {
@@ -433,13 +440,19 @@ impl Dispatcher {
 
     /// Takes the place that the scheduler gave; `None` when an operator took the server out in that moment.
     fn place(self: &Arc<Self>, ticket: Ticket, server: ServerId) -> Option<Place> {
-        let state = self.inner.lock().servers.get(server).cloned()?;
+        let (state, model) = {
+            let inner = self.inner.lock();
+            let model = inner.scheduler.running_for(ticket).map(|model| inner.scheduler.model_name(model).to_owned());
+            (inner.servers.get(server).cloned()?, model)
+        };
         let now = clock::now();
         // The scheduler counts; this one is for all who look at the server.
         let slot = state.take_slot(u32::MAX);
         let standing = state.standing(now);
-        let pass = if standing.takes_work() { state.admit(now).pass() } else { None };
-        let place = Place { server: state, pass, slot, ticket, dispatcher: Arc::clone(self), settled: false };
+        // Where its circuits say no it was chosen all the same, because others say no too.
+        let permit = state.admit(model.as_deref(), now).unwrap_or_else(|| state.admit_anyway(now));
+        let (permit, dispatcher) = (Some(permit), Arc::clone(self));
+        let place = Place { server: state, permit, slot, ticket, dispatcher, settled: false };
         standing.takes_work().then_some(place)
     }
 }
@@ -454,24 +467,14 @@ struct Reach<'r> {
 
 fn exclusion(
     servers: &[Arc<ServerState>],
-    _models: &[String],
+    models: &[String],
     server: ServerId,
-    _model: ModelId,
+    model: ModelId,
     now: Instant,
 ) -> Option<Excluded> {
     let Some(state) = servers.get(server) else { return Some(Excluded { why: "gone", soft: false }) };
-    let standing = state.standing(now);
-    if !standing.takes_work() {
-        Some(Excluded { why: standing.as_str(), soft: false })
-    } else if !state.is_up() {
-        Some(Excluded { why: "down", soft: false })
-    } else if state.is_shut(now) {
-        Some(Excluded { why: "circuit_forced_open", soft: false })
-    } else if !state.would_admit(now) {
-        Some(Excluded { why: "circuit_open", soft: true })
-    } else {
-        None
-    }
+    let why = state.exclusion(models.get(model).map(String::as_str), now)?;
+    Some(Excluded { why: why.as_str(), soft: why.is_soft() })
 }
 
 /// What a server has on disk and in memory, in the scheduler's words.

@@ -12,6 +12,9 @@
 //!   addresses. It is kept by identity (upstream, name, URL) and shared by successive snapshots.
 //! - [`operation`] is what an operator decided about a server, [`running`] which requests run on it, [`recovery`] how it
 //!   is tested while it is ill.
+//! - [`exclusion`] says why a server may not have a request: [`circuits`] with their [`permit::Permit`]s, [`bans`]; and
+//!   [`ejection`] when circuits are not followed.
+//! - [`upstream_state::UpstreamState`] is what is known of an upstream as a whole.
 //! - [`allowed`] says what a route allows a request for a model.
 //! - [`store::Store`] holds the current snapshot and swaps it in one step.
 //! - [`files::FromFiles`] is what is made from files beside the configuration, and follows their changes.
@@ -26,15 +29,19 @@
 //! - [`reload::Reloader`] is the one way to a new snapshot, whoever asks for it.
 
 pub mod allowed;
+pub mod bans;
 pub mod body_budget;
 pub mod certificates;
 pub mod choose;
+pub mod circuits;
 pub mod compile;
 pub mod concurrency;
 pub mod connections;
 pub mod content;
 pub mod dispatch;
 pub mod explain;
+pub mod ejection;
+pub mod exclusion;
 pub mod files;
 pub mod idle;
 pub mod inventory;
@@ -46,12 +53,14 @@ pub mod memory;
 pub mod placement;
 pub mod operation;
 pub mod recovery;
+pub mod permit;
 pub mod reload;
 pub mod running;
 pub mod server;
 pub mod snapshot;
 pub mod sockets;
 pub mod store;
+pub mod upstream_state;
 pub mod upstream_tls;
 pub mod waiting_room;
 pub mod watch;

@@ -1,8 +1,9 @@
 //! What Arriero knows about one server, beside any configuration.
 //!
 //! Everything is readable without waiting: counters and flags are atomics, lists are swapped whole.
-//! The two state machines (health, circuit) sit behind a lock of their own server, held for a few
-//! instructions; no lock is shared between servers.
+//! The state machines (health, [circuits](super::circuits)) sit behind a lock of their own server, held for a few
+//! instructions; no lock is shared between servers. Whether it may have a request is answered by
+//! [`exclusion`](super::exclusion).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,14 +13,17 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
+use super::bans::Bans;
+use super::circuits::{CircuitOrder, Circuits};
 use super::idle::IdlePool;
 use super::inventory::Inventory;
-use super::waiting_room::WaitingRoom;
 use super::operation::{Operating, Operation, Standing};
 use super::recovery::Recovering;
 use super::running::Register;
-use crate::policy::circuit::{Admission, Circuit, CircuitPolicy, Outcome, Pass, State, Transition};
+use super::waiting_room::WaitingRoom;
+use crate::policy::circuit::{CircuitPolicy, State, Transition};
 use crate::policy::health::{self, Change, Health, HealthPolicy};
 use crate::telemetry::metrics::ServerMetrics;
 
@@ -47,33 +51,6 @@ pub struct Location {
     pub authority: HeaderValue,
 }
 
-/// What an operator may order about a circuit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CircuitOrder {
-    /// Let nothing pass until then; then it is half open.
-    Open {
-        /// When that ends.
-        until: Instant,
-    },
-    /// Let one request at a time pass, as a trial.
-    HalfOpen,
-    /// Let requests pass.
-    Close,
-    /// Let requests pass, and forget what was.
-    Reset,
-}
-
-/// A circuit as it is shown.
-#[derive(Clone, Debug)]
-pub struct CircuitView {
-    /// The model that it is about; `None` for that of the server itself.
-    pub model: Option<String>,
-    /// What it is now.
-    pub state: State,
-    /// Failures in a row.
-    pub failures: u32,
-}
-
 /// What changes by itself about one server.
 pub struct ServerState {
     /// What makes it the same server after a reload.
@@ -93,13 +70,17 @@ pub struct ServerState {
     /// Its tests while it is ill.
     pub recovery: Recovering,
     operating: Operating,
-    /// Copies of what the two state machines say, so that a choice among many takes no lock.
+    /// Its circuits.
+    pub circuits: Circuits,
+    /// The bans of its upstream.
+    pub bans: Arc<Bans>,
+    /// A copy of what its health says, so that a choice among many takes no lock.
     up: AtomicBool,
-    circuit_closed: AtomicBool,
     health: Mutex<Health>,
-    circuit: Mutex<Circuit>,
-    /// Until when an operator holds the circuit open.
-    held_until: Mutex<Option<Instant>>,
+    born: Instant,
+    /// Milliseconds from `born` until which it is asked last.
+    held_back: AtomicU64,
+    inventory_wanted: Notify,
     addresses: ArcSwap<Vec<SocketAddr>>,
     next_address: AtomicU32,
     inventory: ArcSwap<Inventory>,
@@ -115,6 +96,7 @@ impl ServerState {
         metrics: ServerMetrics,
         health: HealthPolicy,
         circuit: CircuitPolicy,
+        bans: Arc<Bans>,
         room: Arc<WaitingRoom>,
         born: Instant,
     ) -> Self {
@@ -130,11 +112,13 @@ impl ServerState {
             requests: Register::default(),
             recovery: Recovering::default(),
             operating: Operating::default(),
+            circuits: Circuits::new(circuit, born),
+            bans,
             up: AtomicBool::new(true),
-            circuit_closed: AtomicBool::new(true),
             health: Mutex::new(Health::new(health, born)),
-            circuit: Mutex::new(Circuit::new(circuit)),
-            held_until: Mutex::new(None),
+            born,
+            held_back: AtomicU64::new(0),
+            inventory_wanted: Notify::new(),
             addresses: ArcSwap::from_pointee(literal.into_iter().collect()),
             next_address: AtomicU32::new(0),
             inventory: ArcSwap::from_pointee(Inventory::default()),
@@ -148,9 +132,9 @@ impl ServerState {
     }
 
     /// Takes the numbers of a new configuration; what was learned stays.
-    pub fn set_policies(&self, health: HealthPolicy, circuit: CircuitPolicy) {
+    pub fn set_policies(&self, health: HealthPolicy, circuit: &CircuitPolicy) {
         self.health.lock().set_policy(health);
-        self.circuit.lock().set_policy(circuit);
+        self.circuits.set_policy(circuit);
     }
 
     /// Requests running on it.
@@ -251,43 +235,22 @@ impl ServerState {
         change
     }
 
-    /// The state of its circuit.
-    pub fn circuit_state(&self, now: Instant) -> State {
-        self.circuit.lock().state(now)
+    /// Has it asked last for a while: it had too much to do.
+    pub fn hold_back(&self, time: Duration, now: Instant) {
+        let until = now.saturating_duration_since(self.born).saturating_add(time);
+        self.held_back.fetch_max(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Its circuits, its own first.
-    pub fn circuit_views(&self, now: Instant) -> Vec<CircuitView> {
-        let circuit = self.circuit.lock();
-        vec![CircuitView { model: None, state: circuit.state(now), failures: circuit.failures() }]
+    /// Whether it is asked last.
+    pub fn is_held_back(&self, now: Instant) -> bool {
+        let until = self.held_back.load(Ordering::Relaxed);
+        until > 0 && now.saturating_duration_since(self.born) < Duration::from_millis(until)
     }
 
-    /// Whether an operator holds its circuit open: then nothing but time and operators may change that.
-    pub fn circuit_is_held(&self, now: Instant) -> bool {
-        self.held_until.lock().is_some_and(|until| now < until)
-    }
-
-    /// Whether an operator shuts requests out by its circuit. Unlike a circuit that opened by itself this is heeded
+    /// Whether an operator holds its circuit open: then nothing but time and operators may change that, and it is heeded
     /// even when nobody else is left.
-    pub fn is_shut(&self, now: Instant) -> bool {
-        !self.circuit_closed.load(Ordering::Relaxed) && self.circuit_is_held(now)
-    }
-
-    /// Does to a circuit what an operator orders. One that does not exist is closed already.
-    pub fn force_circuit(&self, order: CircuitOrder, model: Option<&str>, now: Instant) -> Option<Transition> {
-        if model.is_some() {
-            return None;
-        }
-        let mut circuit = self.circuit.lock();
-        *self.held_until.lock() = if let CircuitOrder::Open { until } = order { Some(until) } else { None };
-        let change = match order {
-            CircuitOrder::Open { until } => circuit.force_open(until, now),
-            CircuitOrder::HalfOpen => circuit.force_half_open(now),
-            CircuitOrder::Close | CircuitOrder::Reset => circuit.force_close(now),
-        };
-        self.circuit_closed.store(circuit.state(now) == State::Closed, Ordering::Relaxed);
-        self.recovery.stir();
-        change
+    pub fn circuit_is_held(&self, now: Instant) -> bool {
+        self.circuits.is_held(now)
     }
 
     /// After a test has shown that its model answers: an open circuit becomes half open before its time, unless an
@@ -300,30 +263,14 @@ impl ServerState {
         self.force_circuit(CircuitOrder::HalfOpen, None, now)
     }
 
-    /// Whether its circuit would let a request pass.
-    pub fn would_admit(&self, now: Instant) -> bool {
-        self.circuit_closed.load(Ordering::Relaxed) || self.circuit.lock().would_admit(now)
+    /// Asks for a look at its models before the next one is due: it does not have one that it should have.
+    pub fn want_inventory(&self) {
+        self.inventory_wanted.notify_one();
     }
 
-    /// Asks its circuit to let a request pass.
-    pub fn admit(&self, now: Instant) -> Admission {
-        self.circuit.lock().admit(now)
-    }
-
-    /// Tells its circuit how a request ended.
-    pub fn record(&self, pass: Pass, outcome: Outcome, now: Instant, random: u64) -> Option<Transition> {
-        let mut circuit = self.circuit.lock();
-        let transition = circuit.record(pass, outcome, now, random);
-        self.circuit_closed.store(circuit.state(now) == State::Closed, Ordering::Relaxed);
-        if transition.is_some() {
-            self.recovery.stir();
-        }
-        transition
-    }
-
-    /// Tells its circuit that a request ended without a verdict.
-    pub fn release(&self, pass: Pass) {
-        self.circuit.lock().release(pass);
+    /// Ready when somebody wants its models looked at.
+    pub async fn inventory_is_wanted(&self) {
+        self.inventory_wanted.notified().await;
     }
 
     /// The addresses of its host; another one first each time.

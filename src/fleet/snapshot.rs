@@ -17,6 +17,7 @@ use super::limits::RouteLimits;
 use super::placement::Placement;
 use super::listener_tls::ListenerTls;
 use super::server::ServerState;
+use super::upstream_state::UpstreamState;
 use super::upstream_tls::UpstreamTls;
 use crate::config::types::{BalancePolicy, Kind};
 use crate::policy::auth;
@@ -24,6 +25,7 @@ use crate::policy::balance::affinity::Affinity;
 use crate::policy::balance::consistent_hash::ConsistentHash;
 use crate::policy::balance::round_robin::RoundRobin;
 use crate::policy::balance::sticky::StickyCookie;
+use crate::policy::ban::BanRule;
 use crate::policy::caps::Caps;
 use crate::policy::cidr::{Access, Networks};
 use crate::policy::circuit::CircuitPolicy;
@@ -258,6 +260,14 @@ pub struct Upstream {
     pub circuit: CircuitPolicy,
     /// Numbers for the tests of its servers.
     pub recovery: RecoveryPolicy,
+    /// How many hundredths of the servers that could have a request are left alone because of their circuits.
+    pub max_ejected: u8,
+    /// When a model that never went well on a server is banned from it.
+    pub ban_rule: Option<BanRule>,
+    /// How long a request that made a runner crash is tried at no server; zero is not at all.
+    pub quarantine: Duration,
+    /// What changes by itself, and outlives this snapshot.
+    pub state: Arc<UpstreamState>,
     /// Connections kept for each server.
     pub max_idle: u32,
     /// How long an idle connection is kept.
@@ -282,6 +292,11 @@ impl Upstream {
     /// Whether its servers are chosen by model.
     pub fn has_models(&self) -> bool {
         self.kind != Kind::Http
+    }
+
+    /// Requests that run on its servers.
+    pub fn in_flight(&self) -> u64 {
+        self.servers.iter().map(|member| u64::from(member.state.in_flight())).sum()
     }
 
     /// What a server says about a model in OpenAI's form, by the model's canonical name.
@@ -325,6 +340,19 @@ pub struct Member {
     pub max_loaded: u32,
     /// Bytes of its card's memory.
     pub memory: Option<u64>,
+}
+
+impl Member {
+    /// Whether it has as many requests as it may.
+    pub fn is_full(&self) -> bool {
+        self.state.in_flight() >= self.max_in_flight
+    }
+
+    /// Whether it certainly has room for a request: below its limit, or, where none is known, without any.
+    pub fn has_free_slot(&self) -> bool {
+        let most = if self.max_in_flight == u32::MAX { 1 } else { self.max_in_flight };
+        self.state.in_flight() < most
+    }
 }
 
 /// How a server is chosen.

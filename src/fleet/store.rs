@@ -24,6 +24,7 @@ pub struct Store {
 impl Store {
     /// Begins with a first snapshot.
     pub fn new(first: Snapshot, body_budget: Arc<BodyBudget>) -> Self {
+        hand_down(&first);
         for upstream in first.upstreams.iter().filter(|upstream| upstream.has_models()) {
             upstream.dispatcher.configure(upstream);
         }
@@ -53,11 +54,7 @@ impl Store {
         for listener in &next.listeners {
             listener.connections.set_limits(listener.connection_limits);
         }
-        for upstream in &next.upstreams {
-            for member in &upstream.servers {
-                member.state.set_policies(upstream.health.clone(), upstream.circuit.clone());
-            }
-        }
+        hand_down(&next);
         let next = Arc::new(next);
         self.current.store(Arc::clone(&next));
         for upstream in next.upstreams.iter().filter(|upstream| upstream.has_models()) {
@@ -85,5 +82,18 @@ impl Store {
     /// The upstream in force that a server belongs to.
     pub fn upstream(&self, name: &str) -> Option<Arc<Upstream>> {
         self.load().upstreams.iter().find(|upstream| upstream.name == name).cloned()
+    }
+}
+
+/// Gives what outlives snapshots the numbers of this one.
+fn hand_down(snapshot: &Snapshot) {
+    for upstream in &snapshot.upstreams {
+        upstream.state.bans.set_rule(upstream.ban_rule);
+        if upstream.quarantine.is_zero() {
+            upstream.state.poison.clear();
+        }
+        for member in &upstream.servers {
+            member.state.set_policies(upstream.health.clone(), &upstream.circuit);
+        }
     }
 }

@@ -18,6 +18,8 @@
 //!   inference or one of the management verbs that are denied unless asked for.
 //! - **Errors come in three dialects** ([`dialect`]): Ollama's `{"error":"…"}`, OpenAI's and Anthropic's. A
 //!   reply that the proxy makes itself must look as the client's library expects.
+//! - **Only the words of an error tell whose fault it was** ([`complaint`]): a runner that died, a model that did not
+//!   fit, an image that was none all come as 500.
 //! - **A stream that breaks still says 200.** Ollama sends `{"error":"…"}` as the last line of an NDJSON stream
 //!   and ends it cleanly; status and transport both call that success. [`usage`] reads the stream in passing and
 //!   sees the error, and the final object's token counts and durations.
@@ -28,6 +30,7 @@
 //! server sends; every incremental reader gives the same answer however its input is cut into pieces.
 
 pub mod conversation;
+pub mod complaint;
 pub mod dialect;
 pub mod endpoint;
 pub mod multipart;
@@ -37,6 +40,7 @@ pub mod scan;
 pub mod usage;
 pub mod wire;
 
+pub use complaint::Complaint;
 pub use dialect::Dialect;
 pub use endpoint::{Endpoint, Inference, Management, ModelSource, classify};
 pub use multipart::MultipartScan;

@@ -131,6 +131,16 @@ impl UsageScan {
         }
     }
 
+    /// How the answer is written.
+    pub fn kind(&self) -> UsageKind {
+        self.kind
+    }
+
+    /// Whether the last line that came has not ended yet.
+    pub fn is_inside_line(&self) -> bool {
+        !self.line.is_empty() && !self.line_ended
+    }
+
     /// Whether an error has been seen in the stream so far.
     pub fn error_seen(&self) -> bool {
         self.failed

@@ -84,6 +84,7 @@ reasons! {
     FileNotFound, "file_not_found", Some(404), "The folder of the route has no such file.";
     ModelRequired, "model_required", Some(400), "The request named no model where one is needed.";
     ModelNotFound, "model_not_found", Some(404), "No server of the upstream has the model.";
+    Quarantined, "quarantined", Some(500), "The same request made a server's runner crash within the last minutes, and one request may crash at most one runner.";
 
     // Too much of it.
     RateLimited, "rate_limited", Some(429), "A limit in the route's `rate_limits` had nothing left for the request.";
@@ -120,26 +121,67 @@ impl Reason {
     /// What the end of a request says about its server, for the server's circuit. `server_status` is the status
     /// that the server answered with, if it did.
     ///
-    /// `None` says nothing: the client left, or the server refused to take on more (429, 503), which is how a
-    /// well server behaves. The error of a stream is most often the request's own fault and says nothing either.
+    /// `None` says nothing: the client left, what it sent was wrong (4xx), or the server refused to take on more (429,
+    /// 503), which is how a well server behaves.
     #[must_use]
     pub const fn verdict(self, server_status: Option<u16>) -> Option<Outcome> {
         match self {
             Self::Ok | Self::UpstreamError => match server_status {
-                Some(429 | 503) | None => None,
+                Some(400..=499 | 503) | None => None,
                 Some(500..=599) => Some(Outcome::Failure),
                 Some(_) => Some(Outcome::Success),
             },
-            Self::ConnectFailed
-            | Self::ConnectTimeout
-            | Self::TlsFailed
-            | Self::UpstreamReset
+            Self::ConnectFailed | Self::ConnectTimeout | Self::TlsFailed => Some(Outcome::NotReached),
+            Self::UpstreamReset
             | Self::FirstByteTimeout
             | Self::ReadTimeout
             | Self::UpstreamTruncated
-            | Self::UpstreamProtocol => Some(Outcome::Failure),
+            | Self::UpstreamProtocol
+            | Self::StreamError => Some(Outcome::Failure),
             _ => None,
         }
+    }
+
+    /// Whom a verdict is about, where the request named a model.
+    #[must_use]
+    pub const fn blames(self, server_status: Option<u16>) -> Blame {
+        match self {
+            // A gateway in front of the server, or the server as a whole.
+            Self::Ok | Self::UpstreamError => match server_status {
+                Some(502 | 504) => Blame::Server,
+                Some(500..=599) => Blame::Model,
+                _ => Blame::Both,
+            },
+            // One model hangs, or all do: the others' good answers tell.
+            Self::FirstByteTimeout => Blame::Both,
+            Self::ReadTimeout | Self::UpstreamTruncated | Self::StreamError => Blame::Model,
+            _ => Blame::Server,
+        }
+    }
+}
+
+/// Whose circuit a verdict goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The server's.
+    Server,
+    /// That of the model on the server.
+    Model,
+    /// Either.
+    Both,
+}
+
+impl Blame {
+    /// Whether the server's circuit hears of it.
+    #[must_use]
+    pub const fn server(self) -> bool {
+        !matches!(self, Self::Model)
+    }
+
+    /// Whether the circuit of the model on the server hears of it.
+    #[must_use]
+    pub const fn model(self) -> bool {
+        !matches!(self, Self::Server)
     }
 }
 
@@ -197,14 +239,30 @@ mod tests {
 
     #[test]
     fn a_server_is_blamed_for_its_own_failures_only() {
-        assert_eq!(Reason::ConnectFailed.verdict(None), Some(Outcome::Failure));
+        assert_eq!(Reason::ConnectFailed.verdict(None), Some(Outcome::NotReached));
         assert_eq!(Reason::UpstreamError.verdict(Some(500)), Some(Outcome::Failure));
         assert_eq!(Reason::UpstreamError.verdict(Some(503)), None);
         assert_eq!(Reason::Ok.verdict(Some(200)), Some(Outcome::Success));
-        assert_eq!(Reason::Ok.verdict(Some(404)), Some(Outcome::Success));
-        assert_eq!(Reason::Ok.verdict(Some(429)), None);
+        for status in [400, 404, 413, 429, 499] {
+            assert_eq!(Reason::Ok.verdict(Some(status)), None, "{status}");
+        }
         for reason in [Reason::ClientClosed, Reason::ClientStalled, Reason::BodyTimeout, Reason::ServerBusy] {
             assert_eq!(reason.verdict(Some(200)), None);
         }
+    }
+
+    #[test]
+    fn a_model_that_fails_is_told_from_a_server_that_does() {
+        for reason in [Reason::ReadTimeout, Reason::UpstreamTruncated, Reason::StreamError] {
+            assert_eq!(reason.blames(Some(200)), Blame::Model, "{reason}");
+            assert_eq!(reason.verdict(Some(200)), Some(Outcome::Failure), "{reason}");
+        }
+        for reason in [Reason::ConnectFailed, Reason::TlsFailed, Reason::UpstreamReset, Reason::UpstreamProtocol] {
+            assert_eq!(reason.blames(None), Blame::Server, "{reason}");
+        }
+        assert_eq!(Reason::UpstreamError.blames(Some(500)), Blame::Model);
+        assert_eq!(Reason::UpstreamError.blames(Some(502)), Blame::Server);
+        assert_eq!(Reason::Ok.blames(Some(200)), Blame::Both);
+        assert_eq!(Reason::FirstByteTimeout.blames(None), Blame::Both);
     }
 }

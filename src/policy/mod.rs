@@ -17,9 +17,13 @@
 //! |---|---|
 //! | [`balance`] | which of the candidates? |
 //! | [`circuit`] | may this server have a request after it failed several? |
+//! | [`ejection`] | how many servers may be left alone because of that? |
+//! | [`ban`] | who decided that this server does not get this model? |
+//! | [`quarantine`] | did this request make a runner crash? |
 //! | [`health`] | do the background checks say that this server is up? |
 //! | [`recovery`] | when is a server that is ill tested again, and what do its tests add up to? |
 //! | [`retry`] | may this failed attempt be made again? |
+//! | [`retry_budget`] | are there too many such attempts already? |
 //! | [`caps`] | may a request ask for this much? |
 //! | [`failure`] | in one word, why did the request end as it did? |
 //! | [`rate_limit`] | may this request pass now, later, or not at all? |
@@ -41,18 +45,22 @@
 pub mod api_key;
 pub mod auth;
 pub mod balance;
+pub mod ban;
 pub mod caps;
 pub mod cidr;
 pub mod circuit;
 pub mod client_address;
 pub mod cors;
 pub mod descriptors;
+pub mod ejection;
 pub mod failure;
 pub mod health;
 pub mod network;
 pub mod queue;
+pub mod quarantine;
 pub mod rate_limit;
 pub mod recovery;
 pub mod retry;
 pub mod schedule;
+pub mod retry_budget;
 pub mod upload_rate;

@@ -9,19 +9,30 @@
 //! # Rules, in this order
 //!
 //! 1. Once the client has the first byte of an answer, never.
-//! 2. An idle connection that the server had closed when we took it from the pool says nothing about the
-//!    server. The request is sent once more on a fresh one, whatever the configuration says, if all that was
-//!    sent is still held.
-//! 3. The failure must be named in `on`, and `attempts` counts all attempts, the first included.
-//! 4. After a connect failure nothing was sent, so any method may try again.
-//! 5. Otherwise the server may have begun to work: the bytes sent so far must still be held, and the method
-//!    must be idempotent or `replay_post` set.
-//! 6. There must be another server.
+//! 2. A request that certainly was not worked on is sent once more on a fresh connection, whatever the configuration
+//!    says, if all that was sent is still held: an idle connection had been closed when we took it from the pool, or a
+//!    server refused a stream of HTTP/2 before it looked at it. Neither says anything about the server.
+//! 3. A client that said `x-arriero-no-retry`, or a call that changes a server, gets no other attempt.
+//! 4. After a crash of a runner never, whatever the configuration says: the request would kill the next one.
+//! 5. `attempts` counts all attempts, the first included.
+//! 6. After a connect failure nothing was sent, so any method may try again, for five seconds in all.
+//! 7. A server that was busy began nothing. The request goes to another one, once, if that has the model in memory and a
+//!    free slot, and if few servers are busy.
+//! 8. A server that does not have the model after all began nothing. The request goes to another one, once.
+//! 9. A request that only reads is sent again after a reset, to any server.
+//! 10. Otherwise the failure must be named in `on`, the bytes sent so far must still be held, and the method
+//!     must be idempotent or `replay_post` set.
+//! 11. There must be another server, and, where a server had the request, room in the budget of the upstream.
 //!
 //! # Invariants
 //!
 //! - With `attempts: 1` or an empty `on`, the only repetition is that of rule 2, once for each request.
 //! - The number of attempts never exceeds `attempts`, that of rule 2 not counted.
+
+use std::time::Duration;
+
+/// How long after the first attempt began another server is still tried when one could not be reached.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// When failed attempts are made again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,10 +67,18 @@ pub enum Failure {
     Connect,
     /// A connection from the idle pool broke before the first byte of an answer.
     StaleConnection,
+    /// A stream of HTTP/2 was refused before it was looked at (RFC 9113 8.7).
+    Refused,
     /// A fresh connection broke before the first byte of an answer.
     Reset,
     /// No byte of an answer in time.
     FirstByteTimeout,
+    /// The server had too much to do and began nothing.
+    Busy,
+    /// The server does not have the model.
+    NoModel,
+    /// The process that ran the model died.
+    Crash,
     /// An answer with this status, of which nothing was passed on yet.
     Status(u16),
     /// Anything else.
@@ -72,16 +91,28 @@ pub enum Failure {
 pub struct Context {
     /// Attempts so far, the failed one included, those after a stale connection not.
     pub attempts_made: u32,
+    /// How long ago the first attempt began.
+    pub elapsed: Duration,
     /// Whether the request was already sent once more because of a stale connection.
     pub stale_retried: bool,
+    /// Whether the request was already sent on by a server that was busy or did not have the model.
+    pub sent_on: bool,
+    /// Whether nobody wants another attempt: the client said so, or the call changes a server.
+    pub only_once: bool,
     /// Whether the method is idempotent.
     pub method_idempotent: bool,
+    /// Whether the request only reads.
+    pub only_reads: bool,
     /// Whether all bytes of the body that were sent so far can be sent again.
     pub body_held: bool,
     /// Whether the client has the first byte of an answer.
     pub response_started: bool,
     /// Whether there is a server that was not tried yet and may be chosen.
     pub another_server: bool,
+    /// Whether one of those has the model in memory and a free slot, while few servers are busy.
+    pub warm_server: bool,
+    /// Whether the budget of the upstream has room.
+    pub budget: bool,
 }
 
 /// Whether there is another attempt.
@@ -89,6 +120,8 @@ pub struct Context {
 pub enum Decision {
     /// At another server.
     Retry,
+    /// At another server, that has the model in memory.
+    RetryWarm,
     /// At any server, the same included, on a fresh connection; set [`Context::stale_retried`] from now on.
     RetryFresh,
     /// No more: the failure is the answer.
@@ -100,10 +133,18 @@ pub enum Decision {
 pub enum GiveUp {
     /// The client already has a part of an answer.
     ResponseStarted,
+    /// The client, or the kind of call, forbids it.
+    OnlyOnce,
+    /// The request made a runner crash.
+    Crashed,
     /// The failure is not named in `on`.
     NotConfigured,
-    /// All `attempts` were made.
+    /// All `attempts` were made, or it took too long.
     AttemptsUsed,
+    /// It was sent on before.
+    SentOn,
+    /// Too many requests of the upstream are on a second attempt, or too many are shed.
+    Budget,
     /// The body has gone by and cannot be sent again.
     BodyNotHeld,
     /// A server may have begun to work on it, and the method is not idempotent.
@@ -118,8 +159,12 @@ impl GiveUp {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ResponseStarted => "response_started",
+            Self::OnlyOnce => "only_once",
+            Self::Crashed => "crashed",
             Self::NotConfigured => "not_configured",
             Self::AttemptsUsed => "attempts_used",
+            Self::SentOn => "sent_on",
+            Self::Budget => "budget",
             Self::BodyNotHeld => "body_not_held",
             Self::NotIdempotent => "not_idempotent",
             Self::NoOtherServer => "no_other_server",
@@ -134,27 +179,56 @@ impl RetryPolicy {
         if context.response_started {
             return Decision::GiveUp(GiveUp::ResponseStarted);
         }
-        if failure == Failure::StaleConnection && !context.stale_retried && context.body_held {
+        let untouched = matches!(failure, Failure::StaleConnection | Failure::Refused);
+        if untouched && !context.stale_retried && context.body_held {
             return Decision::RetryFresh;
         }
         match self.objection(failure, context) {
             Some(objection) => Decision::GiveUp(objection),
+            None if failure == Failure::Busy && context.warm_server && !context.sent_on => Decision::RetryWarm,
             None => Decision::Retry,
         }
     }
 
     fn objection(&self, failure: Failure, context: Context) -> Option<GiveUp> {
         let nothing_was_sent = failure == Failure::Connect;
-        if !self.names(failure) {
-            Some(GiveUp::NotConfigured)
-        } else if context.attempts_made >= self.attempts {
+        if context.only_once {
+            return Some(GiveUp::OnlyOnce);
+        }
+        if failure == Failure::Crash {
+            return Some(GiveUp::Crashed);
+        }
+        if !nothing_was_sent && !context.body_held {
+            return Some(GiveUp::BodyNotHeld);
+        }
+        if let Some(objection) = self.reason_against(failure, context) {
+            return Some(objection);
+        }
+        if context.attempts_made >= self.attempts || nothing_was_sent && context.elapsed > CONNECT_WITHIN {
             Some(GiveUp::AttemptsUsed)
-        } else if !nothing_was_sent && !context.body_held {
-            Some(GiveUp::BodyNotHeld)
-        } else if !nothing_was_sent && !context.method_idempotent && !self.replay_post {
-            Some(GiveUp::NotIdempotent)
         } else if !context.another_server {
             Some(GiveUp::NoOtherServer)
+        } else if !nothing_was_sent && failure != Failure::NoModel && !context.budget {
+            Some(GiveUp::Budget)
+        } else {
+            None
+        }
+    }
+
+    /// Why this kind of failure is no reason for another attempt.
+    fn reason_against(&self, failure: Failure, context: Context) -> Option<GiveUp> {
+        let enabled = !self.on.is_empty();
+        match failure {
+            Failure::NoModel if enabled => return context.sent_on.then_some(GiveUp::SentOn),
+            Failure::Busy if enabled && context.warm_server && !context.sent_on => return None,
+            Failure::Reset if enabled && context.only_reads => return None,
+            _ => {}
+        }
+        if !self.names(failure) {
+            let used = failure == Failure::Busy && context.sent_on;
+            Some(if used { GiveUp::SentOn } else { GiveUp::NotConfigured })
+        } else if failure != Failure::Connect && !context.method_idempotent && !self.replay_post {
+            Some(GiveUp::NotIdempotent)
         } else {
             None
         }
@@ -163,9 +237,11 @@ impl RetryPolicy {
     fn names(&self, failure: Failure) -> bool {
         self.on.iter().any(|on| match (*on, failure) {
             (RetryOn::Connect, Failure::Connect)
-            | (RetryOn::Reset, Failure::Reset | Failure::StaleConnection)
+            | (RetryOn::Reset, Failure::Reset | Failure::StaleConnection | Failure::Refused)
             | (RetryOn::FirstByteTimeout, Failure::FirstByteTimeout) => true,
             (RetryOn::ServerError, Failure::Status(status)) => (500..600).contains(&status),
+            (RetryOn::ServerError, Failure::Busy) | (RetryOn::Status(503), Failure::Busy) => true,
+            (RetryOn::Status(404), Failure::NoModel) => true,
             (RetryOn::Status(named), Failure::Status(status)) => named == status,
             _ => false,
         })
@@ -173,132 +249,5 @@ impl RetryPolicy {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const EVERYTHING: [RetryOn; 5] =
-        [RetryOn::Connect, RetryOn::Reset, RetryOn::FirstByteTimeout, RetryOn::ServerError, RetryOn::Status(429)];
-
-    fn policy(on: &[RetryOn]) -> RetryPolicy {
-        RetryPolicy { attempts: 3, on: on.to_vec(), replay_post: false }
-    }
-
-    /// The first attempt of a POST, with everything in favour of another.
-    fn post() -> Context {
-        Context {
-            attempts_made: 1,
-            stale_retried: false,
-            method_idempotent: false,
-            body_held: true,
-            response_started: false,
-            another_server: true,
-        }
-    }
-
-    #[test]
-    fn a_connect_failure_is_tried_again_for_any_method_even_if_the_body_is_not_held() {
-        let context = Context { body_held: false, ..post() };
-        assert_eq!(policy(&[RetryOn::Connect]).decide(Failure::Connect, context), Decision::Retry);
-    }
-
-    #[test]
-    fn a_connect_failure_is_not_tried_again_if_the_user_left_it_out() {
-        assert_eq!(policy(&[]).decide(Failure::Connect, post()), Decision::GiveUp(GiveUp::NotConfigured));
-    }
-
-    #[test]
-    fn the_attempts_are_capped() {
-        let context = Context { attempts_made: 3, ..post() };
-        assert_eq!(
-            policy(&[RetryOn::Connect]).decide(Failure::Connect, context),
-            Decision::GiveUp(GiveUp::AttemptsUsed)
-        );
-    }
-
-    #[test]
-    fn a_stale_connection_is_replaced_once_whatever_the_configuration() {
-        let none = RetryPolicy { attempts: 1, on: Vec::new(), replay_post: false };
-        let alone = Context { another_server: false, ..post() };
-        assert_eq!(none.decide(Failure::StaleConnection, alone), Decision::RetryFresh);
-        let again = Context { stale_retried: true, ..alone };
-        assert_eq!(none.decide(Failure::StaleConnection, again), Decision::GiveUp(GiveUp::NotConfigured));
-        let gone = Context { body_held: false, ..post() };
-        assert_eq!(none.decide(Failure::StaleConnection, gone), Decision::GiveUp(GiveUp::NotConfigured));
-    }
-
-    #[test]
-    fn a_post_is_sent_again_only_with_replay_post() {
-        let mut policy = policy(&[RetryOn::Reset]);
-        assert_eq!(policy.decide(Failure::Reset, post()), Decision::GiveUp(GiveUp::NotIdempotent));
-        let get = Context { method_idempotent: true, ..post() };
-        assert_eq!(policy.decide(Failure::Reset, get), Decision::Retry);
-        policy.replay_post = true;
-        assert_eq!(policy.decide(Failure::Reset, post()), Decision::Retry);
-        let gone = Context { body_held: false, ..post() };
-        assert_eq!(policy.decide(Failure::Reset, gone), Decision::GiveUp(GiveUp::BodyNotHeld));
-    }
-
-    #[test]
-    fn statuses_match_by_class_or_by_number() {
-        let get = Context { method_idempotent: true, ..post() };
-        let class = policy(&[RetryOn::ServerError]);
-        assert_eq!(class.decide(Failure::Status(503), get), Decision::Retry);
-        assert_eq!(class.decide(Failure::Status(429), get), Decision::GiveUp(GiveUp::NotConfigured));
-        let number = policy(&[RetryOn::Status(429)]);
-        assert_eq!(number.decide(Failure::Status(429), get), Decision::Retry);
-        assert_eq!(number.decide(Failure::Status(503), get), Decision::GiveUp(GiveUp::NotConfigured));
-    }
-
-    #[test]
-    fn without_another_server_the_failure_is_the_answer() {
-        let context = Context { another_server: false, ..post() };
-        assert_eq!(
-            policy(&[RetryOn::Connect]).decide(Failure::Connect, context),
-            Decision::GiveUp(GiveUp::NoOtherServer)
-        );
-    }
-
-    fn failure() -> impl Strategy<Value = Failure> {
-        prop_oneof![
-            Just(Failure::Connect),
-            Just(Failure::StaleConnection),
-            Just(Failure::Reset),
-            Just(Failure::FirstByteTimeout),
-            (400..600_u16).prop_map(Failure::Status),
-            Just(Failure::Other),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_is_repeated_after_the_first_byte_or_beyond_the_attempts_or_without_its_body(
-            failure in failure(),
-            attempts in 0..5_u32,
-            on in prop::sample::subsequence(EVERYTHING.to_vec(), 0..=EVERYTHING.len()),
-            (replay_post, stale_retried, method_idempotent) in any::<(bool, bool, bool)>(),
-            (body_held, response_started, another_server) in any::<(bool, bool, bool)>(),
-            attempts_made in 1..6_u32,
-        ) {
-            let policy = RetryPolicy { attempts, on, replay_post };
-            let context = Context {
-                attempts_made, stale_retried, method_idempotent, body_held, response_started, another_server,
-            };
-            match policy.decide(failure, context) {
-                Decision::RetryFresh => {
-                    prop_assert!(failure == Failure::StaleConnection && !stale_retried);
-                    prop_assert!(body_held && !response_started);
-                }
-                Decision::Retry => {
-                    prop_assert!(!response_started && another_server && attempts_made < attempts);
-                    if failure != Failure::Connect {
-                        prop_assert!(body_held && (method_idempotent || replay_post));
-                    }
-                    prop_assert!(failure != Failure::Other && policy.names(failure));
-                }
-                Decision::GiveUp(_) => {}
-            }
-        }
-    }
-}
+#[path = "retry_tests.rs"]
+mod tests;

@@ -36,6 +36,8 @@ pub use loads::run as carry_out_orders;
 
 /// Time between two look-ups of a host name.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
+/// Least time between two looks at the models of a server, whoever asks.
+const SOONEST_LOOK: Duration = Duration::from_secs(1);
 /// How long a look-up may take.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -158,10 +160,22 @@ impl Target {
             }
             loop {
                 self.look().await;
-                tokio::time::sleep(spread(self.plan.inventory_interval)).await;
+                self.until_next_look().await;
             }
         };
         tokio::join!(resolving, checking, learning, self.recovering());
+    }
+
+    /// Waits for the next look at the models. One that a request asks for comes early, but not at once after the last.
+    async fn until_next_look(&self) {
+        let asked = async {
+            tokio::time::sleep(SOONEST_LOOK).await;
+            self.state.inventory_is_wanted().await;
+        };
+        tokio::select! {
+            () = tokio::time::sleep(spread(self.plan.inventory_interval)) => {}
+            () = asked => {}
+        }
     }
 
     /// Looks up the addresses of the server's host; the last good ones stay when that fails.

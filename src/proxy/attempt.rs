@@ -9,16 +9,19 @@ use http::HeaderMap;
 use super::context::{Exchange, RequestContext, Stop};
 use super::exchange::{Broken, Traffic, request_length};
 use super::server::{ConnectFault, Order, RequestHead, Server};
-use super::{body_scan, headers, queue, reply};
+use super::{again, body_scan, headers, poison, queue, reply};
 use crate::clock;
+use crate::fleet::permit::Verdict;
 use crate::fleet::running::Phase;
 use crate::fleet::server::ServerState;
 use crate::fleet::snapshot::{HashOn, Route, Upstream};
+use crate::ollama::complaint::Complaint;
 use crate::policy::balance::consistent_hash::hash_key;
 use crate::policy::balance::scramble;
 use crate::policy::balance::sticky::cookie_key;
+use crate::policy::circuit::Outcome;
 use crate::policy::failure::Reason;
-use crate::policy::retry::{Context, Decision, Failure, GiveUp};
+use crate::policy::retry::{Decision, Failure};
 
 /// How long a server may take to notice that a client has left.
 const LEAVING: Duration = Duration::from_secs(5);
@@ -28,6 +31,8 @@ const LEAVING: Duration = Duration::from_secs(5);
 /// # Errors
 /// When the client has not got a whole answer.
 pub async fn run(exchange: &mut Exchange<'_>, route: &Arc<Route>, upstream: &Arc<Upstream>) -> Result<(), Stop> {
+    upstream.state.retries.count();
+    poison::refuse(exchange, upstream).await?;
     loop {
         let server = begin(exchange, upstream).await?;
         let Err(broken) = once(exchange, route, upstream, &server).await else {
@@ -35,11 +40,12 @@ pub async fn run(exchange: &mut Exchange<'_>, route: &Arc<Route>, upstream: &Arc
         };
         let reason = broken.reason;
         exchange.ctx.reason = Some(reason);
-        if broken.failure != Failure::StaleConnection {
+        if !matches!(broken.failure, Failure::StaleConnection | Failure::Refused) {
             judge(&mut exchange.ctx, reason);
         }
-        match decision(exchange, broken.failure) {
-            Decision::Retry => {}
+        match again::decide(exchange, broken.failure) {
+            Decision::Retry => again::prepare(exchange, upstream, broken.failure, false),
+            Decision::RetryWarm => again::prepare(exchange, upstream, broken.failure, true),
             Decision::RetryFresh => {
                 exchange.ctx.stale_retried = true;
                 exchange.ctx.attempts = exchange.ctx.attempts.saturating_sub(1);
@@ -73,6 +79,7 @@ async fn begin(exchange: &mut Exchange<'_>, upstream: &Upstream) -> Result<Arc<S
     let ctx = &mut exchange.ctx;
     ctx.reason = None;
     ctx.attempts += 1;
+    ctx.again.since.get_or_insert_with(clock::now);
     ctx.body_in = 0;
     let server = Arc::clone(attempt.slot.server());
     ctx.tried.push(attempt.index);
@@ -186,46 +193,31 @@ async fn connect(exchange: &mut Exchange<'_>, order: Order<'_>) -> Result<Server
     }
 }
 
-fn decision(exchange: &Exchange<'_>, failure: Failure) -> Decision {
-    let ctx = &exchange.ctx;
-    let Some(route) = &ctx.route else { return Decision::GiveUp(GiveUp::NoOtherServer) };
-    let context = Context {
-        attempts_made: ctx.attempts,
-        stale_retried: ctx.stale_retried,
-        method_idempotent: ctx.idempotent,
-        body_held: exchange.body.is_kept(),
-        response_started: ctx.status.is_some(),
-        another_server: route.upstream().is_some_and(|upstream| upstream.servers.len() > ctx.tried.len()),
-    };
-    route.retry.decide(failure, context)
-}
-
-/// Whether a failure would be tried again, so that the answer is not passed on yet.
-pub fn would_retry(exchange: &Exchange<'_>, failure: Failure) -> bool {
-    decision(exchange, failure) == Decision::Retry
-}
-
-/// Tells the server's circuit and metrics how the attempt ended; once for each attempt.
+/// Tells the server's circuits and metrics how the attempt ended; once for each attempt.
 pub fn judge(ctx: &mut RequestContext, reason: Reason) {
     let Some(attempt) = ctx.attempt.as_mut() else { return };
-    let server = Arc::clone(attempt.slot.server());
-    server.metrics.attempt(reason);
-    let Some(pass) = attempt.pass.take() else { return };
-    let Some(outcome) = reason.verdict(attempt.status) else {
-        server.release(pass);
+    let Some(permit) = attempt.permit.take() else { return };
+    attempt.slot.server().metrics.attempt(reason);
+    let has_models = ctx.upstream.as_ref().is_some_and(|upstream| upstream.has_models());
+    let (status, complaint) = (attempt.status, attempt.complaint);
+    let Some(outcome) = outcome(reason, status, complaint) else { return };
+    let blame = reason.blames(status);
+    // Where models are run, only a request that runs one shows that this works, or does not.
+    if has_models && !ctx.inference && (outcome == Outcome::Success || !blame.server()) {
         return;
-    };
+    }
     let now = clock::now();
     // The low bits of a duration are as good as random.
     let random = scramble(u64::try_from((now - attempt.started).as_nanos()).unwrap_or(u64::MAX));
-    if let Some(change) = server.record(pass, outcome, now, random) {
-        tracing::warn!(
-            server = server.name(),
-            upstream = server.identity.upstream,
-            from = change.from.as_str(),
-            to = change.to.as_str(),
-            reason = reason.as_str(),
-            "circuit changed"
-        );
+    let model = ctx.model.as_deref().filter(|_| has_models && ctx.inference);
+    permit.record(Verdict { outcome, blame, model, reason: reason.as_str(), now, random });
+}
+
+fn outcome(reason: Reason, status: Option<u16>, complaint: Option<Complaint>) -> Option<Outcome> {
+    match (reason.verdict(status)?, complaint) {
+        // What the client sent was wrong, whatever the status.
+        (outcome, Some(Complaint::Request)) if outcome != Outcome::Success => None,
+        (Outcome::Failure, Some(Complaint::Crash)) => Some(Outcome::Crash),
+        (outcome, _) => Some(outcome),
     }
 }

@@ -69,6 +69,30 @@ pub async fn find_model(exchange: &mut Exchange<'_>, need: BodyNeed) -> Result<O
     })
 }
 
+/// Reads on until so many bytes are there, or all.
+///
+/// # Errors
+/// When the body is too large, too slow, cannot be held, or the client left.
+pub async fn read_beginning(exchange: &mut Exchange<'_>, bytes: u64, limit: u64) -> Result<(), Stop> {
+    if exchange.body.length() > bytes || exchange.client.body_is_done() {
+        return Ok(());
+    }
+    answer_expectation(exchange).await?;
+    while exchange.body.length() <= bytes {
+        let Some(piece) = read(exchange).await? else {
+            exchange.body.end().map_err(|fault| faulty(&exchange.ctx, fault))?;
+            break;
+        };
+        if exchange.body.length() + piece.len() as u64 > limit {
+            return Err(too_large(&exchange.ctx).into());
+        }
+        let (service, snapshot) = (exchange.service, &exchange.ctx.snapshot);
+        let held = exchange.body.hold(piece, || service.hold_rules(snapshot)).await;
+        held.map_err(|error| cannot_hold(&exchange.ctx, &error))?;
+    }
+    exchange.body.settle().await.map_err(|error| cannot_hold(&exchange.ctx, &error))
+}
+
 /// The reader of a form, where the model stands in one.
 fn multipart(headers: &http::HeaderMap, source: ModelSource) -> Option<MultipartScan> {
     let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, request};
 
+use super::again::Again;
 use super::client::Client;
 use super::compress::Encoder;
 use super::request_body::RequestBody;
@@ -20,10 +21,11 @@ use crate::fleet::keys::Key;
 use crate::fleet::limits::Admitted;
 use crate::fleet::server::{ServerState, Slot};
 use crate::fleet::running::{self, Entry};
+use crate::fleet::permit::Permit;
 use crate::fleet::snapshot::{ListenerSettings, Route, Snapshot, Upstream};
+use crate::ollama::complaint::Complaint;
 use crate::ollama::dialect::Dialect;
 use crate::ollama::usage::UsageScan;
-use crate::policy::circuit::Pass;
 use crate::policy::failure::Reason;
 
 /// What a request may know of the connection that it came on.
@@ -132,6 +134,8 @@ pub struct RequestContext {
     pub wants_upgrade: bool,
     /// Whether doing it twice is as good as once (RFC 9110 9.2.2).
     pub idempotent: bool,
+    /// Whether it runs a model.
+    pub inference: bool,
     /// Whether the first server that is up will do, whatever models it has.
     pub first_server: bool,
     /// Whether it takes a slot of a server.
@@ -150,6 +154,8 @@ pub struct RequestContext {
     pub attempts: u32,
     /// Whether it was sent again because of a stale connection.
     pub stale_retried: bool,
+    /// What it carries for further attempts.
+    pub again: Again,
     /// The attempt that runs, or the last one.
     pub attempt: Option<Attempt>,
     /// Status that the client was answered.
@@ -176,23 +182,35 @@ pub struct Attempt {
     pub slot: Slot,
     /// The same place for the scheduler, where there is one.
     pub place: Option<Place>,
-    /// What the server's circuit wants to be told about.
-    pub pass: Option<Pass>,
+    /// What the server's circuits want to be told about, until they are.
+    pub permit: Option<Permit>,
     /// When it began.
     pub started: Instant,
     /// From the start to the first byte of the answer.
     pub first_byte: Option<Duration>,
     /// Status that the server answered.
     pub status: Option<u16>,
+    /// What the text of its error means, where it was looked at.
+    pub complaint: Option<Complaint>,
 }
 
 impl Attempt {
     /// Begins an attempt at a chosen server.
     pub fn new(chosen: Chosen, place: Option<Place>, ctx: &RequestContext, now: Instant) -> Self {
-        let Chosen { index, slot, pass } = chosen;
+        let Chosen { index, slot, permit } = chosen;
         let request = running::Request::new(ctx.request_id.clone(), ctx.model.clone(), now);
         let entry = Entry::new(slot.server(), request);
-        Self { index, entry, slot, place, pass, started: now, first_byte: None, status: None }
+        Self {
+            index,
+            entry,
+            slot,
+            place,
+            permit: Some(permit),
+            started: now,
+            first_byte: None,
+            status: None,
+            complaint: None,
+        }
     }
 }
 
@@ -252,6 +270,7 @@ impl RequestContext {
             written: None,
             wants_upgrade: false,
             idempotent: false,
+            inference: false,
             first_server: false,
             takes_slot: true,
             tried: Vec::new(),
@@ -261,6 +280,7 @@ impl RequestContext {
             retry_after: None,
             attempts: 0,
             stale_retried: false,
+            again: Again::default(),
             attempt: None,
             status: None,
             body_in: 0,

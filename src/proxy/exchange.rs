@@ -18,8 +18,12 @@
 //! complete, the socket is asked; where nobody reads because the server takes nothing, a look four times a second
 //! tells.
 
+mod error_text;
+
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+
+use error_text::Early;
 
 use super::client::ClientFault;
 use super::context::{Exchange, Reply, Stop};
@@ -27,7 +31,7 @@ use super::framing::{Length, WrongLength};
 use super::message::AnswerHead;
 use super::request_body::BodyFault;
 use super::server::{Server, ServerFault};
-use super::{attempt, body_scan, content, response};
+use super::{again, body_scan, content, response};
 use crate::clock;
 use crate::fleet::snapshot::Timeouts;
 use crate::policy::failure::Reason;
@@ -90,6 +94,8 @@ pub struct Traffic<'t, 'c> {
     /// The server's body is at its end.
     answer_ended: bool,
     broken: Option<Broken>,
+    /// What was read of an error before it is passed on.
+    early: Option<Box<Early>>,
     /// The connection belongs to another protocol.
     tunnel: bool,
     client_read: Instant,
@@ -99,6 +105,8 @@ pub struct Traffic<'t, 'c> {
     client_wrote: Progress,
     server_read: Instant,
     server_wrote: Progress,
+    /// Bytes that the server had got before this request.
+    wrote_before: u64,
 }
 
 /// When a writer last had nothing to write, or got rid of enough.
@@ -121,7 +129,8 @@ impl<'t, 'c> Traffic<'t, 'c> {
     pub fn new(exchange: &'t mut Exchange<'c>, server: &'t mut Server, limits: Timeouts, body_limit: u64) -> Self {
         let now = clock::now();
         let client_wrote = Progress { bytes: exchange.client.written(), at: now };
-        let server_wrote = Progress { bytes: server.written(), at: now };
+        let wrote_before = server.written();
+        let server_wrote = Progress { bytes: wrote_before, at: now };
         let end = exchange.ctx.end();
         Self {
             exchange,
@@ -134,6 +143,7 @@ impl<'t, 'c> Traffic<'t, 'c> {
             write_failed: false,
             answer_ended: false,
             broken: None,
+            early: None,
             tunnel: false,
             client_read: now,
             upload_from: now,
@@ -141,6 +151,7 @@ impl<'t, 'c> Traffic<'t, 'c> {
             client_wrote,
             server_read: now,
             server_wrote,
+            wrote_before,
         }
     }
 
@@ -149,7 +160,7 @@ impl<'t, 'c> Traffic<'t, 'c> {
     /// # Errors
     /// Why it broke off. What the client has got of an answer by then stands in the context.
     pub async fn run(mut self) -> Result<(), Broken> {
-        let head = loop {
+        let mut head = loop {
             let mut head = std::future::poll_fn(|cx| self.poll_head(cx)).await?;
             if head.status == http::StatusCode::SWITCHING_PROTOCOLS {
                 return self.upgrade(head).await;
@@ -162,8 +173,10 @@ impl<'t, 'c> Traffic<'t, 'c> {
         };
         let status = head.status.as_u16();
         response::note_status(&mut self.exchange.ctx, status);
-        if status >= 400 && attempt::would_retry(self.exchange, Failure::Status(status)) {
-            return Err(Broken { reason: Reason::UpstreamError, failure: Failure::Status(status) });
+        let length = self.server.length();
+        if status >= 400 {
+            self.look_at_error(status).await?;
+            again::retry_after(&self.exchange.ctx, status, &mut head.headers);
         }
         if let Some((content_type, body)) = content::page(&self.exchange.ctx, status, true) {
             let (reason, fields) = (Reason::UpstreamError, Vec::new());
@@ -171,7 +184,6 @@ impl<'t, 'c> Traffic<'t, 'c> {
             return Err(reason.into());
         }
         self.exchange.body.release(self.sent);
-        let length = self.server.length();
         response::begin(self.exchange, head, length);
         self.server_read = clock::now();
         self.client_wrote.at = self.server_read;
@@ -305,7 +317,7 @@ impl<'t, 'c> Traffic<'t, 'c> {
         loop {
             let mut server_is_due = false;
             while !self.answer_ended && self.exchange.client.queued() < QUEUE {
-                match self.server.poll_body(cx) {
+                match self.poll_body(cx) {
                     Poll::Ready(Ok(Some(piece))) => {
                         self.server_read = now;
                         response::body_passes(&mut self.exchange.ctx, &piece);
@@ -329,7 +341,9 @@ impl<'t, 'c> Traffic<'t, 'c> {
                         self.answer_ended = true;
                         self.broken = (!self.tunnel).then(|| match fault {
                             ServerFault::Protocol(_) => Reason::UpstreamProtocol.into(),
-                            ServerFault::Closed | ServerFault::Write => Reason::UpstreamTruncated.into(),
+                            ServerFault::Closed | ServerFault::Write | ServerFault::Refused => {
+                                Reason::UpstreamTruncated.into()
+                            }
                         });
                     }
                     Poll::Pending => {
@@ -407,10 +421,14 @@ impl<'t, 'c> Traffic<'t, 'c> {
             tracing::debug!(what, "an answer is not valid HTTP");
             return Reason::UpstreamProtocol.into();
         }
-        // A connection from the pool that had ended before: when even writing failed, it had. When everything was
-        // written, only the answer is missing and the server may have begun to work: then a request is sent again
-        // only if doing it twice is as good as once (RFC 9110 9.2.2).
-        let stale = self.server.is_reused() && (self.write_failed || self.exchange.ctx.idempotent);
+        if fault == ServerFault::Refused {
+            return Broken { reason: Reason::UpstreamReset, failure: Failure::Refused };
+        }
+        // A connection from the pool that had ended before: when not one byte could be written, it had. Once something
+        // was, the server may have begun to work: then a request is sent again only if doing it twice is as good as
+        // once (RFC 9110 9.2.2).
+        let nothing_went = self.write_failed && self.server.written() == self.wrote_before;
+        let stale = self.server.is_reused() && (nothing_went || self.exchange.ctx.idempotent);
         let failure = if stale { Failure::StaleConnection } else { Failure::Reset };
         Broken { reason: Reason::UpstreamReset, failure }
     }

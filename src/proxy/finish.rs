@@ -2,16 +2,24 @@
 
 use http::{Version, header};
 
-use super::attempt;
 use super::context::Exchange;
+use super::{again, attempt, poison};
 use crate::clock;
+use crate::ollama::complaint::{self, Complaint};
 use crate::policy::failure::Reason;
 use crate::telemetry::access_log::{Entry, field};
 
 /// Settles the accounts of a request; `broken` says why it did not end well, if the context does not.
 pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
+    let usage = exchange.ctx.usage.take().map(crate::ollama::usage::UsageScan::finish).unwrap_or_default();
+    if let (Some(error), Some(attempt)) = (&usage.error, exchange.ctx.attempt.as_mut()) {
+        let complaint = complaint::read(error.as_bytes(), None);
+        attempt.complaint = Some(complaint);
+        if complaint == Complaint::Crash {
+            poison::remember(exchange);
+        }
+    }
     let (service, request, ctx) = (exchange.service, &exchange.head, &mut exchange.ctx);
-    let usage = ctx.usage.take().map(crate::ollama::usage::UsageScan::finish).unwrap_or_default();
     let reason = match broken.or(ctx.reason) {
         Some(reason) => reason,
         None if usage.error.is_some() => Reason::StreamError,
@@ -30,6 +38,9 @@ pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
         _ => ctx.status.or(reason.status()).unwrap_or(0),
     };
     service.metrics.ended(reason);
+    if let Some(upstream) = ctx.upstream.as_ref().filter(|_| again::was_shed(status, reason)) {
+        upstream.state.retries.shed(clock::now());
+    }
     if let Some(route) = &ctx.route {
         let metrics = &route.metrics;
         if ctx.counted {

@@ -45,6 +45,7 @@ pub async fn scheduled(exchange: &mut Exchange<'_>, upstream: &Upstream, model: 
         conversation: conversation(exchange),
         options: options(exchange),
         rank: rank(&exchange.head.headers, &exchange.ctx),
+        warm: exchange.ctx.again.warm,
         ..Request::default()
     };
     let place = loop {
@@ -80,7 +81,8 @@ fn attempt(upstream: &Upstream, mut place: Place, ctx: &RequestContext) -> Resul
     // A server that came with a later configuration has no index in the one of this request.
     let index = upstream.servers.iter().position(|member| Arc::ptr_eq(&member.state, &place.server));
     let Some(slot) = place.take_slot() else { return Err(Stop::Broken(Reason::Internal)) };
-    let chosen = Chosen { index: index.unwrap_or(usize::MAX), slot, pass: place.pass };
+    let Some(permit) = place.permit.take() else { return Err(Stop::Broken(Reason::Internal)) };
+    let chosen = Chosen { index: index.unwrap_or(usize::MAX), slot, permit };
     Ok(Attempt::new(chosen, Some(place), ctx, clock::now()))
 }
 
@@ -137,6 +139,7 @@ fn ask(ctx: &RequestContext, key: u64) -> Ask<'_> {
         model: ctx.model.as_deref().filter(|_| !ctx.first_server),
         first: ctx.first_server,
         takes_slot: ctx.takes_slot,
+        warm: ctx.again.warm,
         key,
         tried: &ctx.tried,
         now: clock::now(),

@@ -126,7 +126,7 @@ pub fn give_up(ctx: &mut RequestContext, reason: Reason) -> Stop {
 }
 
 /// What the client is told.
-fn sentence(reason: Reason, ctx: &RequestContext) -> String {
+pub fn sentence(reason: Reason, ctx: &RequestContext) -> String {
     let model = ctx.written.as_deref().or(ctx.model.as_deref()).unwrap_or_default();
     match reason {
         Reason::ModelNotFound => format!("model '{model}' not found"),
@@ -145,6 +145,8 @@ fn sentence(reason: Reason, ctx: &RequestContext) -> String {
         Reason::FirstByteTimeout => "the server did not answer in time".to_owned(),
         Reason::RequestTimeout => "the request took too long".to_owned(),
         Reason::BodyTooLarge => "request body too large".to_owned(),
+        Reason::UpstreamTruncated => "the server's answer broke off".to_owned(),
+        Reason::ReadTimeout => "the server's answer paused for too long".to_owned(),
         Reason::UpstreamProtocol => "the server's answer was not valid HTTP".to_owned(),
         Reason::BadRequest => "malformed request".to_owned(),
         other => other.describe().trim_end_matches('.').to_owned(),

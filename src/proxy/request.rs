@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, Method, Version, header};
 use super::body_scan::{self, BodyNeed};
 use super::connection::reason_of;
 use super::context::{Exchange, Reply, RequestContext, Stop};
-use super::{admission, content, head, headers, reply};
+use super::{admission, again, content, head, headers, reply};
 use crate::config::types::Kind;
 use crate::fleet::inventory::List;
 use crate::fleet::snapshot::{Route, Upstream};
@@ -95,7 +95,7 @@ fn begin(exchange: &mut Exchange<'_>) {
     ctx.dialect = Dialect::of_path(exchange.head.uri.path());
     // An HTTP/2 request names its host in the authority of the URI.
     ctx.host = exchange.head.headers.get(header::HOST).cloned().or_else(|| headers::authority(&exchange.head.uri));
-    ctx.idempotent = exchange.head.method.is_idempotent();
+    again::begin(ctx, &exchange.head.method, &exchange.head.headers);
     let given =
         exchange.head.headers.get(&REQUEST_ID).filter(|id| {
             !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.as_bytes().iter().all(u8::is_ascii_graphic)
@@ -237,6 +237,8 @@ async fn ask_for_model(exchange: &mut Exchange<'_>, route: &Route, upstream: &Up
             }
         }
         Endpoint::Inference(_) | Endpoint::Show => {
+            ctx.inference = matches!(endpoint, Endpoint::Inference(_));
+            ctx.again.only_reads |= endpoint == Endpoint::Show;
             if ctx.model.is_none() {
                 refuse_unreadable(exchange, &endpoint)?;
                 let need = BodyNeed {
@@ -295,6 +297,7 @@ async fn manage(
     }
     let index = upstream.models.load();
     let ctx = &mut exchange.ctx;
+    again::never(ctx);
     ctx.first_server = ctx.model.as_deref().is_none_or(|model| index.holders(model).is_none());
     Ok(())
 }

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::client::{Client, ClientFault};
 use super::decode_body::{DecodeError, Decoder};
 use super::held_body::{At, Cursor, HeldBody, HoldError, HoldRules};
+use super::poison;
 use crate::fleet::allowed::check_caps;
 use crate::ollama::scan::ModelScan;
 use crate::policy::caps::Caps;
@@ -49,6 +50,10 @@ pub struct RequestBody {
     reading: Option<(JoinHandle<io::Result<Bytes>>, Cursor)>,
     /// Whether bytes have passed that are not kept.
     passed: bool,
+    /// Hash of the first bytes, once they are not in `short` any more.
+    beginning: Option<u64>,
+    /// Whether that hash is wanted when they are let go.
+    keep_beginning: bool,
     decoder: Option<Decoder>,
     scan: Option<Box<ModelScan>>,
     /// What it may ask for at most, once it is known to be for a server with models.
@@ -80,6 +85,9 @@ impl RequestBody {
         if self.held.is_none() && self.length <= KEPT as u64 {
             self.short.push(piece);
             return Ok(());
+        }
+        if self.held.is_none() {
+            self.beginning = Some(poison::beginning(self.short.iter().chain([&piece])));
         }
         let held = self.held.get_or_insert_with(|| HeldBody::new(rules()));
         for piece in self.short.drain(..) {
@@ -115,9 +123,27 @@ impl RequestBody {
     pub fn release(&mut self, all: bool) {
         self.passed = true;
         if all {
+            self.let_go(&[]);
             self.short = Vec::new();
             self.next_short = 0;
             self.held = None;
+        }
+    }
+
+    /// The hash of its first bytes is wanted to the end.
+    pub fn keep_beginning(&mut self) {
+        self.keep_beginning = true;
+    }
+
+    /// The hash of its first bytes.
+    pub fn beginning(&self) -> u64 {
+        self.beginning.unwrap_or_else(|| poison::beginning(&self.short))
+    }
+
+    /// The first bytes are let go, before `next`.
+    fn let_go(&mut self, next: &[Bytes]) {
+        if self.keep_beginning && self.beginning.is_none() {
+            self.beginning = Some(poison::beginning(self.short.iter().chain(next)));
         }
     }
 
@@ -263,6 +289,7 @@ impl RequestBody {
             self.short.push(piece.clone());
             self.next_short = self.short.len();
         } else {
+            self.let_go(std::slice::from_ref(piece));
             self.passed = true;
             self.short = Vec::new();
             self.next_short = 0;

@@ -14,7 +14,7 @@ use super::held_body::HoldRules;
 use super::request_body::RequestBody;
 use super::server::Connector;
 use super::timer::LazyTimer;
-use super::{attempt, content, finish, reply, request as early};
+use super::{attempt, content, ending, finish, reply, request as early};
 use crate::fleet::snapshot::{ListenerSettings, Snapshot};
 use crate::fleet::store::Store;
 use crate::policy::failure::Reason;
@@ -97,6 +97,7 @@ impl Service {
                 reply::send(&mut exchange, answer).await.err()
             }
             Err(Stop::Broken(reason)) => {
+                ending::say(&mut exchange, reason).await;
                 exchange.client.abort();
                 Some(reason)
             }

@@ -17,6 +17,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
 use super::names;
+use crate::policy::circuit::State;
 use crate::policy::failure::Reason;
 
 /// Status codes with a series of their own; others count under the first code of their class.
@@ -54,6 +55,8 @@ pub struct Metrics {
     attempts: Counters,
     first_byte: Histograms,
     retries: Counters,
+    retries_refused: Counters,
+    transitions: Counters,
     tokens: Counters,
     probes: Counters,
     model_changes: Counters,
@@ -86,6 +89,9 @@ pub struct FleetGauges {
     server_circuit: Gauges,
     server_operation: Gauges,
     server_flapping: Gauges,
+    model_circuits: Gauges,
+    bans: Gauges,
+    quarantined: Gauges,
     server_models: Gauges,
     queued: Gauges,
     held: Gauge,
@@ -113,6 +119,8 @@ pub struct ServerSample<'a> {
     pub operation: &'static str,
     /// Whether it falls ill and gets well again and again.
     pub flapping: bool,
+    /// How many models have a circuit in each state, in the order of [`State::WORDS`].
+    pub model_circuits: [usize; 3],
     /// Models on disk and in memory.
     pub models: Option<(usize, usize)>,
 }
@@ -127,6 +135,9 @@ impl FleetGauges {
             &self.server_circuit,
             &self.server_operation,
             &self.server_flapping,
+            &self.model_circuits,
+            &self.bans,
+            &self.quarantined,
             &self.server_models,
             &self.queued,
             &self.hash,
@@ -147,11 +158,11 @@ impl FleetGauges {
         self.server_up.get_or_create(&labels()).set(i64::from(sample.up));
         self.server_in_flight.get_or_create(&labels()).set(i64::from(sample.in_flight));
         self.server_connections.get_or_create(&labels()).set(i64::from(sample.connections));
-        self.server_flapping.get_or_create(&labels()).set(i64::from(sample.flapping));
-        for state in ["closed", "open", "half_open"] {
+        for (state, models) in State::WORDS.into_iter().zip(sample.model_circuits) {
             let mut labels = labels();
             labels.push(("state", state.to_owned()));
             self.server_circuit.get_or_create(&labels).set(i64::from(sample.circuit == state));
+            self.model_circuits.get_or_create(&labels).set(i64::try_from(models).unwrap_or(i64::MAX));
         }
         for state in ["active", "draining", "maintenance"] {
             let mut labels = labels();
@@ -162,6 +173,14 @@ impl FleetGauges {
             let mut labels = labels();
             labels.push(("in", place.to_owned()));
             self.server_models.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Tells how many bans and quarantined requests an upstream has.
+    pub fn upstream(&self, upstream: &str, bans: usize, quarantined: usize) {
+        for (family, count) in [(&self.bans, bans), (&self.quarantined, quarantined)] {
+            let gauge = family.get_or_create(&labels([("upstream", upstream)])).clone();
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
@@ -217,6 +236,8 @@ impl Default for Metrics {
             attempts: register(r, names::ATTEMPTS, Family::default()),
             first_byte: register(r, names::FIRST_BYTE, histograms()),
             retries: register(r, names::RETRIES, Family::default()),
+            retries_refused: register(r, names::RETRIES_REFUSED, Family::default()),
+            transitions: register(r, names::CIRCUIT_TRANSITIONS, Family::default()),
             tokens: register(r, names::TOKENS, Family::default()),
             probes: register(r, names::PROBES, Family::default()),
             model_changes: register(r, names::MODEL_CHANGES, Family::default()),
@@ -239,6 +260,9 @@ impl Default for Metrics {
                 server_circuit: register(r, names::SERVER_CIRCUIT, Family::default()),
                 server_operation: register(r, names::SERVER_OPERATION, Family::default()),
                 server_flapping: register(r, names::SERVER_FLAPPING, Family::default()),
+                model_circuits: register(r, names::MODEL_CIRCUITS, Family::default()),
+                bans: register(r, names::BANS, Family::default()),
+                quarantined: register(r, names::QUARANTINED, Family::default()),
                 server_models: register(r, names::SERVER_MODELS, Family::default()),
                 queued: register(r, names::QUEUED, Family::default()),
                 held: register(r, names::HELD, Gauge::default()),
@@ -304,6 +328,11 @@ impl Metrics {
     /// Counts an attempt after the first.
     pub fn retried(&self, upstream: &str, reason: Reason) {
         self.retries.get_or_create(&labels([("upstream", upstream), ("reason", reason.as_str())])).inc();
+    }
+
+    /// Counts an attempt that was not made again because of the budget.
+    pub fn retry_refused(&self, upstream: &str) {
+        self.retries_refused.get_or_create(&labels([("upstream", upstream)])).inc();
     }
 
     /// Counts a background check.
@@ -390,6 +419,13 @@ pub struct ServerMetrics {
 }
 
 impl ServerMetrics {
+    /// Counts a change of a circuit, `of` the server or of a model on it.
+    pub fn circuit(&self, of: &'static str, to: &'static str) {
+        let mut labels = self.labels.clone();
+        labels.extend([("of", of.to_owned()), ("to", to.to_owned())]);
+        self.metrics.transitions.get_or_create(&labels).inc();
+    }
+
     /// Counts an attempt that ended for this reason.
     pub fn attempt(&self, reason: Reason) {
         self.outcomes[reason as usize]

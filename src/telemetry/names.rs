@@ -23,6 +23,9 @@ pub const FIRST_BYTE: Metric =
     ("arriero_time_to_first_byte_seconds", "From the start of an attempt to the first byte of its answer");
 /// Retries.
 pub const RETRIES: Metric = ("arriero_retries", "Attempts after the first, by the reason of the one before");
+/// Retries that did not fit the budget.
+pub const RETRIES_REFUSED: Metric =
+    ("arriero_retries_refused", "Attempts that were not made again because of the retry budget, by upstream");
 /// Tokens.
 pub const TOKENS: Metric = ("arriero_tokens", "Tokens that servers reported, by upstream and kind (prompt or output)");
 /// Server health.
@@ -40,6 +43,21 @@ pub const SERVER_OPERATION: Metric = (
     "arriero_server_operation",
     "1 for what an operator decided about the server (active, draining or maintenance), 0 for the others",
 );
+/// Circuits of models on a server.
+pub const MODEL_CIRCUITS: Metric = (
+    "arriero_server_model_circuits",
+    "Models of the server that failed there, by the state of their circuits; others have none",
+);
+/// Changes of circuits.
+pub const CIRCUIT_TRANSITIONS: Metric = (
+    "arriero_circuit_transitions",
+    "Changes of circuits, by whose circuit it is (server or model) and by the new state",
+);
+/// Bans.
+pub const BANS: Metric = ("arriero_bans", "Bans of servers and models that hold, by upstream");
+/// Requests that are tried at no server.
+pub const QUARANTINED: Metric =
+    ("arriero_quarantined", "Requests that made a runner crash and are tried at no server, by upstream");
 /// Models of a server.
 pub const SERVER_MODELS: Metric = ("arriero_server_models", "Models of the server, by where they are (disk or memory)");
 /// Probes.

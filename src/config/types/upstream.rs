@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Gpu, ModelRule, Queue, StickyCookie, UpstreamTls, secs};
-use crate::units::Duration;
+use crate::units::{Duration, Percent};
 
 /// What the servers of an upstream are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -37,6 +37,13 @@ pub struct Upstream {
     /// When a failing server is left alone.
     #[serde(default)]
     pub circuit: Circuit,
+    /// When a model that never went well on a server is banned from it; without this never (kinds `ollama` and `openai`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bans: Option<Bans>,
+    /// How long a request that made a runner crash is tried at no server; `0s` is not at all. 10 minutes for ollama and
+    /// openai.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<Duration>,
     /// Background checks.
     #[serde(default)]
     pub health: Health,
@@ -167,16 +174,58 @@ pub struct Circuit {
     /// Failures in a row that open the circuit.
     #[schemars(range(min = 1))]
     pub consecutive_failures: u32,
+    /// Failures in a row to reach the server at all that open it. By default three fifths of `consecutive_failures`: 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub connect_failures: Option<u32>,
+    /// Share of failures among the requests of the last `window` that opens it, if they are not fewer than
+    /// `consecutive_failures`.
+    pub failure_rate: Percent,
+    /// The time over which that share is measured. Where requests take longer, it is longer by itself.
+    pub window: Duration,
+    /// Requests in that time below which the share says nothing.
+    #[schemars(range(min = 1))]
+    pub min_requests: u32,
     /// How long it stays open the first time; it doubles each time it opens again.
     pub open_for: Duration,
     /// The longest that it stays open.
     pub max_open_for: Duration,
+    /// How long it takes until a server that came back has its whole share of the requests; `0s` is at once.
+    pub slow_start: Duration,
+    /// Share of the servers with a model that is left alone at most. The last one never is.
+    pub max_ejected: Percent,
 }
 
 impl Default for Circuit {
     fn default() -> Self {
-        Self { consecutive_failures: 5, open_for: secs(30), max_open_for: secs(300) }
+        Self {
+            consecutive_failures: 5,
+            connect_failures: None,
+            failure_rate: Percent::new(50),
+            window: secs(300),
+            min_requests: 10,
+            open_for: secs(30),
+            max_open_for: secs(300),
+            slow_start: secs(30),
+            max_ejected: Percent::new(50),
+        }
     }
+}
+
+/// When a model that never went well on a server is banned from it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Bans {
+    /// Failures of the model there without any success.
+    #[schemars(range(min = 1))]
+    pub after: u32,
+    /// How long the ban lasts.
+    #[serde(rename = "for", default = "an_hour")]
+    pub lasts: Duration,
+}
+
+const fn an_hour() -> Duration {
+    secs(3600)
 }
 
 /// Background checks of the servers.

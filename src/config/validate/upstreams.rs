@@ -27,6 +27,7 @@ pub(super) fn check(config: &Config, rules: &mut Rules<'_, '_, '_>) {
         super::tls::upstream(&path, upstream, rules);
         balance(&path.key("balance"), upstream, rules);
         circuit(&path.key("circuit"), &upstream.circuit, rules);
+        bans(&path, upstream, rules);
         health(&path.key("health").key("active"), &upstream.health, rules);
         super::fleet::check(&path, upstream, rules);
         recovery(&path.key("recovery"), upstream, rules);
@@ -151,6 +152,16 @@ fn sticky_cookie(path: &Path<'_>, balance: &Balance, rules: &mut Rules<'_, '_, '
 
 fn circuit(path: &Path<'_>, circuit: &Circuit, rules: &mut Rules<'_, '_, '_>) {
     rules.range(&path.key("consecutive_failures"), circuit.consecutive_failures, 1, u32::MAX);
+    if let Some(failures) = circuit.connect_failures {
+        rules.range(&path.key("connect_failures"), failures, 1, u32::MAX);
+    }
+    rules.range(&path.key("min_requests"), circuit.min_requests, 1, u32::MAX);
+    rules.not_zero(&path.key("window"), circuit.window, "leave it out for the default");
+    let rate_path = path.key("failure_rate");
+    if circuit.failure_rate.hundredths() == 0 {
+        let message = "a circuit that opens at 0 % of failures is always open";
+        rules.value(codes::RANGE, &rate_path, message.to_owned(), "write a share from `1%` to `100%`");
+    }
     let open_path = path.key("open_for");
     rules.not_zero(&open_path, circuit.open_for, "leave it out for the default");
     if circuit.open_for > circuit.max_open_for {
@@ -186,6 +197,22 @@ fn recovery(path: &Path<'_>, upstream: &Upstream, rules: &mut Rules<'_, '_, '_>)
         let hint =
             format!("raise `max_interval` ({} by default) or lower `interval`", Recovery::default().max_interval);
         rules.value(codes::CONTRADICTION, &at, "`interval` is longer than `max_interval`", hint);
+    }
+}
+
+/// Bans by rule and the quarantine are about models.
+fn bans(path: &Path<'_>, upstream: &Upstream, rules: &mut Rules<'_, '_, '_>) {
+    for key in ["bans", "quarantine"] {
+        let path = path.key(key);
+        if upstream.kind == Kind::Http && rules.given(&path) {
+            let hint = "remove it, or use `kind: ollama` or `kind: openai`";
+            rules.key(codes::NOT_HERE, &path, "servers of `kind: http` have no models", hint);
+        }
+    }
+    if let Some(bans) = &upstream.bans {
+        let path = path.key("bans");
+        rules.range(&path.key("after"), bans.after, 1, u32::MAX);
+        rules.not_zero(&path.key("for"), bans.lasts, "leave it out for an hour");
     }
 }
 

@@ -187,7 +187,7 @@ impl Scheduler {
                 Some("tried")
             } else if enough && residency == Residency::Cold {
                 Some("max_warm")
-            } else if self.settings.only_loaded && residency == Residency::Cold {
+            } else if (self.settings.only_loaded || request.warm) && residency == Residency::Cold {
                 Some(NOT_LOADED)
             } else {
                 (moment.excluded)(server, model)

@@ -144,6 +144,7 @@ impl Scheduler {
         let work = fresh / prefill + output / self.decode(server, model) * (1.0 + BATCHING * (slots - 1.0)) / slots;
         let neighbours = (f64::from(host.in_flight + host.waiting) + ahead as f64).clamp(0.0, 8.0);
         terms.crowding = work * neighbours / 4.0 / f64::from(host.facts.weight.max(1)) * self.mean_weight;
+        terms.penalty += (1.0 / host.share - 1.0) * hold;
         if now < pair.busy_until {
             terms.penalty += NOT_YET * self.typical_load();
         }

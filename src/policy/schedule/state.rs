@@ -76,6 +76,8 @@ pub(super) struct Server {
     pub(super) loading: Option<ModelId>,
     /// Whether nothing is in the way of that load, so that its time says something.
     pub(super) loading_is_clean: bool,
+    /// The share of the requests that it should have: less than all while it has just come back.
+    pub(super) share: f64,
     /// Whether what is to be warm here has been loaded.
     pub(super) warmed: bool,
     /// The largest sum of sizes seen in memory: memory is at least that.
@@ -157,6 +159,8 @@ pub struct Request {
     pub rank: Rank,
     /// Servers that it must not go to again.
     pub tried: Vec<ServerId>,
+    /// Whether only a server will do that has its model in memory.
+    pub warm: bool,
 }
 
 /// A request that waits.
@@ -365,6 +369,7 @@ impl Scheduler {
             active: 0,
             loading: None,
             loading_is_clean: false,
+            share: 1.0,
             warmed: false,
             seen_memory: 0.0,
             seen_loaded: 0,
@@ -426,6 +431,19 @@ impl Scheduler {
     #[must_use]
     pub fn decisions(&self) -> &Decisions {
         &self.decisions
+    }
+
+    /// How much of the requests a server should have now, from 0.1 to 1.
+    pub fn set_share(&mut self, server: ServerId, share: f64) {
+        if let Some(server) = self.servers.get_mut(server) {
+            server.share = share.clamp(0.05, 1.0);
+        }
+    }
+
+    /// The model that a request runs for.
+    #[must_use]
+    pub fn running_for(&self, ticket: Ticket) -> Option<ModelId> {
+        self.running.get(&ticket).map(|ran| ran.model)
     }
 
     /// What is to be done since the last call.

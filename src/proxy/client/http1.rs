@@ -162,6 +162,11 @@ impl Http1 {
         self.output.append(|buffer| message::write_answer(buffer, Version::HTTP_11, head));
     }
 
+    /// Whether the answer may still have any number of bytes.
+    pub fn is_open_ended(&self) -> bool {
+        !self.upgraded && matches!(self.encoder, Encoder::Chunked | Encoder::Close)
+    }
+
     /// Appends a piece of the answer's body.
     pub fn push(&mut self, piece: Bytes) -> Result<(), WrongLength> {
         self.encoder.push(piece, &mut self.output)

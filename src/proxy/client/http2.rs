@@ -89,6 +89,11 @@ impl Http2 {
         }
     }
 
+    /// Whether the answer may still have any number of bytes.
+    pub fn is_open_ended(&self) -> bool {
+        self.output.is_some() && matches!(self.length, Encoder::Close)
+    }
+
     /// Appends a piece of the answer's body.
     pub fn push(&mut self, piece: Bytes) -> Result<(), WrongLength> {
         match &mut self.length {

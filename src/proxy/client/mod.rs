@@ -84,6 +84,14 @@ impl Client<'_> {
         }
     }
 
+    /// Whether the answer may still have any number of bytes.
+    pub fn is_open_ended(&self) -> bool {
+        match self {
+            Self::Http1(client) => client.is_open_ended(),
+            Self::Http2(client) => client.is_open_ended(),
+        }
+    }
+
     /// Appends a head that another one follows.
     pub fn interim(&mut self, head: &AnswerHead) {
         if let Self::Http1(client) = self {

@@ -88,6 +88,10 @@ impl Http2 {
 
     /// The head of the answer. HTTP/2 libraries do not show interim ones.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, ServerFault>> {
+        if self.failed {
+            // Not even the head could be sent: the connection is ending.
+            return Poll::Ready(Err(ServerFault::Refused));
+        }
         ready!(self.session.poll_read_response_header(cx)).map_err(|error| fault(&error))?;
         let Some(answer) = self.session.response_header() else {
             return Poll::Ready(Err(ServerFault::Protocol("it has no head")));
@@ -130,7 +134,11 @@ impl Http2 {
 }
 
 fn fault(error: &h2::Error) -> ServerFault {
-    if error.is_io() || error.is_remote() {
+    // A GOAWAY ends only streams above the last one that the server takes.
+    let refused = error.is_go_away() || error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    if error.is_remote() && refused {
+        ServerFault::Refused
+    } else if error.is_io() || error.is_remote() {
         ServerFault::Closed
     } else {
         ServerFault::Protocol("it is not valid HTTP/2")

@@ -37,6 +37,8 @@ pub enum ServerFault {
     Write,
     /// The connection closed before the answer was complete.
     Closed,
+    /// The request was refused before anybody looked at it (RFC 9113 8.7).
+    Refused,
     /// What it sends is not HTTP as it should be.
     Protocol(&'static str),
 }

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::open_time::FOR_EVER;
 use super::*;
 use crate::clock;
 
@@ -7,7 +8,7 @@ use crate::clock;
 const EVEN: u64 = 100;
 
 fn policy() -> CircuitPolicy {
-    CircuitPolicy { consecutive_failures: 3, open_for: seconds(30), max_open_for: seconds(300) }
+    CircuitPolicy { consecutive_failures: 3, min_requests: 1000, ..CircuitPolicy::default() }
 }
 
 fn seconds(n: u64) -> Duration {
@@ -70,7 +71,7 @@ fn when_the_open_time_is_over_exactly_one_request_passes() {
 }
 
 #[test]
-fn a_trial_that_succeeds_closes_it_and_resets_the_doubling() {
+fn a_trial_that_succeeds_closes_it_and_takes_no_doubling_back() {
     let now = clock::now();
     let mut circuit = opened(now);
     fail(&mut circuit, now + seconds(30));
@@ -79,10 +80,16 @@ fn a_trial_that_succeeds_closes_it_and_resets_the_doubling() {
     assert!(trial.is_trial());
     let transition = circuit.record(trial, Outcome::Success, later, EVEN);
     assert_eq!(transition, Some(Transition { from: State::HalfOpen, to: State::Closed }));
+    let mut long_after = circuit.clone();
     for _ in 0..3 {
         fail(&mut circuit, later);
     }
-    assert_eq!(circuit.state(later), State::Open { until: later + seconds(30) });
+    assert_eq!(circuit.state(later), State::Open { until: later + seconds(120) });
+    let later = later + seconds(90);
+    for _ in 0..3 {
+        fail(&mut long_after, later);
+    }
+    assert_eq!(long_after.state(later), State::Open { until: later + seconds(30) });
 }
 
 #[test]
@@ -157,6 +164,33 @@ fn an_operator_may_open_half_open_and_close_it() {
 }
 
 #[test]
+fn closing_keeps_the_doublings_and_a_reset_forgets_them() {
+    let now = clock::now();
+    let mut circuit = opened(now);
+    circuit.force_close(now);
+    assert_eq!(circuit.openings(now), 1);
+    assert_eq!(circuit.reset(now), None);
+    assert_eq!(circuit.openings(now), 0);
+    let mut circuit = opened(now);
+    assert!(circuit.reset(now).is_some());
+    assert_eq!((circuit.state(now), circuit.openings(now)), (State::Closed, 0));
+}
+
+#[test]
+fn a_request_from_before_the_first_failure_counts_until_the_circuit_has_opened() {
+    let now = clock::now();
+    let mut circuit = Circuit::new(policy());
+    let early = Pass::before_the_first_failure(now);
+    for _ in 0..2 {
+        assert_eq!(circuit.record(early, Outcome::Failure, now, EVEN), None);
+    }
+    assert!(circuit.record(early, Outcome::Failure, now, EVEN).is_some());
+    let trial = pass(&mut circuit, now + seconds(30));
+    assert_eq!(circuit.record(early, Outcome::Success, now + seconds(30), EVEN), None);
+    assert!(circuit.record(trial, Outcome::Success, now + seconds(30), EVEN).is_some());
+}
+
+#[test]
 fn a_reload_while_it_is_open_keeps_it_open_as_long() {
     let now = clock::now();
     let mut circuit = opened(now);
@@ -171,8 +205,14 @@ fn a_reload_while_it_is_open_keeps_it_open_as_long() {
 #[test]
 fn absurd_numbers_neither_panic_nor_last_for_ever() {
     let now = clock::now();
-    let mut circuit =
-        Circuit::new(CircuitPolicy { consecutive_failures: 0, open_for: Duration::MAX, max_open_for: Duration::MAX });
+    let mut circuit = Circuit::new(CircuitPolicy {
+        consecutive_failures: 0,
+        open_for: Duration::MAX,
+        max_open_for: Duration::MAX,
+        window: Duration::MAX,
+        slow_start: Duration::MAX,
+        ..CircuitPolicy::default()
+    });
     assert!(fail(&mut circuit, now).is_some());
     assert_eq!(circuit.state(now + FOR_EVER), State::HalfOpen);
 }
@@ -181,7 +221,7 @@ fn absurd_numbers_neither_panic_nor_last_for_ever() {
 enum Event {
     Wait(u64),
     Ask,
-    Verdict { which: usize, success: bool },
+    Verdict { which: usize, outcome: Outcome },
     Leave { which: usize },
     Reload { consecutive_failures: u32 },
     ForceOpen,
@@ -189,11 +229,19 @@ enum Event {
     ForceClose,
 }
 
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![3 => Just(Outcome::Success), 1 => failure()]
+}
+
+fn failure() -> impl Strategy<Value = Outcome> {
+    prop_oneof![Just(Outcome::Failure), Just(Outcome::NotReached), Just(Outcome::Crash)]
+}
+
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         3 => (0..400_u64).prop_map(Event::Wait),
         6 => Just(Event::Ask),
-        8 => (any::<usize>(), any::<bool>()).prop_map(|(which, success)| Event::Verdict { which, success }),
+        8 => (any::<usize>(), outcome()).prop_map(|(which, outcome)| Event::Verdict { which, outcome }),
         2 => any::<usize>().prop_map(|which| Event::Leave { which }),
         1 => (0..5_u32).prop_map(|consecutive_failures| Event::Reload { consecutive_failures }),
         1 => Just(Event::ForceOpen),
@@ -249,14 +297,13 @@ proptest! {
                         Admission::No { until } => prop_assert!(until >= now && before != State::Closed),
                     }
                 }
-                Event::Verdict { which, success } if !running.is_empty() => {
+                Event::Verdict { which, outcome } if !running.is_empty() => {
                     let pass = running.swap_remove(which % running.len());
-                    let outcome = if success { Outcome::Success } else { Outcome::Failure };
                     let transition = circuit.record(pass, outcome, now, random);
                     if let Some(transition) = transition {
                         prop_assert_eq!(transition.from, before);
                         prop_assert_eq!(transition.to, circuit.state(now));
-                        prop_assert!(is_arrow(transition, success), "{:?}", transition);
+                        prop_assert!(is_arrow(transition, outcome == Outcome::Success), "{:?}", transition);
                         prop_assert_eq!(pass.is_trial(), before == State::HalfOpen);
                     } else {
                         prop_assert_eq!(circuit.state(now), before);
@@ -306,7 +353,7 @@ proptest! {
         let mut now = clock::now();
         let (open_for, longest) = (seconds(open_for), seconds(longest));
         let mut circuit =
-            Circuit::new(CircuitPolicy { consecutive_failures: 1, open_for, max_open_for: longest });
+            Circuit::new(CircuitPolicy { consecutive_failures: 1, open_for, max_open_for: longest, ..CircuitPolicy::default() });
         let mut previous = Duration::ZERO;
         for opening in 0..12_u32 {
             let pass = pass(&mut circuit, now);
@@ -318,6 +365,28 @@ proptest! {
             prop_assert!(time >= exact * 9 / 10 && time <= exact * 11 / 10);
             previous = time;
             now = until;
+        }
+    }
+    #[test]
+    fn of_two_that_see_the_same_calls_the_one_that_fails_more_is_open_no_later(
+        calls in prop::collection::vec((outcome(), any::<bool>(), failure(), 0..40_u64), 1..120),
+        consecutive_failures in 1..6_u32,
+        min_requests in 1..20_u32,
+        failure_rate in 1..=100_u8,
+    ) {
+        let policy = CircuitPolicy { consecutive_failures, min_requests, failure_rate, ..CircuitPolicy::default() };
+        let (mut better, mut worse) = (Circuit::new(policy.clone()), Circuit::new(policy));
+        let mut now = clock::now();
+        for (outcome, spoilt, instead, wait) in calls {
+            now += seconds(wait);
+            let spoilt_outcome = if spoilt && outcome == Outcome::Success { instead } else { outcome };
+            let (one, other) = (pass(&mut better, now), pass(&mut worse, now));
+            better.record(one, outcome, now, EVEN);
+            worse.record(other, spoilt_outcome, now, EVEN);
+            if worse.state(now) != State::Closed {
+                return Ok(());
+            }
+            prop_assert_eq!(better.state(now), State::Closed, "it fails less and is open");
         }
     }
 }

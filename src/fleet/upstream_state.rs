@@ -1,0 +1,144 @@
+//! What Arriero knows about an upstream as a whole, beside any configuration: bans, retries that run, and requests that made
+//! a runner crash. Kept by the upstream's name while successive snapshots have it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::bans::Bans;
+use crate::policy::quarantine::{Fingerprint, Quarantine};
+use crate::policy::retry_budget::RetryBudget;
+
+/// What changes by itself about one upstream.
+#[derive(Default)]
+pub struct UpstreamState {
+    /// Servers and models that are kept apart.
+    pub bans: Arc<Bans>,
+    /// Requests on a second attempt.
+    pub retries: Retries,
+    /// Requests that are tried at no server.
+    pub poison: Poison,
+}
+
+/// The requests of an upstream that are on a second attempt.
+#[derive(Default)]
+pub struct Retries {
+    /// All requests, ever.
+    requests: AtomicU64,
+    running: AtomicU64,
+    budget: Mutex<RetryBudget>,
+}
+
+impl Retries {
+    /// A request begins.
+    pub fn count(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request was answered 503 because nobody had room.
+    pub fn shed(&self, now: Instant) {
+        self.budget.lock().shed(self.requests.load(Ordering::Relaxed), now);
+    }
+
+    /// Whether another request may be tried again while `active` run.
+    pub fn has_room(&self, active: u64, now: Instant) -> bool {
+        let (running, requests) = (self.running.load(Ordering::Relaxed), self.requests.load(Ordering::Relaxed));
+        self.budget.lock().allows(active, running, requests, now)
+    }
+
+    /// Requests on a second attempt now.
+    pub fn running(&self) -> u64 {
+        self.running.load(Ordering::Relaxed)
+    }
+}
+
+/// A request on a second attempt; it counts until this is dropped.
+pub struct Retrying(Arc<UpstreamState>);
+
+impl Retrying {
+    /// Counts one more.
+    pub fn begin(upstream: &Arc<UpstreamState>) -> Self {
+        upstream.retries.running.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(upstream))
+    }
+}
+
+impl Drop for Retrying {
+    fn drop(&mut self) {
+        self.0.retries.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The requests that made a runner crash.
+#[derive(Default)]
+pub struct Poison {
+    /// How many are remembered: what the hot path reads.
+    known: AtomicUsize,
+    quarantine: Mutex<Quarantine>,
+}
+
+impl Poison {
+    /// Whether any request is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.known.load(Ordering::Relaxed) == 0
+    }
+
+    /// A request made a runner crash; it is remembered for `lasts`.
+    pub fn add(&self, fingerprint: Fingerprint, lasts: Duration, now: Instant) {
+        let mut quarantine = self.quarantine.lock();
+        quarantine.add(fingerprint, lasts, now);
+        self.known.store(quarantine.len(), Ordering::Relaxed);
+    }
+
+    /// Whether a request may not be tried.
+    pub fn holds(&self, fingerprint: Fingerprint, now: Instant) -> bool {
+        let mut quarantine = self.quarantine.lock();
+        quarantine.forget(now);
+        self.known.store(quarantine.len(), Ordering::Relaxed);
+        quarantine.holds(fingerprint, now)
+    }
+
+    /// Forgets all of them, because an operator says so, or the configuration.
+    pub fn clear(&self) {
+        *self.quarantine.lock() = Quarantine::default();
+        self.known.store(0, Ordering::Relaxed);
+    }
+
+    /// How many are remembered.
+    pub fn len(&self, now: Instant) -> usize {
+        let mut quarantine = self.quarantine.lock();
+        quarantine.forget(now);
+        self.known.store(quarantine.len(), Ordering::Relaxed);
+        quarantine.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    #[test]
+    fn a_retry_counts_until_it_ends() {
+        let (state, now) = (Arc::new(UpstreamState::default()), clock::now());
+        let first = Retrying::begin(&state);
+        assert_eq!((state.retries.running(), state.retries.has_room(5, now)), (1, false));
+        assert!(state.retries.has_room(20, now));
+        drop(first);
+        assert_eq!((state.retries.running(), state.retries.has_room(5, now)), (0, true));
+        state.retries.shed(now);
+        assert!(!state.retries.has_room(1000, now));
+    }
+
+    #[test]
+    fn what_is_remembered_is_seen_without_a_lock() {
+        let (poison, now) = (Poison::default(), clock::now());
+        let print = Fingerprint::new(&std::hash::RandomState::new(), "m", "/api/chat", 7, None);
+        assert!(poison.is_empty());
+        poison.add(print, Duration::from_secs(10), now);
+        assert!(!poison.is_empty() && poison.holds(print, now));
+        assert!(!poison.holds(print, now + Duration::from_secs(10)) && poison.is_empty());
+    }
+}
