@@ -4,7 +4,7 @@ mod support;
 
 use arriero::demo::{DemoModel, Fault, Fleet, Host, HostConfig};
 use serde_json::{Value, json};
-use support::admin::{PREFIX, address, call, order, problem, show};
+use support::admin::{PREFIX, address, call, json as json_of, order, problem, show};
 use support::fleet::{fleet, generate, request, send, send_with};
 use support::wire::{H1, proxy};
 use support::{PATIENCE, Proxy, eventually};
@@ -312,4 +312,62 @@ async fn an_admin_listener_that_others_reach_needs_a_token() {
         support::process::finish(support::process::arriero(&["run", "-c", "arriero.yaml"], folder.path())).await;
     assert_eq!(ended.code, Some(1));
     assert!(ended.err.contains("E039"), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_queue_lets_nobody_begin_whatever_the_rule() {
+    let fleet = fleet(1, &["m"]).await;
+    for rule in ["", "balance: { policy: least_requests }"] {
+        let proxy = proxy(yaml(&fleet, rule)).await;
+        assert_eq!(ask(&proxy).await, 200);
+        let before = count(&fleet.hosts[0]);
+        assert_eq!(order(&proxy, "/queue/pause", r#"{"reason":"a test"}"#).await["paused"], true);
+        let waiting = tokio::spawn({
+            let address = proxy.address();
+            async move { send(address, "POST", "/api/generate", generate("m")).await.head.status }
+        });
+        eventually("it waits", || async { show(&proxy, "/queue").await["queue"] == 1 }).await;
+        let queue = show(&proxy, "/queue").await;
+        assert_eq!(queue["upstreams"][0]["byModel"]["m:latest"], 1, "{queue}");
+        assert_eq!(count(&fleet.hosts[0]), before);
+        // What needs no slot is not held back.
+        assert_eq!(send(proxy.address(), "POST", "/api/show", r#"{"model":"m"}"#).await.head.status, 200);
+        assert_eq!(order(&proxy, "/queue/resume", "").await["paused"], false);
+        assert_eq!(waiting.await.unwrap(), 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bans_are_laid_down_heeded_listed_and_lifted() {
+    let fleet = fleet(2, &["m", "n"]).await;
+    for rule in ["", TURNS] {
+        let proxy = proxy(yaml(&fleet, rule)).await;
+        let (one, two) = (count(&fleet.hosts[0]), count(&fleet.hosts[1]));
+        let told = order(&proxy, "/bans", r#"{"server":"s0","model":"M","for":"1h","reason":"crashes"}"#).await;
+        assert_eq!((&told["bans"][0]["model"], &told["bans"][0]["reason"]), (&"m:latest".into(), &"crashes".into()));
+        for _ in 0..4 {
+            assert_eq!(ask(&proxy).await, 200);
+        }
+        assert_eq!((count(&fleet.hosts[0]) - one, count(&fleet.hosts[1]) - two), (0, 4), "{rule}");
+        assert_eq!(problem(&call(&proxy, "DELETE", "/bans/s0/n", "").await).0, 404);
+        let gone = call(&proxy, "DELETE", "/bans/s0/m", "").await;
+        assert_eq!((gone.head.status, &json_of(&gone)["removed"]), (200, &1.into()));
+        order(&proxy, "/bans", r#"{"model":"m"}"#).await;
+        assert_eq!(ask(&proxy).await, 503, "banned everywhere");
+        assert_eq!(json_of(&call(&proxy, "DELETE", "/bans", "").await)["removed"], 1);
+        assert_eq!(ask(&proxy).await, 200);
+        assert_eq!(problem(&call(&proxy, "POST", "/bans", "{}").await).0, 400);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn choices_are_explained_afterwards() {
+    let fleet = fleet(2, &["m"]).await;
+    let proxy = proxy(yaml(&fleet, "")).await;
+    assert_eq!(ask(&proxy).await, 200);
+    let told = show(&proxy, "/analytics/decisions?limit=5&model=m").await;
+    let last = &told["decisions"][0];
+    assert_eq!((&last["model"], &last["upstream"]), (&"m:latest".into(), &"fleet".into()), "{told}");
+    assert_eq!(last["candidates"].as_array().expect("candidates").len(), 2);
+    assert_eq!(show(&proxy, "/analytics/decisions?model=other").await["count"], 0);
 }

@@ -10,12 +10,14 @@
 //! goes wrong is a [`problem::Problem`]. Keys of answers are camelCase, as operators' scripts for that prefix expect.
 
 mod access;
+mod bans;
 mod circuits;
 mod find;
 mod handlers;
 mod in_flight;
 mod models;
 mod problem;
+mod queue;
 mod recovery;
 mod request;
 mod servers;
@@ -160,6 +162,8 @@ fn orchestrator() -> Router<Arc<State>> {
         .merge(servers::routes())
         .merge(in_flight::routes())
         .merge(circuits::routes())
+        .merge(bans::routes())
+        .merge(queue::routes())
         .merge(models::routes())
         .merge(recovery::routes())
 }

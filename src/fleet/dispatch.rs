@@ -348,11 +348,18 @@ impl Dispatcher {
 
     /// Lets nobody begin until [`resume`](Self::resume).
     pub fn pause(&self) {
+        self.room.pause();
         self.inner.lock().scheduler.pause();
+    }
+
+    /// Whether nobody may begin.
+    pub fn is_paused(&self) -> bool {
+        self.room.is_paused()
     }
 
     /// Lets requests begin again.
     pub fn resume(self: &Arc<Self>) {
+        self.room.resume();
         self.event(Scheduler::resume);
     }
 

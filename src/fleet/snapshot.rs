@@ -320,6 +320,17 @@ impl Upstream {
         self.dispatcher.room.len() + self.dispatcher.look(Scheduler::all_pending)
     }
 
+    /// How many wait, by model.
+    pub fn queues(&self) -> BTreeMap<String, usize> {
+        let mut all = self.dispatcher.room.queues();
+        self.dispatcher.look(|scheduler| {
+            for (model, waiting) in scheduler.queues() {
+                *all.entry(model.to_owned()).or_default() += waiting;
+            }
+        });
+        all
+    }
+
     /// Whether its requests are scheduled.
     pub fn is_scheduled(&self) -> bool {
         self.balance.policy == BalancePolicy::ExpectedWait

@@ -9,9 +9,9 @@
 //! where they are. Who has a place leaves the queue and wakes the next, because more than one slot may have been freed.
 //! A request that comes while others wait for the same model waits behind them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -24,7 +24,7 @@ pub struct Bell {
     /// Rings when it may be this one's turn.
     pub turn: Notify,
     /// Rings, with the other, when this one has to make room.
-    pushed_out: std::sync::atomic::AtomicBool,
+    pushed_out: AtomicBool,
 }
 
 impl Bell {
@@ -44,6 +44,7 @@ impl Bell {
 pub struct WaitingRoom {
     queues: Mutex<HashMap<String, FairQueue<Arc<Bell>>>>,
     waiting: AtomicUsize,
+    paused: AtomicBool,
 }
 
 /// A request that waits; it leaves when this is dropped.
@@ -59,6 +60,28 @@ impl WaitingRoom {
     /// Whether anybody waits for this model; costs one read when nobody waits at all.
     pub fn has_waiters(&self, model: &str) -> bool {
         self.waiting.load(Ordering::Acquire) > 0 && self.queues.lock().get(model).is_some_and(|queue| !queue.is_empty())
+    }
+
+    /// Lets nobody begin until [`resume`](Self::resume).
+    pub fn pause(&self) {
+        self.paused.store(true, Ordering::Release);
+    }
+
+    /// Lets requests begin again.
+    pub fn resume(&self) {
+        self.paused.store(false, Ordering::Release);
+        self.freed();
+    }
+
+    /// Whether nobody may begin.
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Acquire)
+    }
+
+    /// How many wait, by model; one that has no name is called `-`.
+    pub fn queues(&self) -> BTreeMap<String, usize> {
+        let name = |model: &String| if model.is_empty() { "-".to_owned() } else { model.clone() };
+        self.queues.lock().iter().map(|(model, queue)| (name(model), queue.len())).collect()
     }
 
     /// How many wait.

@@ -95,10 +95,12 @@ pub async fn by_rule(exchange: &mut Exchange<'_>, upstream: &Upstream, key: u64)
     let room = &upstream.dispatcher.room;
     let queue = if upstream.has_models() { exchange.ctx.model.clone().unwrap_or_default() } else { String::new() };
     let most = upstream.schedule.max_pending;
-    if most == 0 || !room.has_waiters(&queue) {
+    // What takes no slot waits for none, and for nobody.
+    let never_waits = !exchange.ctx.takes_slot;
+    if never_waits || !room.is_paused() && (most == 0 || !room.has_waiters(&queue)) {
         match choose(upstream, ask(&exchange.ctx, key)) {
             Ok(chosen) => return Ok(Attempt::new(chosen, None, &exchange.ctx, clock::now())),
-            Err(reason) if reason != Reason::ServerBusy || most == 0 => {
+            Err(reason) if reason != Reason::ServerBusy || most == 0 || never_waits => {
                 return Err(refuse(&mut exchange.ctx, reason, None));
             }
             Err(_) => {}
@@ -113,7 +115,8 @@ pub async fn by_rule(exchange: &mut Exchange<'_>, upstream: &Upstream, key: u64)
         if seat.bell.was_pushed_out() {
             return Err(refuse(&mut exchange.ctx, Reason::QueueFull, None));
         }
-        let refused = match choose(upstream, ask(&exchange.ctx, key)) {
+        let chosen = if room.is_paused() { Err(Reason::ServerBusy) } else { choose(upstream, ask(&exchange.ctx, key)) };
+        let refused = match chosen {
             Ok(chosen) => break chosen,
             Err(reason) => reason,
         };
