@@ -17,7 +17,7 @@ use super::server::Slot;
 use super::snapshot::{Member, Upstream};
 use crate::config::types::BalancePolicy;
 use crate::policy::balance::affinity::Tier;
-use crate::policy::balance::{least_requests, scramble};
+use crate::policy::balance::{least_requests, peak_ewma, random, scramble};
 use crate::policy::failure::Reason;
 
 /// Where weights are scaled by a share, so finely.
@@ -190,6 +190,17 @@ impl<'a> Field<'a> {
                     _ if self.ask.first => candidates.clone().find(|index| usable(*index)),
                     BalancePolicy::RoundRobin => balance.schedule.pick(turn, candidates.clone(), usable),
                     BalancePolicy::ConsistentHash => balance.ring.pick(self.ask.key, usable),
+                    BalancePolicy::PeakEwma => self.peak_ewma(candidates.clone(), usable, turn),
+                    BalancePolicy::RandomTwo => random::of_two(
+                        candidates.clone(),
+                        |index| usable(index).then(|| self.load(index)),
+                        turn,
+                    ),
+                    BalancePolicy::Weighted => random::weighted(
+                        candidates.clone(),
+                        |index| usable(index).then(|| self.upstream.servers[index].weight),
+                        turn,
+                    ),
                     // What is not scheduled of such an upstream goes to the least busy one.
                     BalancePolicy::LeastRequests | BalancePolicy::ExpectedWait => self.least_requests(candidates.clone(), usable, turn),
                 };
@@ -200,6 +211,24 @@ impl<'a> Field<'a> {
             }
         }
         None
+    }
+
+    fn load(&self, index: usize) -> (u32, u32) {
+        let member = &self.upstream.servers[index];
+        (member.state.in_flight(), member.weight)
+    }
+
+    fn peak_ewma(
+        &self,
+        candidates: impl Iterator<Item = usize> + Clone,
+        usable: impl Fn(usize) -> bool,
+        turn: u64,
+    ) -> Option<usize> {
+        let cost = |index: usize| {
+            let (in_flight, weight) = self.load(index);
+            usable(index).then(|| self.upstream.servers[index].state.times().cost(in_flight, weight, self.ask.now))
+        };
+        peak_ewma::pick(candidates, cost, turn)
     }
 
     fn least_requests(

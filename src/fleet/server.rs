@@ -23,6 +23,7 @@ use super::operation::{Operating, Operation, Standing};
 use super::recovery::Recovering;
 use super::running::Register;
 use super::waiting_room::WaitingRoom;
+use crate::policy::balance::peak_ewma::PeakEwma;
 use crate::policy::circuit::{CircuitPolicy, State, Transition};
 use crate::policy::health::{self, Change, Health, HealthPolicy};
 use crate::telemetry::metrics::ServerMetrics;
@@ -81,6 +82,7 @@ pub struct ServerState {
     /// Milliseconds from `born` until which it is asked last.
     held_back: AtomicU64,
     inventory_wanted: Notify,
+    times: Mutex<PeakEwma>,
     addresses: ArcSwap<Vec<SocketAddr>>,
     next_address: AtomicU32,
     inventory: ArcSwap<Inventory>,
@@ -119,6 +121,7 @@ impl ServerState {
             born,
             held_back: AtomicU64::new(0),
             inventory_wanted: Notify::new(),
+            times: Mutex::default(),
             addresses: ArcSwap::from_pointee(literal.into_iter().collect()),
             next_address: AtomicU32::new(0),
             inventory: ArcSwap::from_pointee(Inventory::default()),
@@ -239,6 +242,21 @@ impl ServerState {
     pub fn hold_back(&self, time: Duration, now: Instant) {
         let until = now.saturating_duration_since(self.born).saturating_add(time);
         self.held_back.fetch_max(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// An answer of it began after this time.
+    pub fn answered(&self, time: Duration, now: Instant) {
+        self.times.lock().observe(time, now);
+    }
+
+    /// A request to it failed.
+    pub fn failed(&self, now: Instant) {
+        self.times.lock().failed(now);
+    }
+
+    /// How soon its answers begin.
+    pub fn times(&self) -> PeakEwma {
+        *self.times.lock()
     }
 
     /// Whether it is asked last.

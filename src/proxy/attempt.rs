@@ -201,6 +201,9 @@ pub fn judge(ctx: &mut RequestContext, reason: Reason) {
     let has_models = ctx.upstream.as_ref().is_some_and(|upstream| upstream.has_models());
     let (status, complaint) = (attempt.status, attempt.complaint);
     let Some(outcome) = outcome(reason, status, complaint) else { return };
+    if outcome != Outcome::Success {
+        attempt.slot.server().failed(clock::now());
+    }
     let blame = reason.blames(status);
     // Where models are run, only a request that runs one shows that this works, or does not.
     if has_models && !ctx.inference && (outcome == Outcome::Success || !blame.server()) {

@@ -78,6 +78,7 @@ fn note_first_byte(ctx: &mut RequestContext) {
         attempt.first_byte = Some(first_byte);
         attempt.place.iter().for_each(Place::first_byte);
         attempt.entry.reached(Phase::Answering);
+        attempt.slot.server().answered(first_byte, now);
         attempt.slot.server().metrics.first_byte.observe(first_byte.as_secs_f64());
     }
 }

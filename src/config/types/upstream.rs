@@ -152,6 +152,12 @@ pub enum BalancePolicy {
     ConsistentHash,
     /// Where the first token will come soonest, all servers and their models considered.
     ExpectedWait,
+    /// Where answers begin soonest, by what was seen lately and what the server has to do.
+    PeakEwma,
+    /// The one of two by lot that has fewer requests in flight for its weight.
+    RandomTwo,
+    /// By lot, each as often as its weight says.
+    Weighted,
 }
 
 /// Whether servers that have the model in memory come first.

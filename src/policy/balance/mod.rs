@@ -10,10 +10,12 @@
 //!
 //! A rule is built once from what does not change (names, weights) and asked with closures over server
 //! indexes for what does. The same index means the same server in all of them. There is no trait: the caller
-//! has three rules to choose from and matches on an enum.
+//! matches on an enum.
 //!
 //! - [`round_robin`]: in turn, by weight.
 //! - [`least_requests`]: the fewest requests in flight for its weight.
+//! - [`peak_ewma`]: the one whose answers begin soonest, for what it has to do.
+//! - [`random`]: by lot, or the better of two by lot.
 //! - [`consistent_hash`]: the same key goes to the same server as long as it is there.
 //! - [`sticky`]: where the key of a client comes from when it is a cookie.
 //! - [`affinity`]: before any of them, whether only servers with the model in memory are asked.
@@ -34,6 +36,8 @@
 pub mod affinity;
 pub mod consistent_hash;
 pub mod least_requests;
+pub mod peak_ewma;
+pub mod random;
 pub mod round_robin;
 pub mod sticky;
 
