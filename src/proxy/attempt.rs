@@ -40,8 +40,8 @@ pub async fn run(exchange: &mut Exchange<'_>, route: &Arc<Route>, upstream: &Arc
             judge(&mut exchange.ctx, reason);
         }
         match again::decide(exchange, broken.failure) {
-            Decision::Retry => again::prepare(exchange, upstream, broken.failure, false),
-            Decision::RetryWarm => again::prepare(exchange, upstream, broken.failure, true),
+            Decision::Retry => again::prepare(exchange, broken.failure, false),
+            Decision::RetryWarm => again::prepare(exchange, broken.failure, true),
             Decision::RetryFresh => {
                 exchange.ctx.stale_retried = true;
                 exchange.ctx.attempts = exchange.ctx.attempts.saturating_sub(1);
