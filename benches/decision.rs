@@ -42,7 +42,9 @@ fn fleet() -> (Scheduler, Vec<String>) {
     let moment = Moment { now: 0.0, random: 0, excluded: &excluded };
     for server in 0..SERVERS {
         let in_memory: Vec<_> = (0..150)
-            .filter(|number| number % SERVERS == server || *number < 50 && (number + 7 == server || number + 19 == server))
+            .filter(|number| {
+                number % SERVERS == server || *number < 50 && (number + 7 == server || number + 19 == server)
+            })
             .map(row)
             .collect();
         scheduler.listed(server, &on_disk, &in_memory, 0.0, &moment);

@@ -2,13 +2,13 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use arriero::clock;
 use arriero::demo::{Fault, FaultRule, Fleet, Host};
 use arriero::fleet::circuits::CircuitOrder;
 use arriero::fleet::server::ServerState;
-use std::sync::Arc;
 use support::fleet::{circuit_is, fleet, of_server, send};
 use support::wire::{Answer, proxy};
 use support::{Proxy, eventually, upstream_yaml};
@@ -124,7 +124,10 @@ async fn a_models_half_open_circuit_lets_exactly_one_through() {
     };
     let (answers, ()) = tokio::join!(all, seven);
     assert!(answers.iter().all(|answer| answer.head.status == 200 && answer.whole));
-    assert_eq!(models_with_open_circuit(&proxy, bad).await, 0.0);
+    eventually("the trial closed it", || async {
+        of_server(&proxy, half_open, bad.address(), ",state=\"closed\"").await == 1.0
+    })
+    .await;
     until_struck(&proxy, bad, "m", true, 1).await;
 }
 
@@ -162,8 +165,10 @@ async fn a_reload_while_circuits_are_open_keeps_them_open() {
     until_struck(&proxy, bad, "m", false, 1).await;
     ill.faults().next(1, Fault::Status(500, "boom".to_owned()));
     until_struck(&proxy, ill, "n", false, 1).await;
-    assert!(circuit_is(&proxy, bad, "open").await);
-    assert_eq!(models_with_open_circuit(&proxy, ill).await, 1.0);
+    eventually("both are open", || async {
+        circuit_is(&proxy, bad, "open").await && models_with_open_circuit(&proxy, ill).await == 1.0
+    })
+    .await;
     proxy.rewrite(&yaml(&fleet, "consecutive_failures: 7, open_for: 1s"));
     eventually("the new file is in force", || async {
         proxy.metric("arriero_config_reloads_total{result=\"applied\"}").await >= 1.0
@@ -188,6 +193,7 @@ async fn a_check_that_is_good_closes_no_circuit() {
     let bad = &fleet.hosts[0];
     bad.faults().next(1, Fault::ResetBeforeHeaders);
     until_struck(&proxy, bad, "m", false, 1).await;
+    eventually("it is open", || circuit_is(&proxy, bad, "open")).await;
     let series = "arriero_probes_total{kind=\"liveness\",result=\"ok\"}";
     let before = proxy.metric(series).await;
     eventually("ten good checks of each", || async { proxy.metric(series).await >= before + 20.0 }).await;
@@ -221,7 +227,7 @@ circuit: {{ slow_start: 100000s }}"
         while count(back) == 0 {
             ask().await;
         }
-        assert!(circuit_is(&proxy, back, "closed").await);
+        eventually("it is closed", || circuit_is(&proxy, back, "closed")).await;
         let before = count(back);
         for _ in 0..100 {
             ask().await;

@@ -164,7 +164,9 @@ async fn one_who_asks_often_does_not_keep_out_one_who_asks_seldom() {
     let ask = |client: &'static str, number: u32| {
         let address = proxy.address();
         let fields = format!("X-Forwarded-For: {client}\r\nX-Request-Id: {client}-{number}\r\n");
-        tokio::spawn(async move { send_with(address, "POST", "/api/generate", &fields, generate("a")).await.head.status })
+        tokio::spawn(
+            async move { send_with(address, "POST", "/api/generate", &fields, generate("a")).await.head.status },
+        )
     };
     let mut asked = Vec::new();
     for number in 0..20 {
@@ -192,13 +194,16 @@ async fn one_who_asks_often_does_not_keep_out_one_who_asks_seldom() {
 async fn a_request_may_say_who_goes_first_where_its_route_allows_that() {
     let one = Host::start(host("one")).await.unwrap();
     one.token_gate().close();
-    let yaml = upstream_yaml("ollama", &[one.url()], "priority_header: allow", "").replace("url: ", "max_in_flight: 1, url: ");
+    let yaml =
+        upstream_yaml("ollama", &[one.url()], "priority_header: allow", "").replace("url: ", "max_in_flight: 1, url: ");
     let proxy = proxy(yaml).await;
     knows(&proxy, &one, "disk", 2).await;
     let ask = |priority: &'static str| {
         let address = proxy.address();
         let fields = format!("X-Priority: {priority}\r\nX-Request-Id: {priority}\r\n");
-        tokio::spawn(async move { send_with(address, "POST", "/api/generate", &fields, generate("a")).await.head.status })
+        tokio::spawn(
+            async move { send_with(address, "POST", "/api/generate", &fields, generate("a")).await.head.status },
+        )
     };
     let mut asked = vec![ask("normal")];
     one.ledger().wait_until(Duration::from_secs(20), |ledger| ledger.inference().len() == 1).await.unwrap();
@@ -230,8 +235,8 @@ async fn a_pinned_model_is_loaded_at_the_start_and_makes_no_room() {
     let two = Host::start(small("two")).await.unwrap();
     let name = |host: &Host| host.url().trim_start_matches("http://").to_owned();
     let rules = format!("models: [{{ match: a, pin: [\"{}\"] }}]\nwarm: [\"b@{}\"]\n", name(&one), name(&two));
-    let yaml = upstream_yaml("ollama", &[one.url(), two.url()], "", &rules)
-        .replace("url: ", "gpu: { memory: 10GB }, url: ");
+    let yaml =
+        upstream_yaml("ollama", &[one.url(), two.url()], "", &rules).replace("url: ", "gpu: { memory: 10GB }, url: ");
     let proxy = proxy(yaml).await;
     eventually("both are loaded", || async { one.loaded() == ["a:latest"] && two.loaded() == ["b:latest"] }).await;
     knows(&proxy, &one, "memory", 1).await;

@@ -31,9 +31,8 @@ pub use limits::{ConcurrencyLimit, Delay, ListenerLimits, Preset, RateLimit};
 pub use models::{Caps, Permission};
 pub use tls::{CertificateFiles, ClientAuth, ListenerTls, MinVersion, UpstreamTls};
 pub use upstream::{
-    Active, Balance, BalancePolicy, Check, Circuit, Health, Inventory, Keepalive, Kind, ModelAffinity, Off,
-    Recovery,
-    Plan, ServerEntry, Switch, Upstream,
+    Active, Balance, BalancePolicy, Check, Circuit, Health, Inventory, Keepalive, Kind, ModelAffinity, Off, Plan,
+    Recovery, ServerEntry, Switch, Upstream,
 };
 
 const fn secs(n: u64) -> Duration {

@@ -102,7 +102,7 @@ pub fn choose(upstream: &Upstream, ask: Ask<'_>) -> Result<Chosen, Reason> {
 pub fn has_warm_server(upstream: &Upstream, ask: Ask<'_>, most_percent: usize) -> bool {
     let others = || upstream.servers.iter().enumerate().filter(|(index, _)| !ask.tried.contains(index));
     let reachable = || others().filter(|(_, member)| member.state.is_up());
-        let busy = reachable().filter(|(_, member)| member.is_full() || member.state.is_held_back(ask.now)).count();
+    let busy = reachable().filter(|(_, member)| member.is_full() || member.state.is_held_back(ask.now)).count();
     let Some(model) = ask.model.filter(|_| upstream.has_models()) else { return false };
     let index = upstream.models.load();
     let warm = |index: usize, member: &Member| {
@@ -154,12 +154,14 @@ impl<'a> Field<'a> {
         }
         let share = self.share(index);
         // `least_requests` weighs shares itself.
-        share >= 1.0 || matches!(self.upstream.balance.policy, BalancePolicy::LeastRequests | BalancePolicy::ExpectedWait) || {
-            // The same key is given the same answer, or a client would change servers to and fro.
-            let of_key = self.upstream.balance.policy == BalancePolicy::ConsistentHash;
-            let lot = scramble(if of_key { self.ask.key } else { turn } ^ 0x5107) >> 40;
-            (lot as f32) < share * (1_u64 << 24) as f32
-        }
+        share >= 1.0
+            || matches!(self.upstream.balance.policy, BalancePolicy::LeastRequests | BalancePolicy::ExpectedWait)
+            || {
+                // The same key is given the same answer, or a client would change servers to and fro.
+                let of_key = self.upstream.balance.policy == BalancePolicy::ConsistentHash;
+                let lot = scramble(if of_key { self.ask.key } else { turn } ^ 0x5107) >> 40;
+                (lot as f32) < share * (1_u64 << 24) as f32
+            }
     }
 
     fn share(&self, index: usize) -> f32 {
@@ -191,18 +193,18 @@ impl<'a> Field<'a> {
                     BalancePolicy::RoundRobin => balance.schedule.pick(turn, candidates.clone(), usable),
                     BalancePolicy::ConsistentHash => balance.ring.pick(self.ask.key, usable),
                     BalancePolicy::PeakEwma => self.peak_ewma(candidates.clone(), usable, turn),
-                    BalancePolicy::RandomTwo => random::of_two(
-                        candidates.clone(),
-                        |index| usable(index).then(|| self.load(index)),
-                        turn,
-                    ),
+                    BalancePolicy::RandomTwo => {
+                        random::of_two(candidates.clone(), |index| usable(index).then(|| self.load(index)), turn)
+                    }
                     BalancePolicy::Weighted => random::weighted(
                         candidates.clone(),
                         |index| usable(index).then(|| self.upstream.servers[index].weight),
                         turn,
                     ),
                     // What is not scheduled of such an upstream goes to the least busy one.
-                    BalancePolicy::LeastRequests | BalancePolicy::ExpectedWait => self.least_requests(candidates.clone(), usable, turn),
+                    BalancePolicy::LeastRequests | BalancePolicy::ExpectedWait => {
+                        self.least_requests(candidates.clone(), usable, turn)
+                    }
                 };
                 let Some(index) = index else { break };
                 if let Some(chosen) = self.take(index) {

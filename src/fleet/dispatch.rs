@@ -14,6 +14,7 @@
 //! - A place is given back exactly once: by [`Place::settle`], or when it is dropped.
 //! - No place is dropped under the lock.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,21 +25,26 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::explain::{Explanation, explain};
 use super::inventory::Inventory;
-use super::permit::Permit;
 use super::placement::Book;
-use super::server::{ServerState, Slot};
+use super::server::ServerState;
 use super::snapshot::Upstream;
 use super::waiting_room::WaitingRoom;
 use crate::clock;
-use crate::ollama::usage::Usage as Told;
 use crate::policy::balance::scramble;
 use crate::policy::failure::Reason;
 use crate::policy::schedule::loads::LoadOutcome;
 use crate::policy::schedule::memory::Memory;
 use crate::policy::schedule::residency::Listed;
 use crate::policy::schedule::{
-    Action, Arrival, Excluded, ModelId, Moment, Request, RunnerOptions, Scheduler, ServerId, Settings, Ticket, Usage,
+    Action, Arrival, ModelId, Moment, Request, RunnerOptions, Scheduler, ServerId, Settings, Ticket,
 };
+
+mod judgement;
+mod place;
+
+use judgement::Judgement;
+
+pub use place::{Place, Waiting};
 
 /// What a server is to be asked.
 pub struct Command {
@@ -73,6 +79,8 @@ struct Inner {
     /// By model id.
     models: Vec<String>,
     waiting: HashMap<Ticket, Turn>,
+    /// How many hundredths of a model's holders are left alone because of their circuits.
+    max_ejected: u8,
 }
 
 type Turn = oneshot::Sender<Turned>;
@@ -102,26 +110,6 @@ pub enum Asked {
         /// When it may be worth asking again.
         retry_after: Option<Duration>,
     },
-}
-
-/// A place among the requests that run on a server.
-pub struct Place {
-    /// The server.
-    pub server: Arc<ServerState>,
-    /// What its circuits want to be told about.
-    pub permit: Option<Permit>,
-    slot: Option<Slot>,
-    ticket: Ticket,
-    dispatcher: Arc<Dispatcher>,
-    settled: bool,
-}
-
-/// A request in the queue; leaves it when dropped.
-pub struct Waiting {
-    /// Tells the place.
-    pub turn: oneshot::Receiver<Turned>,
-    ticket: Ticket,
-    dispatcher: Arc<Dispatcher>,
 }
 
 /// The dispatchers of all upstreams by name; they outlive configurations.
@@ -160,59 +148,6 @@ impl std::fmt::Debug for Dispatcher {
     }
 }
 
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        let ticket = self.ticket;
-        self.dispatcher.event(|scheduler, _| scheduler.leave(ticket));
-        drop(self.dispatcher.inner.lock().waiting.remove(&ticket));
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.end(&Usage::default());
-    }
-}
-
-impl Place {
-    /// The slot, for whoever holds this place.
-    pub fn take_slot(&mut self) -> Option<Slot> {
-        self.slot.take()
-    }
-
-    /// The answer has begun.
-    pub fn first_byte(&self) {
-        self.dispatcher.event(|scheduler, moment| scheduler.first_byte(self.ticket, moment));
-    }
-
-    /// The server said that it is busy with other requests for this model.
-    pub fn busy(&self) {
-        self.dispatcher.event(|scheduler, moment| scheduler.busy(self.ticket, moment.now));
-    }
-
-    /// The request is over: the place is free, and what its answer said is learned.
-    pub fn settle(&mut self, told: &Told, good: bool) {
-        let seconds = |duration: Option<Duration>| duration.map_or(0.0, |duration| duration.as_secs_f64());
-        let count = |count: Option<u64>| count.map_or(0.0, |count| count as f64);
-        self.end(&Usage {
-            good,
-            total: seconds(told.total_duration),
-            load: seconds(told.load_duration),
-            prompt_tokens: count(told.prompt_eval_count),
-            prompt: seconds(told.prompt_eval_duration),
-            output_tokens: count(told.eval_count),
-            output: seconds(told.eval_duration),
-        });
-    }
-
-    fn end(&mut self, usage: &Usage) {
-        if !std::mem::replace(&mut self.settled, true) {
-            drop(self.slot.take());
-            self.dispatcher.event(|scheduler, moment| scheduler.finished(self.ticket, usage, moment));
-        }
-    }
-}
-
 impl Dispatcher {
     /// A dispatcher for an upstream.
     pub fn new(upstream: &str, commands: mpsc::UnboundedSender<Command>, now: Instant) -> Self {
@@ -221,6 +156,7 @@ impl Dispatcher {
             servers: Vec::new(),
             models: Vec::new(),
             waiting: HashMap::new(),
+            max_ejected: 50,
         };
         let random = AtomicU64::new(0);
         let room = Arc::default();
@@ -233,6 +169,7 @@ impl Dispatcher {
             let mut inner = self.inner.lock();
             let facts: Vec<_> = upstream.servers.iter().map(super::placement::facts).collect();
             inner.scheduler.set_settings(upstream.schedule.clone());
+            inner.max_ejected = upstream.max_ejected;
             let ids = inner.scheduler.set_servers(&facts);
             for (id, member) in ids.iter().zip(&upstream.servers) {
                 match inner.servers.get_mut(*id) {
@@ -293,16 +230,15 @@ impl Dispatcher {
         });
         match arrival {
             Err(reason) => Asked::Refused { reason, retry_after: None },
-            Ok((_, _, Some((reason, wait)))) => {
-                Asked::Refused { reason, retry_after: wait.map(|wait| Duration::from_secs_f64(wait.clamp(0.0, 3600.0))) }
-            }
+            Ok((_, _, Some((reason, wait)))) => Asked::Refused {
+                reason,
+                retry_after: wait.map(|wait| Duration::from_secs_f64(wait.clamp(0.0, 3600.0))),
+            },
             Ok((ticket, Some(server), None)) => match self.place(ticket, server) {
                 Some(place) => Asked::Placed(place),
                 None => Asked::Again,
             },
-            Ok((ticket, None, None)) => {
-                Asked::Waits(Waiting { turn, ticket, dispatcher: Arc::clone(self) })
-            }
+            Ok((ticket, None, None)) => Asked::Waits(Waiting { turn, ticket, dispatcher: Arc::clone(self) }),
         }
     }
 
@@ -398,8 +334,10 @@ impl Dispatcher {
         let random = scramble(self.random.fetch_add(1, Ordering::Relaxed));
         let (result, turns) = {
             let mut inner = self.inner.lock();
-            let Inner { scheduler, servers, models, waiting } = &mut *inner;
-            let excluded = |server: ServerId, model: ModelId| exclusion(servers, models, server, model, now);
+            let Inner { scheduler, servers, models, waiting, max_ejected } = &mut *inner;
+            let (max_ejected, readmitted) = (*max_ejected, RefCell::default());
+            let judgement = Judgement { servers, models, max_ejected, now, readmitted };
+            let excluded = |server: ServerId, model: ModelId| judgement.exclusion(server, model);
             let moment = Moment { now: (now - self.epoch).as_secs_f64(), random, excluded: &excluded };
             let result = tell(&mut Reach { scheduler, waiting }, &moment);
             for model in models.len()..scheduler.model_count() {
@@ -472,18 +410,6 @@ struct Reach<'r> {
     waiting: &'r mut HashMap<Ticket, Turn>,
 }
 
-fn exclusion(
-    servers: &[Arc<ServerState>],
-    models: &[String],
-    server: ServerId,
-    model: ModelId,
-    now: Instant,
-) -> Option<Excluded> {
-    let Some(state) = servers.get(server) else { return Some(Excluded { why: "gone", soft: false }) };
-    let why = state.exclusion(models.get(model).map(String::as_str), now)?;
-    Some(Excluded { why: why.as_str(), soft: why.is_soft() })
-}
-
 /// What a server has on disk and in memory, in the scheduler's words.
 fn lists(inventory: &Inventory) -> (Vec<Listed<'_>>, Vec<Listed<'_>>) {
     let on_disk = inventory.available.iter().flatten().map(|row| Listed {
@@ -498,7 +424,8 @@ fn lists(inventory: &Inventory) -> (Vec<Listed<'_>>, Vec<Listed<'_>>) {
         digest: row.digest.as_deref(),
         remote: false,
     });
-    let listed = || inventory.openai.iter().map(|row| Listed { name: row.name.as_str(), size: 0, digest: None, remote: false });
+    let listed =
+        || inventory.openai.iter().map(|row| Listed { name: row.name.as_str(), size: 0, digest: None, remote: false });
     if inventory.available.is_some() {
         (on_disk.collect(), in_memory.collect())
     } else {

@@ -26,6 +26,12 @@ pub struct Inventory {
 }
 
 impl Inventory {
+    /// Whether the server has this model, by its canonical name.
+    pub fn has(&self, model: &str) -> bool {
+        self.available.iter().flatten().any(|row| row.name.as_str() == model)
+            || self.openai.iter().any(|row| row.name.as_str() == model)
+    }
+
     /// Whether the server has told its models.
     pub fn is_known(&self) -> bool {
         self.available.is_some() || !self.openai.is_empty()

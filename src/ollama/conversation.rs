@@ -146,7 +146,8 @@ mod tests {
     use super::*;
 
     fn chat(messages: &str) -> Option<u64> {
-        key(format!(r#"{{"model":"m","options":{{"a":[1,{{"b":"]}}"}}]}},"messages":{messages},"stream":true}}"#).as_bytes())
+        key(format!(r#"{{"model":"m","options":{{"a":[1,{{"b":"]}}"}}]}},"messages":{messages},"stream":true}}"#)
+            .as_bytes())
     }
 
     #[test]
@@ -179,7 +180,8 @@ mod tests {
 
     #[test]
     fn anything_else_has_none() {
-        let others = ["", "{", "[]", r#"{"prompt":"x"}"#, r#"{"messages":[]}"#, r#"{"messages":"x"}"#, r#"{"input":"x"}"#];
+        let others =
+            ["", "{", "[]", r#"{"prompt":"x"}"#, r#"{"messages":[]}"#, r#"{"messages":"x"}"#, r#"{"input":"x"}"#];
         for text in others {
             assert_eq!(key(text.as_bytes()), None, "{text}");
         }

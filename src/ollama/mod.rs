@@ -29,8 +29,8 @@
 //! Invariants: no function here panics on any input; memory is bounded by a constant whatever the client or the
 //! server sends; every incremental reader gives the same answer however its input is cut into pieces.
 
-pub mod conversation;
 pub mod complaint;
+pub mod conversation;
 pub mod dialect;
 pub mod endpoint;
 pub mod multipart;

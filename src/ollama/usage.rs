@@ -146,6 +146,11 @@ impl UsageScan {
         self.failed
     }
 
+    /// The message of that error, once its line is complete.
+    pub fn error(&self) -> Option<&str> {
+        self.usage.error.as_deref()
+    }
+
     /// The answer has ended, well or not.
     pub fn finish(mut self) -> Usage {
         self.end_line();

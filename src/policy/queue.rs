@@ -181,9 +181,8 @@ impl<T> FairQueue<T> {
     /// All waiters, with the time since when each waits; in no order between classes.
     pub fn iter(&self) -> impl Iterator<Item = (Place, f64, &T)> {
         Class::ALL.into_iter().zip(&self.waiters).flat_map(|(class, tree)| {
-            tree.iter().map(move |(&(start, number), waiter)| {
-                (Place { class, start, number }, waiter.since, &waiter.item)
-            })
+            tree.iter()
+                .map(move |(&(start, number), waiter)| (Place { class, start, number }, waiter.since, &waiter.item))
         })
     }
 

@@ -10,7 +10,6 @@ use super::context::{Exchange, RequestContext};
 use crate::clock;
 use crate::fleet::choose::{Ask, has_other_holder, has_warm_server};
 use crate::fleet::dispatch::Place;
-use crate::fleet::snapshot::Upstream;
 use crate::fleet::upstream_state::Retrying;
 use crate::ollama::complaint::Complaint;
 use crate::policy::balance::scramble;
@@ -39,6 +38,13 @@ pub struct Again {
     pub only_reads: bool,
     /// It is on another attempt.
     retrying: Option<Retrying>,
+}
+
+impl Again {
+    /// It is over, and makes room for another one, before the client can know that and ask again.
+    pub fn settle(&mut self) {
+        self.retrying = None;
+    }
 }
 
 /// What client and method say about further attempts.
@@ -88,15 +94,30 @@ pub fn decide(exchange: &Exchange<'_>, failure: Failure) -> Decision {
 }
 
 fn ask(ctx: &RequestContext, now: Instant) -> Ask<'_> {
-    Ask { model: ctx.model.as_deref(), first: ctx.first_server, takes_slot: true, warm: false, key: 0, tried: &ctx.tried, now }
+    Ask {
+        model: ctx.model.as_deref(),
+        first: ctx.first_server,
+        takes_slot: true,
+        warm: false,
+        key: 0,
+        tried: &ctx.tried,
+        now,
+    }
+}
+
+/// Takes a place in the budget for an attempt that will be made: an answer that could have been passed on is given up for it.
+pub fn reserve(ctx: &mut RequestContext) {
+    if let Some(upstream) = &ctx.upstream {
+        ctx.again.retrying.get_or_insert_with(|| Retrying::begin(&upstream.state));
+    }
 }
 
 /// Settles what holds for the next attempt, at another server.
-pub fn prepare(exchange: &mut Exchange<'_>, upstream: &Upstream, failure: Failure, warm: bool) {
+pub fn prepare(exchange: &mut Exchange<'_>, failure: Failure, warm: bool) {
+    reserve(&mut exchange.ctx);
     let again = &mut exchange.ctx.again;
     again.warm |= warm;
     again.sent_on |= warm || failure == Failure::NoModel;
-    again.retrying.get_or_insert_with(|| Retrying::begin(&upstream.state));
     // If the server is another Arriero, it leaves further attempts to us.
     exchange.head.headers.insert(NO_RETRY, HeaderValue::from_static("1"));
 }
@@ -137,12 +158,9 @@ pub fn retry_after(ctx: &RequestContext, status: u16, headers: &mut HeaderMap) {
 
 /// Whether a request that ended like this was shed: nobody had room for it.
 pub fn was_shed(status: u16, reason: Reason) -> bool {
-    status == 503 && matches!(
+    status == 503
+        && matches!(
             reason,
-            Reason::ServerBusy
-                | Reason::QueueFull
-                | Reason::QueueTimeout
-                | Reason::NotLoaded
-                | Reason::UpstreamError
+            Reason::ServerBusy | Reason::QueueFull | Reason::QueueTimeout | Reason::NotLoaded | Reason::UpstreamError
         )
 }

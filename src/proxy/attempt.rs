@@ -44,8 +44,8 @@ pub async fn run(exchange: &mut Exchange<'_>, route: &Arc<Route>, upstream: &Arc
             judge(&mut exchange.ctx, reason);
         }
         match again::decide(exchange, broken.failure) {
-            Decision::Retry => again::prepare(exchange, upstream, broken.failure, false),
-            Decision::RetryWarm => again::prepare(exchange, upstream, broken.failure, true),
+            Decision::Retry => again::prepare(exchange, broken.failure, false),
+            Decision::RetryWarm => again::prepare(exchange, broken.failure, true),
             Decision::RetryFresh => {
                 exchange.ctx.stale_retried = true;
                 exchange.ctx.attempts = exchange.ctx.attempts.saturating_sub(1);
@@ -66,9 +66,10 @@ pub async fn run(exchange: &mut Exchange<'_>, route: &Arc<Route>, upstream: &Arc
 /// Waits for a place on a server.
 async fn begin(exchange: &mut Exchange<'_>, upstream: &Upstream) -> Result<Arc<ServerState>, Stop> {
     let ctx = &mut exchange.ctx;
-    let scheduled = ctx.model.clone().filter(|model| {
-        upstream.is_scheduled() && ctx.takes_slot && upstream.models.load().holders(model).is_some()
-    });
+    let scheduled = ctx
+        .model
+        .clone()
+        .filter(|model| upstream.is_scheduled() && ctx.takes_slot && upstream.models.load().holders(model).is_some());
     let attempt = match scheduled {
         Some(model) => queue::scheduled(exchange, upstream, &model).await?,
         None => {

@@ -31,7 +31,7 @@ use super::framing::{Length, WrongLength};
 use super::message::AnswerHead;
 use super::request_body::BodyFault;
 use super::server::{Server, ServerFault};
-use super::{again, body_scan, content, response};
+use super::{again, body_scan, content, poison, response};
 use crate::clock;
 use crate::fleet::snapshot::Timeouts;
 use crate::policy::failure::Reason;
@@ -321,6 +321,7 @@ impl<'t, 'c> Traffic<'t, 'c> {
                     Poll::Ready(Ok(Some(piece))) => {
                         self.server_read = now;
                         response::body_passes(&mut self.exchange.ctx, &piece);
+                        poison::watch(self.exchange);
                         let piece = content::encode(&mut self.exchange.ctx, piece).map_err(internal)?;
                         self.exchange.client.push(piece).map_err(too_long)?;
                     }
@@ -330,6 +331,7 @@ impl<'t, 'c> Traffic<'t, 'c> {
                             break;
                         };
                         self.answer_ended = true;
+                        self.exchange.ctx.again.settle();
                         if !self.tunnel {
                             let rest = content::end(&mut self.exchange.ctx).map_err(internal)?;
                             self.exchange.client.push(rest).map_err(too_long)?;

@@ -5,19 +5,14 @@ use http::{Version, header};
 use super::context::Exchange;
 use super::{again, attempt, poison};
 use crate::clock;
-use crate::ollama::complaint::{self, Complaint};
 use crate::policy::failure::Reason;
 use crate::telemetry::access_log::{Entry, field};
 
 /// Settles the accounts of a request; `broken` says why it did not end well, if the context does not.
 pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
     let usage = exchange.ctx.usage.take().map(crate::ollama::usage::UsageScan::finish).unwrap_or_default();
-    if let (Some(error), Some(attempt)) = (&usage.error, exchange.ctx.attempt.as_mut()) {
-        let complaint = complaint::read(error.as_bytes(), None);
-        attempt.complaint = Some(complaint);
-        if complaint == Complaint::Crash {
-            poison::remember(exchange);
-        }
+    if let Some(error) = &usage.error {
+        poison::note(exchange, error);
     }
     let (service, request, ctx) = (exchange.service, &exchange.head, &mut exchange.ctx);
     let reason = match broken.or(ctx.reason) {

@@ -14,6 +14,8 @@ use super::context::{Exchange, Stop};
 use super::{body_scan, reply};
 use crate::clock;
 use crate::fleet::snapshot::Upstream;
+use crate::ollama::complaint::{self, Complaint};
+use crate::ollama::usage::UsageScan;
 use crate::policy::failure::Reason;
 use crate::policy::quarantine::{Beginning, Fingerprint, PREFIX};
 
@@ -52,6 +54,24 @@ pub async fn refuse(exchange: &mut Exchange<'_>, upstream: &Upstream) -> Result<
             Err(reply::problem(&exchange.ctx, Reason::Quarantined, MESSAGE).into())
         }
         _ => Ok(()),
+    }
+}
+
+/// Looks whether the answer has just told of a crash, before the client can read that and ask again.
+pub fn watch(exchange: &mut Exchange<'_>) {
+    if exchange.ctx.usage.as_ref().is_some_and(UsageScan::error_seen) {
+        let error = exchange.ctx.usage.as_ref().and_then(UsageScan::error).map(str::to_owned);
+        note(exchange, &error.unwrap_or_default());
+    }
+}
+
+/// Notes an error inside a stream, the first time that it is seen.
+pub fn note(exchange: &mut Exchange<'_>, error: &str) {
+    let Some(attempt) = exchange.ctx.attempt.as_mut().filter(|attempt| attempt.complaint.is_none()) else { return };
+    let complaint = complaint::read(error.as_bytes(), None);
+    attempt.complaint = Some(complaint);
+    if complaint == Complaint::Crash {
+        remember(exchange);
     }
 }
 

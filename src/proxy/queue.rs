@@ -38,8 +38,8 @@ const LOOK: Duration = Duration::from_millis(100);
 pub async fn scheduled(exchange: &mut Exchange<'_>, upstream: &Upstream, model: &str) -> Result<Attempt, Stop> {
     let started = clock::now();
     let end = started + upstream.queue_timeout;
-    let explains = exchange.ctx.route.as_ref().is_some_and(|route| route.explain)
-        && exchange.head.headers.contains_key(EXPLAIN);
+    let explains =
+        exchange.ctx.route.as_ref().is_some_and(|route| route.explain) && exchange.head.headers.contains_key(EXPLAIN);
     let request = Request {
         bytes: body_bytes(exchange),
         conversation: conversation(exchange),

@@ -33,7 +33,9 @@ pub fn with_body(ctx: &RequestContext, reason: Reason, status: u16, body: String
     let mut fields = Vec::new();
     if status == 503 {
         // Whole seconds, rounded up (RFC 9110 10.2.3).
-        let seconds = ctx.retry_after.map_or(1, |wait| wait.as_secs().max(1) + u64::from(wait.subsec_nanos() > 0 && wait.as_secs() > 0));
+        let seconds = ctx
+            .retry_after
+            .map_or(1, |wait| wait.as_secs().max(1) + u64::from(wait.subsec_nanos() > 0 && wait.as_secs() > 0));
         fields.push((header::RETRY_AFTER, HeaderValue::from(seconds)));
     }
     Reply { status, reason, content_type, body: body.into(), fields }

@@ -94,6 +94,7 @@ impl Service {
             Ok(()) => None,
             Err(Stop::Answer(answer)) => {
                 exchange.ctx.reason = Some(answer.reason);
+                exchange.ctx.again.settle();
                 reply::send(&mut exchange, answer).await.err()
             }
             Err(Stop::Broken(reason)) => {

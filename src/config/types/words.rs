@@ -13,8 +13,8 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Unexpect
 use serde::ser::{Serialize, Serializer};
 
 use super::{
-    AccessLog, Active, Check, ClientAuth, Coding, Compress, ModelAffinity, Off, OneOrMany, Plan, ProxyProtocol, RetryOn,
-    Switch,
+    AccessLog, Active, Check, ClientAuth, Coding, Compress, ModelAffinity, Off, OneOrMany, Plan, ProxyProtocol,
+    RetryOn, Switch,
 };
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {

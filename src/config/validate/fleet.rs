@@ -59,7 +59,12 @@ pub(super) fn route(config: &Config, path: &Path<'_>, route: &Route, rules: &mut
         let path = path.key(key);
         if upstream.is_none() && rules.given(&path) {
             let hint = "remove it, or give the route an `upstream`";
-            rules.key(codes::NOT_HERE, &path, format!("`{key}` has an effect only where requests wait for servers"), hint);
+            rules.key(
+                codes::NOT_HERE,
+                &path,
+                format!("`{key}` has an effect only where requests wait for servers"),
+                hint,
+            );
         }
     }
     let path = path.key("explain");
@@ -143,7 +148,12 @@ fn warm(path: &Path<'_>, upstream: &Upstream, written: &str, rules: &mut Rules<'
 fn pattern(path: &Path<'_>, written: &str, rules: &mut Rules<'_, '_, '_>) {
     if ModelPattern::parse(written).is_none() {
         let shown = rules.shown(path, written);
-        rules.value(codes::MODEL, path, format!("{shown} is not a model"), "write a name, or a pattern such as `llava*`");
+        rules.value(
+            codes::MODEL,
+            path,
+            format!("{shown} is not a model"),
+            "write a name, or a pattern such as `llava*`",
+        );
     }
 }
 

@@ -136,9 +136,10 @@ impl Scheduler {
     /// Tokens/s of one prompt alone.
     pub(super) fn prefill(&self, server: ServerId, model: ModelId) -> f64 {
         let server = &self.servers[server];
-        server.pairs[model].learned.prefill.unwrap_or_else(|| {
-            server.speed.prefill.or(self.fleet_speed.prefill).unwrap_or(PREFILL) / self.size(model)
-        })
+        server.pairs[model]
+            .learned
+            .prefill
+            .unwrap_or_else(|| server.speed.prefill.or(self.fleet_speed.prefill).unwrap_or(PREFILL) / self.size(model))
     }
 
     /// Tokens/s of one answer alone.

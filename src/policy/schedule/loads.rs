@@ -71,7 +71,8 @@ impl Scheduler {
         let victims = self.victims(server, model, now);
         let host = &self.servers[server];
         let busy = victims.models.iter().any(|victim| host.pairs[*victim].in_flight > 0);
-        let others = host.resident.iter().any(|resident| matches!(host.pairs[*resident].residency, Residency::Loading { .. }));
+        let others =
+            host.resident.iter().any(|resident| matches!(host.pairs[*resident].residency, Residency::Loading { .. }));
         let ready_at = now + victims.drain + self.load(server, model);
         for victim in victims.models {
             self.set_residency(server, victim, Residency::Cold, now);

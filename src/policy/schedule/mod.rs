@@ -63,6 +63,6 @@ mod state;
 mod tests;
 
 pub use state::{
-    Action, Arrival, Excluded, ModelId, Moment, Request, Running, RunnerOptions, Scheduler, ServerFacts, ServerId, Settings, Ticket,
-    Usage, Waiter,
+    Action, Arrival, Excluded, ModelId, Moment, Request, RunnerOptions, Running, Scheduler, ServerFacts, ServerId,
+    Settings, Ticket, Usage, Waiter,
 };

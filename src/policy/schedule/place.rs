@@ -4,9 +4,7 @@ use super::decision::Candidate;
 use super::learned::Known;
 use super::residency::Residency;
 use super::score::State;
-use super::state::{
-    Action, Arrival, ModelId, Moment, Request, Running, Scheduler, ServerId, Ticket, Usage, Waiter,
-};
+use super::state::{Action, Arrival, ModelId, Moment, Request, Running, Scheduler, ServerId, Ticket, Usage, Waiter};
 use crate::policy::queue::Place;
 
 /// Why a server is not asked where only those with the model in memory are.
@@ -42,9 +40,11 @@ impl Scheduler {
         self.comes(server, model);
         self.serve(server, model, moment);
         self.begin_loads(server, moment);
-        if let Some(position) = self.actions.iter().position(
-            |action| matches!(action, Action::Bind { ticket: bound, .. } if *bound == ticket),
-        ) && let Action::Bind { server, .. } = self.actions.remove(position)
+        if let Some(position) = self
+            .actions
+            .iter()
+            .position(|action| matches!(action, Action::Bind { ticket: bound, .. } if *bound == ticket))
+            && let Action::Bind { server, .. } = self.actions.remove(position)
         {
             return (ticket, Arrival::Bound(server));
         }
@@ -351,7 +351,9 @@ impl Scheduler {
         let here = self.models[model].queue.iter().filter(|(_, _, waiter)| waiter.server == server);
         let places: Vec<Place> = here.map(|(place, ..)| place).collect();
         for place in places {
-            let Some(request) = self.models[model].queue.get(place).map(|waiter| waiter.request.clone()) else { continue };
+            let Some(request) = self.models[model].queue.get(place).map(|waiter| waiter.request.clone()) else {
+                continue;
+            };
             // It does not wait behind itself.
             self.left(server, model);
             let Some(better) = self.choose(&request, moment) else {

@@ -154,7 +154,8 @@ impl Problem {
             let weight = f64::from(round);
             weights += weight;
             for (_, here) in &holders {
-                let cheapest = here.iter().min_by(|one, other| (price[one.0] * one.1).total_cmp(&(price[other.0] * other.1)));
+                let cheapest =
+                    here.iter().min_by(|one, other| (price[one.0] * one.1).total_cmp(&(price[other.0] * other.1)));
                 if let Some((server, work)) = cheapest {
                     load[*server] += weight * work;
                 }
@@ -186,7 +187,8 @@ impl Scheduler {
         for model in &mut self.models {
             model.slow_rate *= 0.9;
         }
-        let fixed = servers.clone().map(|server| models.clone().filter(|model| self.is_pinned(server, *model)).collect());
+        let fixed =
+            servers.clone().map(|server| models.clone().filter(|model| self.is_pinned(server, *model)).collect());
         let current = servers
             .clone()
             .map(|server| models.clone().filter(|model| self.servers[server].pairs[*model].planned).collect());
@@ -195,7 +197,10 @@ impl Scheduler {
             most: servers.clone().map(|server| self.most_loaded(server)).collect(),
             size: models.clone().map(|model| self.size(model)).collect(),
             share,
-            work: servers.clone().map(|server| models.clone().map(|model| self.work(server, model)).collect()).collect(),
+            work: servers
+                .clone()
+                .map(|server| models.clone().map(|model| self.work(server, model)).collect())
+                .collect(),
             fixed: fixed.collect(),
             current: current.collect(),
         })

@@ -81,7 +81,8 @@ impl Scheduler {
 
     /// Copies in memory or on their way there.
     pub(super) fn copies(&self, model: ModelId) -> u32 {
-        let copies = self.servers.iter().filter(|server| server.present && server.pairs[model].residency != Residency::Cold);
+        let copies =
+            self.servers.iter().filter(|server| server.present && server.pairs[model].residency != Residency::Cold);
         u32::try_from(copies.count()).unwrap_or(u32::MAX)
     }
 
@@ -145,9 +146,8 @@ impl Scheduler {
     }
 
     fn add_copy(&mut self, model: ModelId, moment: &Moment<'_>) {
-        let best = (0..self.servers.len())
-            .filter(|server| self.is_loadable(*server, model, moment))
-            .min_by(|one, other| {
+        let best =
+            (0..self.servers.len()).filter(|server| self.is_loadable(*server, model, moment)).min_by(|one, other| {
                 let price = |server| self.victims(server, model, moment.now).price + self.load(server, model);
                 price(*one).total_cmp(&price(*other))
             });

@@ -173,7 +173,9 @@ impl Scheduler {
         match pair.residency {
             Residency::Ready { .. } if pair.options.is_some_and(|options| options != request.options) => State::Other,
             Residency::Ready { .. } => State::Ready,
-            Residency::Loading { ready_at, .. } => State::Loading { left: (ready_at - now).max(0.02 * self.typical_load()) },
+            Residency::Loading { ready_at, .. } => {
+                State::Loading { left: (ready_at - now).max(0.02 * self.typical_load()) }
+            }
             Residency::Cold => State::Cold,
         }
     }
@@ -192,9 +194,11 @@ impl Scheduler {
         if host.waiting == host.pairs[model].waiting {
             return running;
         }
-        let waiting = host.pairs.iter().enumerate().filter(|(other, pair)| {
-            *other != model && pair.waiting > 0 && pair.residency == Residency::Cold
-        });
+        let waiting = host
+            .pairs
+            .iter()
+            .enumerate()
+            .filter(|(other, pair)| *other != model && pair.waiting > 0 && pair.residency == Residency::Cold);
         running + waiting.map(|(other, _)| self.load(server, other)).sum::<f64>()
     }
 

@@ -3,13 +3,11 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
-use proptest::prelude::*;
-
 use super::loads::LoadOutcome;
 use super::residency::{Listed, Residency};
 use super::rules::{RuleBook, Rules};
 use super::*;
-use crate::policy::queue::{Class, Rank};
+use crate::policy::queue::Rank;
 
 const GB: u64 = 1_000_000_000;
 
@@ -101,11 +99,17 @@ fn bound(actions: &[Action]) -> Vec<(Ticket, ServerId)> {
 }
 
 fn loads(actions: &[Action]) -> Vec<ServerId> {
-    actions.iter().filter_map(|action| if let Action::Load { server, .. } = action { Some(*server) } else { None }).collect()
+    actions
+        .iter()
+        .filter_map(|action| if let Action::Load { server, .. } = action { Some(*server) } else { None })
+        .collect()
 }
 
 fn unloads(actions: &[Action]) -> Vec<ModelId> {
-    actions.iter().filter_map(|action| if let Action::Unload { model, .. } = action { Some(*model) } else { None }).collect()
+    actions
+        .iter()
+        .filter_map(|action| if let Action::Unload { model, .. } = action { Some(*model) } else { None })
+        .collect()
 }
 
 #[test]
@@ -345,7 +349,15 @@ fn slots_are_learned_from_requests_that_waited_on_the_server() {
     let mut bench = Bench::new(&[(4, 24)], &[("a", 5)]);
     bench.warm(0, &[("a", 5)]);
     let tickets: Vec<_> = (0..4).map(|_| bench.arrive("a").0).collect();
-    let waited = Usage { good: true, total: 9.0, prompt: 1.0, prompt_tokens: 100.0, output: 2.0, output_tokens: 20.0, load: 0.0 };
+    let waited = Usage {
+        good: true,
+        total: 9.0,
+        prompt: 1.0,
+        prompt_tokens: 100.0,
+        output: 2.0,
+        output_tokens: 20.0,
+        load: 0.0,
+    };
     bench.tell(|scheduler, moment| scheduler.finished(tickets[2], &waited, moment));
     assert_eq!(bench.scheduler.slots(0, 0), 2, "two ran beside it, and it waited");
 }
@@ -362,147 +374,4 @@ fn decisions_tell_their_terms() {
     assert!(decision.candidates[1].terms.unwrap().prefill > 0.0);
 }
 
-#[derive(Clone, Debug)]
-enum Event {
-    Arrive { model: usize, flow: u64, class: Class },
-    Leave(prop::sample::Index),
-    Finish(prop::sample::Index),
-    FirstByte(prop::sample::Index),
-    Loaded { good: bool },
-    Exclude { server: ServerId, soft: bool },
-    Include(ServerId),
-    Forget(ServerId),
-    Tick(f64),
-    Pause,
-    Resume,
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    let index = any::<prop::sample::Index>;
-    prop_oneof![
-        6 => (0..3_usize, 0..3_u64, prop::sample::select(Class::ALL.to_vec()))
-            .prop_map(|(model, flow, class)| Event::Arrive { model, flow, class }),
-        1 => index().prop_map(Event::Leave),
-        4 => index().prop_map(Event::Finish),
-        1 => index().prop_map(Event::FirstByte),
-        3 => prop::bool::weighted(0.9).prop_map(|good| Event::Loaded { good }),
-        1 => (0..3_usize, any::<bool>()).prop_map(|(server, soft)| Event::Exclude { server, soft }),
-        1 => (0..3_usize).prop_map(Event::Include),
-        1 => (0..3_usize).prop_map(Event::Forget),
-        3 => (0.0..60.0).prop_map(Event::Tick),
-        1 => Just(Event::Pause),
-        2 => Just(Event::Resume),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-
-    /// Whatever happens in whatever order: counts are right, limits hold, nobody goes to a server that is excluded, each
-    /// request is bound once, one load at a time on a server, and in the end everybody has been served.
-    #[test]
-    fn counts_limits_and_exclusions_hold_and_nobody_is_forgotten(events in prop::collection::vec(event(), 1..150)) {
-        const MODELS: [(&str, u64); 3] = [("a", 5), ("b", 8), ("c", 12)];
-        let mut bench = Bench::new(&[(2, 24), (1, 16), (3, 48)], &MODELS);
-        let mut waiting: HashSet<Ticket> = HashSet::new();
-        let mut running: HashMap<Ticket, ServerId> = HashMap::new();
-        let mut pending_loads: Vec<(ServerId, ModelId)> = Vec::new();
-        let mut arrived = 0_u32;
-        let mut ended = 0_u32;
-        let mut drained = false;
-        let mut events: Vec<Event> = events;
-        events.push(Event::Resume);
-        let mut steps = events.into_iter().map(Some).collect::<Vec<_>>();
-        steps.extend((0..400).map(|_| None));
-        for step in steps {
-            let sorted = |all: Vec<Ticket>| { let mut all = all; all.sort_unstable(); all };
-            match step {
-                Some(Event::Arrive { model, flow, class }) => {
-                    let rank = Rank { flow, weight: 1, class };
-                    let (ticket, arrival) = bench.arrive_with(MODELS[model].0, Request { rank, ..Request::default() });
-                    match arrival {
-                        Arrival::Bound(server) => { arrived += 1; prop_assert!(running.insert(ticket, server).is_none()); }
-                        Arrival::Waits => { arrived += 1; waiting.insert(ticket); }
-                        Arrival::Full | Arrival::Nobody | Arrival::NotLoaded => {}
-                    }
-                }
-                Some(Event::Leave(index)) if !waiting.is_empty() => {
-                    let ticket = *index.get(&sorted(waiting.iter().copied().collect()));
-                    waiting.remove(&ticket);
-                    ended += 1;
-                    bench.scheduler.leave(ticket);
-                }
-                Some(Event::Finish(index)) if !running.is_empty() => {
-                    let ticket = *index.get(&sorted(running.keys().copied().collect()));
-                    running.remove(&ticket);
-                    ended += 1;
-                    bench.tell(|scheduler, moment| scheduler.finished(ticket, &Usage::default(), moment));
-                }
-                Some(Event::FirstByte(index)) if !running.is_empty() => {
-                    let ticket = *index.get(&sorted(running.keys().copied().collect()));
-                    bench.tell(|scheduler, moment| scheduler.first_byte(ticket, moment));
-                }
-                Some(Event::Loaded { good }) if !pending_loads.is_empty() => {
-                    let (server, model) = pending_loads.remove(0);
-                    let outcome = if good { LoadOutcome::Done { seconds: 2.0 } } else { LoadOutcome::Failed };
-                    bench.tell(|scheduler, moment| scheduler.loaded(server, model, outcome, moment));
-                }
-                Some(Event::Exclude { server, soft }) => bench.exclude(server, soft),
-                Some(Event::Include(server)) => { bench.excluded.borrow_mut().remove(&server); }
-                Some(Event::Forget(server)) => bench.list(server, &MODELS, &[]),
-                Some(Event::Tick(seconds)) => { bench.now += seconds; bench.tell(Scheduler::tick); }
-                Some(Event::Pause) => bench.scheduler.pause(),
-                Some(Event::Resume) => bench.tell(Scheduler::resume),
-                Some(_) => {}
-                // In the end everything works again: loads succeed, requests finish, time goes by.
-                None => {
-                    bench.excluded.borrow_mut().clear();
-                    bench.now += 5.0;
-                    if let Some((server, model)) = pending_loads.pop() {
-                        bench.tell(|scheduler, moment| {
-                            scheduler.loaded(server, model, LoadOutcome::Done { seconds: 2.0 }, moment);
-                        });
-                    }
-                    if let Some(ticket) = running.keys().copied().min() {
-                        running.remove(&ticket);
-                        ended += 1;
-                        bench.tell(|scheduler, moment| scheduler.finished(ticket, &Usage::default(), moment));
-                    }
-                    bench.tell(Scheduler::tick);
-                }
-            }
-            let excluded = bench.excluded.borrow().clone();
-            for action in bench.scheduler.take_actions() {
-                match action {
-                    Action::Bind { ticket, server } => {
-                        prop_assert!(waiting.remove(&ticket), "bound without waiting");
-                        prop_assert!(running.insert(ticket, server).is_none());
-                        prop_assert!(excluded.get(&server).is_none_or(|excluded| excluded.soft));
-                    }
-                    Action::PushedOut { ticket } | Action::Nobody { ticket } => {
-                        prop_assert!(waiting.remove(&ticket));
-                        ended += 1;
-                    }
-                    Action::Load { server, model, .. } => {
-                        prop_assert!(pending_loads.iter().all(|(other, _)| *other != server), "two loads on a server");
-                        pending_loads.push((server, model));
-                    }
-                    Action::Unload { .. } => {}
-                }
-            }
-            prop_assert_eq!(bench.scheduler.all_pending(), waiting.len());
-            prop_assert_eq!(bench.scheduler.all_running(), running.len());
-            for (number, server) in bench.scheduler.servers.iter().enumerate() {
-                let here = running.values().filter(|at| **at == number).count();
-                prop_assert_eq!(server.in_flight as usize, here);
-                prop_assert!(server.in_flight <= server.facts.max_in_flight);
-                prop_assert_eq!(server.in_flight, server.pairs.iter().map(|pair| pair.in_flight).sum::<u32>());
-                prop_assert_eq!(server.waiting, server.pairs.iter().map(|pair| pair.waiting).sum::<u32>());
-                prop_assert_eq!(server.active as usize, server.pairs.iter().filter(|pair| pair.in_flight > 0).count());
-            }
-            drained = waiting.is_empty() && running.is_empty();
-        }
-        prop_assert!(drained, "{} wait and {} run for ever", waiting.len(), running.len());
-        prop_assert_eq!(arrived, ended);
-    }
-}
+mod whatever_happens;

@@ -50,7 +50,10 @@ impl Traffic<'_, '_> {
         let (failure, reason) = again::of_answer(status, complaint);
         match again::decide(self.exchange, failure) {
             Decision::GiveUp(_) => Ok(()),
-            Decision::Retry | Decision::RetryWarm | Decision::RetryFresh => Err(Broken { reason, failure }),
+            Decision::Retry | Decision::RetryWarm | Decision::RetryFresh => {
+                again::reserve(&mut self.exchange.ctx);
+                Err(Broken { reason, failure })
+            }
         }
     }
 
