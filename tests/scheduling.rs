@@ -8,7 +8,7 @@ use arriero::demo::{DemoModel, Entry, Fleet, Host, HostConfig, Outcome};
 use serde_json::Value;
 use support::fleet::{Small, ended, generate, knows, request, send, send_with};
 use support::wire::{Answer, H1, post, proxy};
-use support::{Proxy, eventually, upstream_yaml};
+use support::{Proxy, eventually, scheduled_yaml};
 use tokio::task::JoinSet;
 
 const GB: u64 = 1_000_000_000;
@@ -20,7 +20,7 @@ fn host(name: &str) -> HostConfig {
 /// A proxy that schedules before these hosts, once it knows their models.
 async fn before(hosts: &[&Host], upstream: &str) -> Proxy {
     let urls: Vec<String> = hosts.iter().map(|host| host.url()).collect();
-    let proxy = proxy(upstream_yaml("ollama", &urls, "explain: allow\npriority_header: allow", upstream)).await;
+    let proxy = proxy(scheduled_yaml(&urls, "explain: allow\npriority_header: allow", upstream)).await;
     for host in hosts {
         knows(&proxy, host, "disk", 2).await;
     }
@@ -129,7 +129,7 @@ async fn a_full_queue_and_a_long_wait_are_told_with_a_time_to_come_back() {
     let one = Host::start(host("one")).await.unwrap();
     one.token_gate().close();
     let more = "queue: { max_pending: 1, timeout: 300ms }\n";
-    let yaml = upstream_yaml("ollama", &[one.url()], "", more).replace("url: ", "max_in_flight: 1, url: ");
+    let yaml = scheduled_yaml(&[one.url()], "", more).replace("url: ", "max_in_flight: 1, url: ");
     let proxy = proxy(yaml).await;
     knows(&proxy, &one, "disk", 2).await;
     let mut first = H1::connect(proxy.address()).await;
@@ -157,7 +157,7 @@ async fn a_full_queue_and_a_long_wait_are_told_with_a_time_to_come_back() {
 async fn one_who_asks_often_does_not_keep_out_one_who_asks_seldom() {
     let one = Host::start(host("one")).await.unwrap();
     one.token_gate().close();
-    let yaml = upstream_yaml("ollama", &[one.url()], "", "").replace("url: ", "max_in_flight: 1, url: ");
+    let yaml = scheduled_yaml(&[one.url()], "", "").replace("url: ", "max_in_flight: 1, url: ");
     let yaml = format!("listeners: [{{ address: \"127.0.0.1:0\", trusted_proxies: [127.0.0.1] }}]\n{yaml}");
     let proxy = proxy(yaml).await;
     knows(&proxy, &one, "disk", 2).await;
@@ -195,7 +195,7 @@ async fn a_request_may_say_who_goes_first_where_its_route_allows_that() {
     let one = Host::start(host("one")).await.unwrap();
     one.token_gate().close();
     let yaml =
-        upstream_yaml("ollama", &[one.url()], "priority_header: allow", "").replace("url: ", "max_in_flight: 1, url: ");
+        scheduled_yaml(&[one.url()], "priority_header: allow", "").replace("url: ", "max_in_flight: 1, url: ");
     let proxy = proxy(yaml).await;
     knows(&proxy, &one, "disk", 2).await;
     let ask = |priority: &'static str| {
@@ -236,7 +236,7 @@ async fn a_pinned_model_is_loaded_at_the_start_and_makes_no_room() {
     let name = |host: &Host| host.url().trim_start_matches("http://").to_owned();
     let rules = format!("models: [{{ match: a, pin: [\"{}\"] }}]\nwarm: [\"b@{}\"]\n", name(&one), name(&two));
     let yaml =
-        upstream_yaml("ollama", &[one.url(), two.url()], "", &rules).replace("url: ", "gpu: { memory: 10GB }, url: ");
+        scheduled_yaml(&[one.url(), two.url()], "", &rules).replace("url: ", "gpu: { memory: 10GB }, url: ");
     let proxy = proxy(yaml).await;
     eventually("both are loaded", || async { one.loaded() == ["a:latest"] && two.loaded() == ["b:latest"] }).await;
     knows(&proxy, &one, "memory", 1).await;
@@ -262,7 +262,7 @@ async fn a_load_that_fails_gives_the_client_the_servers_own_words() {
         support::fleet::reply(status, "application/json", body)
     })
     .await;
-    let proxy = proxy(upstream_yaml("ollama", &[server.url()], "", "")).await;
+    let proxy = proxy(scheduled_yaml(&[server.url()], "", "")).await;
     eventually("the model is known", || async { proxy.admin("/metrics").await.contains("in=\"disk\"} 1") }).await;
     let answer = send(proxy.address(), "POST", "/api/generate", generate("a")).await;
     assert_eq!(answer.head.status, 500);
@@ -312,7 +312,7 @@ async fn what_was_learned_is_known_after_a_restart() {
     let data = tempfile::tempdir().unwrap();
     let yaml = format!(
         "{}server: {{ data_dir: \"{}\" }}\n",
-        upstream_yaml("ollama", &[one.url()], "", ""),
+        scheduled_yaml(&[one.url()], "", ""),
         data.path().display()
     );
     let first = proxy(yaml.clone()).await;
@@ -337,7 +337,7 @@ async fn requests_wait_for_a_slot_by_every_other_rule_too() {
     for policy in ["least_requests", "round_robin", "consistent_hash"] {
         one.token_gate().close();
         let rule = format!("balance: {{ policy: {policy} }}\n");
-        let yaml = upstream_yaml("ollama", &[one.url()], "", &rule).replace("url: ", "max_in_flight: 1, url: ");
+        let yaml = scheduled_yaml(&[one.url()], "", &rule).replace("url: ", "max_in_flight: 1, url: ");
         let proxy = proxy(yaml).await;
         knows(&proxy, &one, "disk", 2).await;
         let ask = || {
@@ -364,7 +364,7 @@ async fn requests_wait_for_a_slot_by_every_other_rule_too() {
 async fn the_slot_of_a_client_that_leaves_is_busy_until_its_server_has_noticed() {
     let fleet = Fleet::start(vec![host("one")]).await.unwrap();
     let one = &fleet.hosts[0];
-    let yaml = upstream_yaml("ollama", &[one.url()], "", "").replace("url: ", "max_in_flight: 1, url: ");
+    let yaml = scheduled_yaml(&[one.url()], "", "").replace("url: ", "max_in_flight: 1, url: ");
     let proxy = proxy(yaml).await;
     knows(&proxy, one, "disk", 2).await;
     for _ in 0..50 {

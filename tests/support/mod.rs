@@ -119,10 +119,12 @@ fn complete(yaml: &str) -> String {
 
 /// A configuration with one ollama upstream; `more` is put into the upstream, indented by four.
 pub fn ollama_yaml(urls: &[String], more: &str) -> String {
-    // What is tested with it is what happens to a request that has its server at once, and that nothing else is asked of
-    // that server meanwhile. `tests/scheduling.rs` tests the rule that is there by default.
-    let rule = if more.contains("balance:") { "" } else { "balance: { policy: least_requests }\n" };
-    upstream_yaml("ollama", urls, "", &format!("{rule}{more}"))
+    upstream_yaml("ollama", urls, "", more)
+}
+
+/// A configuration with one ollama upstream whose requests are scheduled, as they are by default.
+pub fn scheduled_yaml(urls: &[String], route: &str, upstream: &str) -> String {
+    one_upstream("ollama", urls, route, upstream)
 }
 
 /// A configuration with one http upstream; `route` and `upstream` are put into those blocks.
@@ -132,6 +134,13 @@ pub fn http_yaml(urls: &[String], route: &str, upstream: &str) -> String {
 
 /// A configuration with one upstream of a kind.
 pub fn upstream_yaml(kind: &str, urls: &[String], route: &str, upstream: &str) -> String {
+    // What is tested with it is what happens to a request that has its server at once, and that nothing else is asked of
+    // that server meanwhile.
+    let rule = if kind == "ollama" && !upstream.contains("balance:") { "balance: { policy: least_requests }\n" } else { "" };
+    one_upstream(kind, urls, route, &format!("{rule}{upstream}"))
+}
+
+fn one_upstream(kind: &str, urls: &[String], route: &str, upstream: &str) -> String {
     let servers: String = urls.iter().map(|url| format!("      - {{ url: \"{url}\" }}\n")).collect();
     format!(
         "version: 1\nroutes:\n  - name: all\n    upstream: fleet\n{}upstreams:\n  fleet:\n    kind: {kind}\n    servers:\n{servers}{}",
