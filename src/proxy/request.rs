@@ -84,6 +84,9 @@ pub async fn prepare(exchange: &mut Exchange<'_>) -> Result<Arc<Route>, Stop> {
         let need = BodyNeed { source: ModelSource::None, whole: true, limit: route.body_limit };
         body_scan::find_model(exchange, need).await?;
     }
+    if route.upstream().is_some() {
+        body_scan::first_chunk(exchange).await?;
+    }
     headers::complete(&mut exchange.head, &exchange.ctx);
     content::change_request(exchange, route);
     Ok(Arc::clone(route))

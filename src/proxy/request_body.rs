@@ -71,6 +71,12 @@ impl RequestBody {
         &self.short
     }
 
+    /// Keeps a piece that was read early and is short, as the beginning of any body is kept a while.
+    pub fn keep(&mut self, piece: Bytes) {
+        self.length += piece.len() as u64;
+        self.short.push(piece);
+    }
+
     /// Keeps a piece that was read early.
     ///
     /// # Errors
