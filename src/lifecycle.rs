@@ -47,6 +47,8 @@ pub use signals::run;
 
 /// How long a start waits for the servers to tell their models.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
+/// Threads for work with files, which must not hold up requests. Each has memory of its own for as long as it lives.
+const BLOCKING: usize = 32;
 /// What the last words to clients, and blocking work, may still take when everything else is done.
 const LAST_WORK: Duration = Duration::from_millis(500);
 
@@ -267,9 +269,14 @@ fn default_threads() -> usize {
 /// Runs the data path on this thread until it is done; tells when it cannot. One worker needs no scheduler between threads.
 fn run_data(threads: usize, failed: &std::sync::mpsc::Sender<io::Result<()>>, work: impl Future<Output = ()>) {
     let built = if threads == 1 {
-        Builder::new_current_thread().enable_all().build()
+        Builder::new_current_thread().max_blocking_threads(BLOCKING).enable_all().build()
     } else {
-        Builder::new_multi_thread().worker_threads(threads).thread_name("data").enable_all().build()
+        Builder::new_multi_thread()
+            .worker_threads(threads)
+            .max_blocking_threads(BLOCKING)
+            .thread_name("data")
+            .enable_all()
+            .build()
     };
     match built {
         Ok(runtime) => {

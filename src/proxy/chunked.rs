@@ -155,7 +155,8 @@ mod tests {
     fn a_chunk_has_ended_when_its_last_line_feed_has_come() {
         let mut framing = ChunkFraming::default();
         assert!(framing.is_between_chunks());
-        for (bytes, between) in [("2", false), ("\r\n", false), ("{", false), ("}", false), ("\r", false), ("\n", true)] {
+        for (bytes, between) in [("2", false), ("\r\n", false), ("{", false), ("}", false), ("\r", false), ("\n", true)]
+        {
             advance(&mut framing, bytes.as_bytes()).unwrap();
             assert_eq!(framing.is_between_chunks(), between, "{bytes:?}");
         }
