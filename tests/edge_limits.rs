@@ -96,7 +96,9 @@ async fn requests_are_counted_by_what_the_key_says() {
         assert_eq!(status(&proxy, "192.0.2.1", fields).await, wanted, "{fields:?}");
     }
     let (_server, proxy) = limited(&once("host")).await;
-    for (host, wanted) in [("a.test", 200), ("A.TEST:80", 429), ("a.test.", 429), ("b.test", 200)] {
+    for (host, wanted) in
+        [("a.test", 200), ("A.TEST:80", 429), ("a.test.", 429), ("b.test", 200), ("[::1]", 200), ("[0:0::1]:81", 429)]
+    {
         assert_eq!(status(&proxy, "192.0.2.1", &format!("Host: {host}\r\n")).await, wanted, "{host}");
     }
     let (_server, proxy) = limited(&once("route")).await;

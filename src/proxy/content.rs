@@ -15,14 +15,14 @@ use crate::config::types::RequestEncoding;
 use crate::fleet::content::{Answer, Files, Target};
 use crate::fleet::snapshot::Route;
 use crate::policy::failure::Reason;
-use crate::routing::{Facts, Scheme, host_name};
+use crate::routing::{Facts, Scheme};
 
 /// What variables in values stand for.
 pub fn facts<'e>(exchange: &'e Exchange<'_>, status: Option<u16>) -> Facts<'e> {
     let (head, ctx) = (&exchange.head, &exchange.ctx);
     let route = ctx.route.as_deref();
     Facts {
-        host: host_name(ctx.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default()),
+        host: ctx.host_name(),
         path: head.uri.path(),
         query: head.uri.query(),
         method: head.method.as_str(),

@@ -131,7 +131,7 @@ fn match_head<'e>(exchange: &'e Exchange<'_>, path: Option<&'e str>, preflight: 
         scheme: Scheme::of(exchange.ctx.client_tls),
         // A preflight belongs to the route of the request that it asks for.
         method: preflight.unwrap_or(&request.method),
-        host: exchange.ctx.host.as_ref().and_then(|host| host.to_str().ok()),
+        host: exchange.ctx.host_name(),
         path: path.unwrap_or(request.uri.path()),
         headers: &request.headers,
     }
