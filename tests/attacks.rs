@@ -248,6 +248,7 @@ async fn tls_handshakes_that_do_not_go_on_are_cut() {
     let tls = format!("tls: {{ certificates: [{{ cert: \"{path}/a.pem\", key: \"{path}/a.key\" }}] }}");
     let listeners = format!("\nlisteners: [{{ address: \"127.0.0.1:0\", timeouts: {{ tls: 1s }}, {tls} }}]\n");
     let scene = Scene::new(&(http_yaml(&[server.url()], "", "") + &listeners)).await;
+    assert!(scene.program.err.has("listening on https://127.0.0.1:"), "{}", scene.program.err.text());
     let begun = clock::now();
     let mut silent = Vec::new();
     for number in 0..100 {
