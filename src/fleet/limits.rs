@@ -114,7 +114,7 @@ pub struct RouteLimits {
 }
 
 /// A request that the limits let pass. It is kept until the request ends: its places in limits on how many
-/// run at a time are free when it is dropped.
+/// run at a time are free when it leaves or is dropped.
 #[derive(Debug, Default)]
 pub struct Admitted {
     holds: Vec<Hold>,
@@ -133,6 +133,11 @@ impl Admitted {
     /// What the answer says about the strictest limit. They replace fields of the same name.
     pub fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
         self.quota.into_iter().flat_map(quota_fields)
+    }
+
+    /// Gives back its places in limits on how many run at a time.
+    pub fn leave(&mut self) {
+        self.holds.clear();
     }
 
     fn told(&mut self, wait: Duration, quota: Option<Quota>, now: Instant) {

@@ -188,6 +188,10 @@ async fn send(exchange: &mut Exchange<'_>, mut body: Option<FileBody>) -> Result
             exchange.ctx.body_out += piece.len() as u64;
             let piece = encode(&mut exchange.ctx, piece).map_err(|_| Reason::Internal)?;
             exchange.client.push(piece).map_err(|_| Reason::Internal)?;
+            if file.left() == 0 {
+                // Before the last byte goes out: whoever has it may ask again at once.
+                exchange.ctx.admitted.leave();
+            }
             reply::flush(exchange).await?;
             body = Some(file);
         }
@@ -195,6 +199,7 @@ async fn send(exchange: &mut Exchange<'_>, mut body: Option<FileBody>) -> Result
     let rest = end(&mut exchange.ctx).map_err(|_| Reason::Internal)?;
     let ended = exchange.client.push(rest).and_then(|()| exchange.client.finish(None));
     ended.map_err(|_| Reason::Internal)?;
+    exchange.ctx.admitted.leave();
     reply::flush(exchange).await
 }
 
