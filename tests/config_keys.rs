@@ -56,7 +56,7 @@ fn fleet(snapshot: &Snapshot) -> &Upstream {
 fn taken(snapshot: &Snapshot) -> String {
     let look = |scheme, method, host, path, team: &'static str, model| {
         let headers = HeaderMap::from_iter([(http::HeaderName::from_static("x-team"), HeaderValue::from_static(team))]);
-        snapshot.table.lookup(&Head { scheme, method: &method, host: Some(host), path, headers: &headers }, Some(model))
+        snapshot.table.lookup(&Head { scheme, method: &method, host, path, headers: &headers }, Some(model))
     };
     let one = look(Scheme::Http, Method::GET, "a.test", "/in/x", "red", "llava:latest");
     let other = look(Scheme::Https, Method::POST, "b.test", "/out", "blue", "mistral:latest");

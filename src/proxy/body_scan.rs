@@ -124,6 +124,7 @@ pub fn faulty(ctx: &RequestContext, fault: BodyFault) -> Stop {
         BodyFault::Client(ClientFault::Gone) => return Stop::Broken(Reason::ClientClosed),
         BodyFault::Coded(Reason::BodyTooLarge) => return too_large(ctx).into(),
         BodyFault::Refused(message) => (Reason::BadRequest, message),
+        BodyFault::Forbidden(message) => (Reason::Forbidden, message),
         BodyFault::Coded(_) | BodyFault::Client(ClientFault::Malformed) => {
             (Reason::BadRequest, "malformed request body".to_owned())
         }

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -14,7 +15,8 @@ use tokio::task::JoinHandle;
 use super::client::{Client, ClientFault};
 use super::decode_body::{DecodeError, Decoder};
 use super::held_body::{At, Cursor, HeldBody, HoldError, HoldRules};
-use crate::fleet::allowed::check_caps;
+use crate::fleet::allowed::{check_caps, check_names};
+use crate::fleet::keys::Key;
 use crate::ollama::scan::ModelScan;
 use crate::policy::caps::Caps;
 use crate::policy::failure::Reason;
@@ -31,6 +33,8 @@ pub enum BodyFault {
     Coded(Reason),
     /// What it says is refused; the sentence is for the client.
     Refused(String),
+    /// It names a model that is not for its sender; the sentence is for the client.
+    Forbidden(String),
     /// What was held on disk cannot be read.
     Held(io::Error),
 }
@@ -51,8 +55,15 @@ pub struct RequestBody {
     passed: bool,
     decoder: Option<Decoder>,
     scan: Option<Box<ModelScan>>,
-    /// What it may ask for at most, once it is known to be for a server with models.
-    strict: Option<Caps>,
+    /// Set once it is known to be for a server with models.
+    strict: Option<Strict>,
+}
+
+/// What a body may ask for.
+struct Strict {
+    caps: Caps,
+    /// The key that it came with.
+    key: Option<Arc<Key>>,
 }
 
 impl RequestBody {
@@ -196,13 +207,13 @@ impl RequestBody {
         self.scan.as_deref()
     }
 
-    /// It is for a server with models: what another reader could take for another request, and what asks for more than
-    /// `caps`, goes no further.
+    /// It is for a server with models: what another reader could take for another request, what asks for more than
+    /// `caps`, and what names a model that is not for `key` goes no further.
     ///
     /// # Errors
     /// When that is so already.
-    pub fn be_strict(&mut self, caps: &Caps) -> Result<(), BodyFault> {
-        self.strict = Some(*caps);
+    pub fn be_strict(&mut self, caps: &Caps, key: Option<Arc<Key>>) -> Result<(), BodyFault> {
+        self.strict = Some(Strict { caps: *caps, key });
         self.judge()
     }
 
@@ -225,11 +236,12 @@ impl RequestBody {
     }
 
     fn judge(&self) -> Result<(), BodyFault> {
-        let (Some(scan), Some(caps)) = (&self.scan, &self.strict) else { return Ok(()) };
+        let (Some(scan), Some(Strict { caps, key })) = (&self.scan, &self.strict) else { return Ok(()) };
         if let Some(violation) = scan.violation() {
             return Err(BodyFault::Refused(violation.to_string()));
         }
-        check_caps(caps, scan).map_err(BodyFault::Refused)
+        check_caps(caps, scan).map_err(BodyFault::Refused)?;
+        key.as_ref().map_or(Ok(()), |key| check_names(key, scan)).map_err(BodyFault::Forbidden)
     }
 
     /// Decodes what the client sends from now on.
