@@ -2,7 +2,8 @@
 //!
 //! Two runtimes: requests run on the one, everything else (probes, admin listener, file watcher) on
 //! the other, so that neither can starve the other. [`drain`] is how it stops, [`signals`] what it does until then,
-//! [`upgrade`] how it makes room for another process, and [`handover`] what passes between the two.
+//! [`upgrade`] how it makes room for another process, [`handover`] what passes between the two, and [`activation`] what
+//! a service manager hands over.
 
 use std::future::Future;
 use std::io;
@@ -34,6 +35,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::service_manager::ServiceManager;
 use crate::{clock, probe, proxy};
 
+mod activation;
 mod drain;
 mod handover;
 mod signals;
@@ -130,7 +132,11 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
     let snapshot = compile(&config, loaded.hash, &around)?;
     let sockets = Arc::new(Sockets::new(inherited.listeners));
     let listeners = sockets.prepare(&snapshot.listeners)?;
-    let (admin_listener, admin_socket) = admin_listener(&config.admin.address, inherited.admin)?;
+    let given = inherited.admin.or_else(|| {
+        let address = &config.admin.address;
+        sockets.take_inherited(address).map(|socket| (address.clone(), socket.into()))
+    });
+    let (admin_listener, admin_socket) = admin_listener(&config.admin.address, given)?;
     let token = match &config.admin.token_file {
         None => None,
         Some(path) => match std::fs::read_to_string(path) {
