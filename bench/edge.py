@@ -15,11 +15,11 @@ GOOD, BAD = CORES[0], CORES[-1]
 
 
 async def slow_heads(_stage, port, count):
-    """So many heads, a byte each five seconds; when each was closed."""
+    """So many heads that begin within five seconds, a byte each five seconds; when each was closed."""
     closed = []
 
     async def one(number):
-        await asyncio.sleep(number / count)
+        await asyncio.sleep(5 * number / count)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         start = time.monotonic()
         gone = asyncio.ensure_future(reader.read())
@@ -40,8 +40,8 @@ def slowloris(binary):
     arriero = Arriero(binary, small.hear(), ", limits: { connections_per_ip: 0 }")
     try:
         Player(steady, arriero.port, 3, 100, core=GOOD).hear()
-        _, before = Player(steady, arriero.port, 15, 100, core=GOOD).hear()
-        slow, good = Player(slow_heads, arriero.port, 3000, core=BAD), Player(steady, arriero.port, 15, 100, core=GOOD)
+        _, before = Player(steady, arriero.port, 16, 100, core=GOOD).hear()
+        slow, good = Player(slow_heads, arriero.port, 3000, core=BAD), Player(steady, arriero.port, 16, 100, core=GOOD)
         failed, during = good.hear()
         closed = slow.hear()
         print(f"  3000 sockets, closed after {min(closed):.1f} to {max(closed):.1f} s; "
