@@ -2,7 +2,8 @@
 //!
 //! Two runtimes: requests run on the one, everything else (probes, admin listener, file watcher) on
 //! the other, so that neither can starve the other. [`drain`] is how it stops, [`signals`] what it does until then,
-//! [`upgrade`] how it makes room for another process, and [`handover`] what passes between the two.
+//! [`upgrade`] how it makes room for another process, [`handover`] what passes between the two, and [`activation`] what
+//! a service manager hands over.
 
 use std::future::Future;
 use std::io;
@@ -35,6 +36,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::service_manager::ServiceManager;
 use crate::{clock, probe, proxy};
 
+mod activation;
 mod drain;
 mod handover;
 mod signals;
@@ -48,6 +50,8 @@ pub use signals::run;
 
 /// How long a start waits for the servers to tell their models.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
+/// Threads for work with files, which must not hold up requests. Each has memory of its own for as long as it lives.
+const BLOCKING: usize = 32;
 /// What the last words to clients, and blocking work, may still take when everything else is done.
 const LAST_WORK: Duration = Duration::from_millis(500);
 
@@ -130,7 +134,11 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
     let snapshot = compile(&config, loaded.hash, &around)?;
     let sockets = Arc::new(Sockets::new(inherited.listeners));
     let listeners = sockets.prepare(&snapshot.listeners)?;
-    let (admin_listener, admin_socket) = admin_listener(&config.admin.address, inherited.admin)?;
+    let given = inherited.admin.or_else(|| {
+        let address = &config.admin.address;
+        sockets.take_inherited(address).map(|socket| (address.clone(), socket.into()))
+    });
+    let (admin_listener, admin_socket) = admin_listener(&config.admin.address, given)?;
     let token = match &config.admin.token_file {
         None => None,
         Some(path) => match std::fs::read_to_string(path) {
@@ -276,9 +284,14 @@ fn default_threads() -> usize {
 /// Runs the data path on this thread until it is done; tells when it cannot. One worker needs no scheduler between threads.
 fn run_data(threads: usize, failed: &std::sync::mpsc::Sender<io::Result<()>>, work: impl Future<Output = ()>) {
     let built = if threads == 1 {
-        Builder::new_current_thread().enable_all().build()
+        Builder::new_current_thread().max_blocking_threads(BLOCKING).enable_all().build()
     } else {
-        Builder::new_multi_thread().worker_threads(threads).thread_name("data").enable_all().build()
+        Builder::new_multi_thread()
+            .worker_threads(threads)
+            .max_blocking_threads(BLOCKING)
+            .thread_name("data")
+            .enable_all()
+            .build()
     };
     match built {
         Ok(runtime) => {

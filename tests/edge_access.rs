@@ -147,6 +147,48 @@ async fn a_key_is_good_for_its_models_and_its_scopes_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_for_some_models_gives_none_another_name() {
+    let keys = KeysFile::new(&[
+        ("0000000a", "models: [\"llava*\"], scopes: [inference, management]"),
+        ("0000000b", "scopes: [inference, management]"),
+    ]);
+    let (fleet, proxy) = with_keys(", management: allow", &keys).await;
+    let long = format!(r#"{{"source":"llava","x":"{}","destination":"mine"}}"#, "a".repeat(300_000));
+    for (path, body) in [
+        ("/api/copy", r#"{"source":"mistral","destination":"llava:mine"}"#),
+        ("/api/copy", r#"{"source":"llava","destination":"mine"}"#),
+        ("/api/copy", r#"{"destination":"mine","source":"llava"}"#),
+        ("/api/copy", r#"{"source":"llava","Destination":"library/mine"}"#),
+        ("/api/copy", r#"{"source":"llava","destination":"a b"}"#),
+        ("/api/copy", long.as_str()),
+        ("/api/create", r#"{"model":"llava:mine","from":"mistral"}"#),
+        ("/api/create", r#"{"model":"mine","from":"llava"}"#),
+        ("/api/create", r#"{"model":"llava:mine","FROM":"mistral"}"#),
+        ("/api/create", r#"{"name":"llava:mine","from":"registry.ollama.ai/library/mistral"}"#),
+        ("/api/create", r#"{"model":"llava:mine","modelfile":"FROM mistral"}"#),
+        ("/api/pull", r#"{"model":"mistral"}"#),
+        ("/api/push", r#"{"name":"mistral"}"#),
+    ] {
+        let shown = &body[..body.len().min(80)];
+        for answer in both(&proxy, "POST", path, &bearer("0000000a"), body).await {
+            let told = (answer.head.status, answer.reason());
+            assert_eq!(told, (403, Some("forbidden")), "{path} {shown}: {}", answer.text());
+        }
+        assert_eq!(
+            fleet.hosts[0].ledger().by_path(path).iter().filter(|entry| entry.body_sha256.is_some()).count(),
+            0,
+            "{shown}"
+        );
+    }
+    let good = r#"{"source":"llava","destination":"llava:mine"}"#;
+    for (id, body) in [("0000000a", good), ("0000000b", long.as_str())] {
+        for answer in both(&proxy, "POST", "/api/copy", &bearer(id), body).await {
+            assert_eq!(answer.head.status, 200, "{id}: {}", answer.text());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_route_wants_of_keys_is_its_own() {
     let keys = KeysFile::new(&[("0000000a", "")]);
     let server = Small::named("web").await;

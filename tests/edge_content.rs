@@ -4,16 +4,15 @@ mod support;
 
 use std::io::{Read, Write};
 
-use arriero::demo::{Host, HostConfig, RawUpstream, Script, Step};
-use bytes::Bytes;
+use arriero::demo::{RawUpstream, Script, Step};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use http::Response;
 use http_body_util::Full;
-use support::edge::{H2C, both, inference, upstream};
+use support::edge::{H2C, both, inference, ollama, posts, upstream};
 use support::fleet::{Small, generate, reply, request, send, send_with, sha256, sized};
-use support::wire::{Answer, Chunk, H1, H2, Upload, proxy};
+use support::wire::{Answer, Chunk, H1, proxy};
 use support::{PATIENCE, Proxy};
 
 /// Routes before one plain server; `other` is an upstream that nobody answers for.
@@ -366,51 +365,28 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 3).expect("encoded")
 }
 
-async fn ollama(route: &str) -> (Host, Proxy) {
-    let host = Host::start(HostConfig::new("gpu").small_model("llava").tokens(1)).await.expect("a host");
-    let route = format!("routes: [{{ name: all, upstream: fleet{route} }}]\n");
-    let proxy = proxy(format!("version: 1\n{H2C}{route}{}", upstream(&host.url(), "ollama"))).await;
-    (host, proxy)
-}
-
-/// A POST over HTTP/1 with a length, chunked, and over HTTP/2.
-async fn posts(proxy: &Proxy, coding: &str, body: &[u8]) -> [Answer; 3] {
-    let field = format!("Content-Encoding: {coding}\r\n");
-    let first = send_with(proxy.address(), "POST", "/api/generate", &field, body).await;
-    let mut chunked =
-        format!("POST /api/generate HTTP/1.1\r\nHost: a.test\r\n{field}Transfer-Encoding: chunked\r\n\r\n")
-            .into_bytes();
-    for piece in body.chunks(1 + body.len() / 7) {
-        chunked.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
-        chunked.extend_from_slice(&[piece, b"\r\n"].concat());
-    }
-    chunked.extend_from_slice(b"0\r\n\r\n");
-    let mut client = H1::connect(proxy.address()).await;
-    // An answer may come before everything was sent.
-    let _ = client.try_send(chunked).await;
-    let second = client.reader.answer().await;
-    let mut request = H2::request("POST", "/api/generate", Upload::new(None).1);
-    request.headers_mut().insert("content-encoding", coding.parse().expect("a value"));
-    [first, second, H2::connect(proxy.address()).await.ask(request, Bytes::copy_from_slice(body)).await]
+/// The field that says how a body is compressed.
+fn coded(coding: &str) -> String {
+    format!("Content-Encoding: {coding}\r\n")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn compressed_requests_are_refused_or_decoded() {
-    let (host, proxy) = ollama("").await;
+    let (host, proxy) = ollama("", "").await;
     for coding in ["gzip", "zstd", "br", "gzip, gzip"] {
-        for answer in posts(&proxy, coding, &gzip(generate("llava").as_bytes())).await {
+        for answer in posts(&proxy, "/api/generate", &coded(coding), &gzip(generate("llava").as_bytes())).await {
             assert_eq!((answer.head.status, answer.reason()), (415, Some("unsupported_encoding")), "{coding}");
         }
     }
     assert_eq!(inference(&host), 0);
-    let (host, proxy) = ollama(", request_encoding: decode").await;
+    let (host, proxy) = ollama(", request_encoding: decode", "").await;
     for size in [200, 300_000] {
         for first in [true, false] {
             let body = sized("llava", size, first);
             for (coding, encoded) in
                 [("gzip", gzip(&body)), ("x-gzip", gzip(&body)), ("zstd", zstd(&body)), ("identity", body.clone())]
             {
-                for answer in posts(&proxy, coding, &encoded).await {
+                for answer in posts(&proxy, "/api/generate", &coded(coding), &encoded).await {
                     assert_eq!(answer.head.status, 200, "{coding} {size}: {}", answer.text());
                     let entry = host.ledger().inference().pop().expect("the request");
                     assert_eq!(entry.body_sha256, Some(sha256(&body)), "{coding} {size}");
@@ -433,7 +409,7 @@ async fn compressed_requests_are_refused_or_decoded() {
         ("zstd", zstd(generate("llava").as_bytes())[..20].to_vec(), 400),
         ("gzip", gzip(br#"{"model":"llava","model":"other","prompt":""}"#), 400),
     ] {
-        for answer in posts(&proxy, coding, &body).await {
+        for answer in posts(&proxy, "/api/generate", &coded(coding), &body).await {
             assert_eq!(answer.head.status, status, "{coding}: {}", answer.text());
         }
     }
@@ -443,13 +419,13 @@ async fn compressed_requests_are_refused_or_decoded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_decodes_to_far_more_than_it_is_goes_nowhere() {
-    let (host, proxy) = ollama(", request_encoding: decode, limits: { request_body: 32MiB }").await;
+    let (host, proxy) = ollama(", request_encoding: decode, limits: { request_body: 32MiB }", "").await;
     // Far above the ratio, and slowly above the size.
     let bomb = [br#"{"model":"llava","prompt":""#.as_slice(), &vec![b' '; 30 << 20]].concat();
     let large = sized("llava", 33 << 20, true);
     for (coding, body) in [("gzip", gzip(&bomb)), ("zstd", zstd(&bomb)), ("gzip", gzip(&large)), ("zstd", zstd(&large))]
     {
-        for answer in posts(&proxy, coding, &body).await {
+        for answer in posts(&proxy, "/api/generate", &coded(coding), &body).await {
             assert_eq!((answer.head.status, answer.reason()), (413, Some("body_too_large")), "{coding} {}", body.len());
         }
     }

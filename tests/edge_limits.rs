@@ -8,6 +8,7 @@ use arriero::clock;
 use arriero::demo::{Fleet, Host, HostConfig, RawUpstream, Script};
 use support::edge::{H2C, both, inference, plain, upstream};
 use support::fleet::{Small, ended, fleet, generate, request, send, send_with};
+use support::frames::{self, DATA, END_STREAM, Raw};
 use support::keys::{KeysFile, bearer};
 use support::wire::{Answer, H1, H2, Upload, proxy};
 use support::{PATIENCE, Proxy, eventually};
@@ -96,7 +97,9 @@ async fn requests_are_counted_by_what_the_key_says() {
         assert_eq!(status(&proxy, "192.0.2.1", fields).await, wanted, "{fields:?}");
     }
     let (_server, proxy) = limited(&once("host")).await;
-    for (host, wanted) in [("a.test", 200), ("A.TEST:80", 429), ("a.test.", 429), ("b.test", 200)] {
+    for (host, wanted) in
+        [("a.test", 200), ("A.TEST:80", 429), ("a.test.", 429), ("b.test", 200), ("[::1]", 200), ("[0:0::1]:81", 429)]
+    {
         assert_eq!(status(&proxy, "192.0.2.1", &format!("Host: {host}\r\n")).await, wanted, "{host}");
     }
     let (_server, proxy) = limited(&once("route")).await;
@@ -227,6 +230,25 @@ async fn begun(host: &Host, proxy: &Proxy) -> H1 {
         }
     };
     timeout(PATIENCE, attempt).await.expect("there is a place")
+}
+
+#[tokio::test]
+async fn a_place_is_free_before_the_last_byte_is_sent() {
+    let one = "concurrency: [{ key: client_ip, max: 1 }]";
+    let (_server, plain) = plain("", &format!(", {one}")).await;
+    let head = "version: 1\nlisteners: [{ address: \"127.0.0.1:0\", h2c: true }]\nroutes:\n";
+    let own = format!("  - {{ name: own, respond: {{ status: 200, body: own }}, {one} }}\n");
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("index.html"), "file").expect("written");
+    let files = format!("  - {{ name: files, files: {{ root: \"{}\" }}, {one} }}\n", folder.path().display());
+    for proxy in [plain, proxy(head.to_owned() + &own).await, proxy(head.to_owned() + &files).await] {
+        // A client that takes one byte of an answer of several.
+        let mut slow = Raw::with_window(proxy.address(), 1).await;
+        slow.send(frames::get(1, "/")).await;
+        let data = slow.next(DATA).await.expect("an answer");
+        assert_eq!((data.payload.len(), data.flags & END_STREAM), (1, 0));
+        assert_eq!(send(proxy.address(), "GET", "/", "").await.head.status, 200);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,22 +3,14 @@
 
 mod support;
 
-use arriero::demo::{Entry, Host, HostConfig, Outcome};
+use arriero::demo::{Entry, Host, Outcome};
 use bytes::Bytes;
-use support::edge::{H2C, both, upstream};
+use support::edge::{both, ollama, posts};
 use support::fleet::{generate, request, send, send_with};
 use support::keys::{KeysFile, bearer};
-use support::wire::{Answer, H1, H2, Upload, proxy};
-use support::{PATIENCE, Proxy, raw};
+use support::wire::{H1, H2, Upload};
+use support::{PATIENCE, raw};
 use tokio::sync::mpsc::Sender;
-
-async fn ollama(route: &str, more: &str) -> (Host, Proxy) {
-    let config = HostConfig::new("gpu").small_model("llava").small_model("mistral").tokens(1);
-    let host = Host::start(config).await.expect("a host");
-    let route = format!("routes: [{{ name: all, upstream: fleet{route} }}]\n");
-    let proxy = proxy(format!("version: 1\n{H2C}{route}{}{more}", upstream(&host.url(), "ollama"))).await;
-    (host, proxy)
-}
 
 /// What the host was asked for beside checks and lists.
 fn asked(host: &Host) -> Vec<String> {
@@ -223,24 +215,6 @@ async fn models_that_run_elsewhere_need_the_routes_word() {
     assert_eq!((asked(&host), asked(&other)), (vec![], vec![]));
 }
 
-/// A body over HTTP/1 with a length, over HTTP/1 in chunks, and over HTTP/2.
-async fn posts(proxy: &Proxy, path: &str, body: &[u8]) -> [Answer; 3] {
-    let first = send(proxy.address(), "POST", path, body).await;
-    let mut chunked =
-        format!("POST {path} HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n").into_bytes();
-    for piece in body.chunks(1 + body.len() / 5) {
-        chunked.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
-        chunked.extend_from_slice(&[piece, b"\r\n"].concat());
-    }
-    chunked.extend_from_slice(b"0\r\n\r\n");
-    let mut client = H1::connect(proxy.address()).await;
-    // An answer may come before everything was sent.
-    let _ = client.try_send(chunked).await;
-    let second = client.reader.answer().await;
-    let request = H2::request("POST", path, Upload::new(None).1);
-    [first, second, H2::connect(proxy.address()).await.ask(request, Bytes::copy_from_slice(body)).await]
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_asks_for_more_than_the_caps_is_told_so_before_a_server_acts() {
     let caps = ", caps: { keep_alive: 1h, num_ctx: 8192, num_predict: 100, num_gpu: 40 }";
@@ -271,7 +245,7 @@ async fn whoever_asks_for_more_than_the_caps_is_told_so_before_a_server_acts() {
         ("/v1/responses", r#"{"model":"llava","input":"x","max_output_tokens":101}"#.to_owned(), "max_output_tokens"),
         ("/v1/messages", r#"{"model":"llava","messages":[],"max_tokens":101}"#.to_owned(), "max_tokens"),
     ] {
-        for answer in posts(&proxy, path, body.as_bytes()).await {
+        for answer in posts(&proxy, path, "", body.as_bytes()).await {
             assert_eq!((answer.head.status, answer.reason()), (400, Some("bad_request")), "{path} {body}");
             assert!(answer.text().contains(key), "{body}: {}", answer.text());
         }
@@ -282,7 +256,7 @@ async fn whoever_asks_for_more_than_the_caps_is_told_so_before_a_server_acts() {
         r#""keep_alive":0,"options":{"num_gpu":-1}"#,
         r#""options":{"temperature":1}"#,
     ] {
-        for answer in posts(&proxy, "/api/generate", native(more).as_bytes()).await {
+        for answer in posts(&proxy, "/api/generate", "", native(more).as_bytes()).await {
             assert_eq!(answer.head.status, 200, "{more}: {}", answer.text());
         }
     }
@@ -329,7 +303,7 @@ async fn a_body_that_can_be_read_in_two_ways_is_refused() {
     ];
     for body in &bad {
         let shown = String::from_utf8_lossy(&body[..body.len().min(100)]).into_owned();
-        for (number, answer) in posts(&proxy, "/api/generate", body).await.into_iter().enumerate() {
+        for (number, answer) in posts(&proxy, "/api/generate", "", body).await.into_iter().enumerate() {
             assert_eq!(answer.head.status, 400, "{shown} (way {number}): {}", answer.text());
             assert!(answer.whole && answer.text().starts_with(r#"{"error":""#), "{shown}: {}", answer.text());
         }
@@ -340,7 +314,7 @@ async fn a_body_that_can_be_read_in_two_ways_is_refused() {
         r#" {"messages":[{"model":"other"}],"mod\u0065l":"llava","prompt":"x","stream":false} "#.to_owned(),
         r#"{"model":" llava ","prompt":"x","stream":false}"#.to_owned(),
     ] {
-        for answer in posts(&proxy, "/api/generate", body.as_bytes()).await {
+        for answer in posts(&proxy, "/api/generate", "", body.as_bytes()).await {
             assert_eq!(answer.head.status, 200, "{body}: {}", answer.text());
         }
     }
@@ -426,7 +400,7 @@ async fn what_is_found_late_cuts_the_request_off_before_its_end() {
     }
     // The same body with a good end runs.
     let body = format!("{before}}}");
-    for answer in posts(&proxy, "/api/generate", body.as_bytes()).await {
+    for answer in posts(&proxy, "/api/generate", "", body.as_bytes()).await {
         assert_eq!(answer.head.status, 200, "{}", answer.text());
     }
     let mut kept = H1::connect(proxy.address()).await;

@@ -191,7 +191,12 @@ fn no_body_passes_with_another_model_than_go_reads() {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(100_000);
     let mut runner = TestRunner::new(ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() });
     let (passed, refused, named) = (Cell::new(0_u32), Cell::new(0_u32), Cell::new(0_u32));
-    let want = prop_oneof![1 => Just(Want::Model), 2 => Just(Want::ModelOnly), 1 => Just(Want::Source)];
+    let want = prop_oneof![
+        1 => Just(Want::Model),
+        2 => Just(Want::ModelOnly),
+        1 => Just(Want::Source),
+        1 => Just(Want::Create)
+    ];
     let result = runner.run(&(want, body(), any::<u32>()), |(want, body, seed)| {
         let fine = scan_check::check(want, &body, seed).map_err(TestCaseError::fail)?;
         let counter = if fine { &passed } else { &refused };

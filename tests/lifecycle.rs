@@ -1,5 +1,7 @@
 //! The life of the program: how it stops, how its listeners come and go, how it makes room for a new one.
 
+#[path = "lifecycle/activation.rs"]
+mod activation;
 #[path = "lifecycle/drain.rs"]
 mod drain;
 #[path = "lifecycle/listeners.rs"]

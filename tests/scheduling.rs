@@ -194,8 +194,7 @@ async fn one_who_asks_often_does_not_keep_out_one_who_asks_seldom() {
 async fn a_request_may_say_who_goes_first_where_its_route_allows_that() {
     let one = Host::start(host("one")).await.unwrap();
     one.token_gate().close();
-    let yaml =
-        scheduled_yaml(&[one.url()], "priority_header: allow", "").replace("url: ", "max_in_flight: 1, url: ");
+    let yaml = scheduled_yaml(&[one.url()], "priority_header: allow", "").replace("url: ", "max_in_flight: 1, url: ");
     let proxy = proxy(yaml).await;
     knows(&proxy, &one, "disk", 2).await;
     let ask = |priority: &'static str| {
@@ -235,8 +234,7 @@ async fn a_pinned_model_is_loaded_at_the_start_and_makes_no_room() {
     let two = Host::start(small("two")).await.unwrap();
     let name = |host: &Host| host.url().trim_start_matches("http://").to_owned();
     let rules = format!("models: [{{ match: a, pin: [\"{}\"] }}]\nwarm: [\"b@{}\"]\n", name(&one), name(&two));
-    let yaml =
-        scheduled_yaml(&[one.url(), two.url()], "", &rules).replace("url: ", "gpu: { memory: 10GB }, url: ");
+    let yaml = scheduled_yaml(&[one.url(), two.url()], "", &rules).replace("url: ", "gpu: { memory: 10GB }, url: ");
     let proxy = proxy(yaml).await;
     eventually("both are loaded", || async { one.loaded() == ["a:latest"] && two.loaded() == ["b:latest"] }).await;
     knows(&proxy, &one, "memory", 1).await;
@@ -310,11 +308,8 @@ async fn what_was_learned_is_known_after_a_restart() {
     };
     let one = Host::start(config("one")).await.unwrap();
     let data = tempfile::tempdir().unwrap();
-    let yaml = format!(
-        "{}server: {{ data_dir: \"{}\" }}\n",
-        scheduled_yaml(&[one.url()], "", ""),
-        data.path().display()
-    );
+    let yaml =
+        format!("{}server: {{ data_dir: \"{}\" }}\n", scheduled_yaml(&[one.url()], "", ""), data.path().display());
     let first = proxy(yaml.clone()).await;
     knows(&first, &one, "disk", 2).await;
     assert_eq!(send(first.address(), "POST", "/api/generate", generate("a")).await.head.status, 200);

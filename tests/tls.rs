@@ -7,8 +7,8 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use arriero::clock;
 use arriero::config::credentials;
@@ -16,17 +16,14 @@ use arriero::config::types::{CertificateFiles, ClientAuth, ListenerTls as Settin
 use arriero::fleet::listener_tls::ListenerTls;
 use arriero::telemetry::metrics::Metrics;
 use support::authority::{Authority, Issued};
+use support::tls::{ANY, Witness};
 use support::{eventually, replace};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tokio_rustls::rustls::{
-    ClientConfig, DigitallySignedStruct, Error, HandshakeKind, ProtocolVersion, SignatureScheme,
-    SupportedProtocolVersion,
-};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::rustls::{ClientConfig, HandshakeKind, ProtocolVersion, SupportedProtocolVersion};
 
 const BOTH: &[&SupportedProtocolVersion] = &[&TLS12, &TLS13];
 
@@ -103,9 +100,7 @@ struct Seen {
 }
 
 async fn connect(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> io::Result<Seen> {
-    let tcp = TcpStream::connect(address).await?;
-    let name = ServerName::try_from(name.to_owned()).expect("a name");
-    let mut stream = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await?;
+    let mut stream = support::tls::connect(address, config, name).await?;
     let mut subject = String::new();
     stream.read_to_string(&mut subject).await?;
     let connection = stream.get_ref().1;
@@ -117,60 +112,6 @@ async fn connect(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) ->
         subject,
     })
 }
-
-/// Takes every certificate, offers these ways to sign, and notes the staple.
-#[derive(Debug)]
-struct Witness {
-    schemes: Vec<SignatureScheme>,
-    staple: Mutex<Vec<u8>>,
-}
-
-impl Witness {
-    fn client(schemes: &[SignatureScheme]) -> (Arc<Self>, Arc<ClientConfig>) {
-        let witness = Arc::new(Self { schemes: schemes.to_vec(), staple: Mutex::default() });
-        let mut config = Authority::new("none").client(BOTH, None);
-        config.dangerous().set_certificate_verifier(Arc::clone(&witness) as _);
-        (witness, Arc::new(config))
-    }
-}
-
-impl ServerCertVerifier for Witness {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        staple: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        *self.staple.lock().expect("not poisoned") = staple.to_vec();
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.schemes.clone()
-    }
-}
-
-const ANY: &[SignatureScheme] = &[SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::ED25519];
 
 #[tokio::test]
 async fn the_clients_name_picks_the_certificate() {

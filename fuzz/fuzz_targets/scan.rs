@@ -13,7 +13,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let Some(([want, seed @ ..], body)) = data.split_first_chunk::<5>() else { return };
-    let want = [Want::Model, Want::ModelOnly, Want::Source][usize::from(want % 3)];
+    let want = [Want::Model, Want::ModelOnly, Want::Source, Want::Create][usize::from(want % 4)];
     if let Err(difference) = scan_check::check(want, body, u32::from_le_bytes(*seed)) {
         panic!("{difference}");
     }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::fleet::reload::Source;
 use crate::lifecycle::{self, Running};
+use crate::routing::Scheme;
 
 /// What is read when nothing is said.
 pub const DEFAULT_FILE: &str = "arriero.yaml";
@@ -86,13 +87,14 @@ pub fn for_servers(listen: &str, servers: &[String]) -> String {
 
 /// Tells where to find us, on standard error: standard output is the access log's.
 pub fn announce(running: &Running) {
-    for address in &running.addresses {
-        eprintln!("listening on http://{address}");
+    let snapshot = running.store.load();
+    for (address, listener) in running.addresses.iter().zip(&snapshot.listeners) {
+        let scheme = Scheme::of(listener.tls.is_some()).as_str();
+        eprintln!("listening on {scheme}://{address}");
     }
     eprintln!("admin at {}", running.admin);
     let (Source::Text(_), Some(address)) = (running.reloader.source(), running.addresses.first()) else { return };
     // Nobody wrote a configuration, so somebody is trying things out.
-    let snapshot = running.store.load();
     let models = snapshot.upstreams.first().map(|upstream| upstream.models.load());
     let model = models.as_ref().and_then(|index| index.first()).unwrap_or("llama3.2:3b");
     let message = r#""messages":[{"role":"user","content":"hello"}]"#;

@@ -377,7 +377,7 @@ pub struct Server {
     pub threads: Option<u32>,
     /// Bytes of request bodies that may be held at a time, in memory and on disk, in the whole process.
     pub body_budget: ByteSize,
-    /// Bytes of one held body that stay in memory; the rest goes to an unlinked temporary file.
+    /// Bytes up to which one held body stays in memory; a longer one goes to an unlinked temporary file.
     pub body_memory: ByteSize,
     /// Folder for those files; the system's by default.
     pub temp_dir: Option<String>,

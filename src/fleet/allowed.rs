@@ -1,5 +1,6 @@
 //! What a route allows a request for a model: where the route's settings meet what was read of the request.
 
+use super::keys::Key as ApiKey;
 use super::snapshot::Route;
 use crate::config::types::Kind;
 use crate::ollama::endpoint::Endpoint;
@@ -31,6 +32,28 @@ fn leaves(model: &str, held: bool) -> bool {
     name::is_cloud(model) && !local
 }
 
+/// What a scan has read so far, against the models that an API key is for: to be asked after each piece of a body, before
+/// it is sent on. The model that a request is decided by is not among these; whoever knows it asks the key itself.
+///
+/// Under another name a model would be out of the key's reach no longer, so the name that a copy gets must be one of the
+/// key's too, and so must the one that a new model is made from.
+///
+/// # Errors
+/// A sentence for the client, to be answered 403.
+pub fn check_names(key: &ApiKey, scan: &ModelScan) -> Result<(), String> {
+    if !key.is_limited() {
+        return Ok(());
+    }
+    let may = |written: &str| name::parse_canonical(written).is_some_and(|canonical| key.allows_model(&canonical));
+    if let Some(other) = scan.others().find(|other| !may(other)) {
+        return Err(format!("this key may not use the model '{other}'"));
+    }
+    if scan.has_modelfile() {
+        return Err("this key is for some models only, and a `modelfile` may name any: use `from`".to_owned());
+    }
+    Ok(())
+}
+
 /// What a scan has read so far, against caps: to be asked after each piece of a body, before it is sent on.
 ///
 /// # Errors
@@ -45,7 +68,14 @@ pub fn check_caps(caps: &Caps, scan: &ModelScan) -> Result<(), String> {
             Key::NumCtx => Capped::NumCtx,
             Key::NumPredict | Key::MaxTokens | Key::MaxCompletionTokens | Key::MaxOutputTokens => Capped::NumPredict,
             Key::NumGpu => Capped::NumGpu,
-            Key::Model | Key::Name | Key::Source | Key::Stream | Key::Options => continue,
+            Key::Model
+            | Key::Name
+            | Key::Source
+            | Key::Destination
+            | Key::From
+            | Key::Modelfile
+            | Key::Stream
+            | Key::Options => continue,
         };
         let asked = match setting {
             Setting::Number(number) => Asked::Number(*number),

@@ -285,7 +285,7 @@ mod tests {
     fn what_limits_count_goes_on_in_the_next_snapshot() {
         let metrics = Arc::new(Metrics::default());
         let (headers, client_ip) = (http::HeaderMap::new(), IpAddr::from([192, 0, 2, 1]));
-        let facts = Facts { client_ip, key_id: None, model: None, host: None, headers: &headers, now: clock::now() };
+        let facts = Facts { client_ip, key_id: None, model: None, host: "", headers: &headers, now: clock::now() };
         let passed =
             |snapshot: &Snapshot| (0..9).filter(|_| snapshot.routes[0].limits.before_body(&facts).is_ok()).count();
         let store = Store::new(snapshot("rate: 1/d, burst: 4", 2, &metrics, None), Arc::default());

@@ -9,17 +9,19 @@
 //! # Invariants
 //! - Everything counted is held by a guard and freed when that is dropped.
 //! - What is refused is not counted anywhere.
+//! - A connection stands for the descriptors that it may need (`policy::descriptors`): fewer between two requests.
 //! - New limits hold for what comes next; what is open stays open.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use crate::policy::descriptors::{BUSY, Descriptors, IDLE};
 use crate::policy::network::network_of;
 
 #[cfg(test)]
@@ -57,32 +59,66 @@ pub enum TooMany {
     OfClient,
 }
 
-/// The open connections of all listeners.
+/// The open connections of all listeners, as the descriptors that they may need.
 #[derive(Debug, Default)]
 pub struct AllConnections {
-    open: AtomicU64,
-    closed: Notify,
+    needed: AtomicU64,
+    /// Accept loops that wait for fewer.
+    waiting: AtomicUsize,
+    freed: Notify,
 }
 
 impl AllConnections {
-    /// How many are open.
+    /// How many descriptors they may need.
     #[must_use]
-    pub fn open(&self) -> u64 {
-        self.open.load(Ordering::Relaxed)
+    pub fn needed(&self) -> u64 {
+        self.needed.load(Ordering::SeqCst)
     }
 
-    /// Waits until fewer than `fewer_than` are open: for an accept loop that has no descriptor left.
-    pub async fn wait_below(&self, fewer_than: u64) {
+    /// Waits until they need no more than `room`: for an accept loop that has no descriptor left.
+    pub async fn wait_for(&self, room: u64) {
+        if self.needed() <= room {
+            return;
+        }
+        let _waits = Waits::new(&self.waiting);
         loop {
-            let closed = self.closed.notified();
-            let mut closed = std::pin::pin!(closed);
+            let freed = self.freed.notified();
+            let mut freed = std::pin::pin!(freed);
             // From here on a connection that closes is not missed.
-            closed.as_mut().enable();
-            if self.open() < fewer_than {
+            freed.as_mut().enable();
+            if self.needed() <= room {
                 return;
             }
-            closed.await;
+            freed.await;
         }
+    }
+
+    fn need(&self, more: u64) -> u64 {
+        self.needed.fetch_add(more, Ordering::SeqCst) + more
+    }
+
+    fn free(&self, fewer: u64) {
+        self.needed.fetch_sub(fewer, Ordering::SeqCst);
+        // Requests come and go much more often than somebody waits.
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.freed.notify_waiters();
+        }
+    }
+}
+
+/// Counts somebody who waits.
+struct Waits<'w>(&'w AtomicUsize);
+
+impl<'w> Waits<'w> {
+    fn new(waiting: &'w AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::SeqCst);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -152,8 +188,8 @@ impl Connections {
         if !take_one(&self.open, &self.most_open) {
             return Err(TooMany::OfListener);
         }
-        self.all.open.fetch_add(1, Ordering::Relaxed);
-        let mut open = OpenConnection { listener: Arc::clone(self), client: None };
+        self.all.need(BUSY);
+        let mut open = OpenConnection { listener: Arc::clone(self), client: None, needs: BUSY };
         match client {
             Some(client) if !open.belongs_to(client) => Err(TooMany::OfClient),
             _ => Ok(open),
@@ -218,6 +254,8 @@ fn take_one(number: &AtomicU32, most: &AtomicU32) -> bool {
 pub struct OpenConnection {
     listener: Arc<Connections>,
     client: Option<IpAddr>,
+    /// Descriptors.
+    needs: u64,
 }
 
 impl OpenConnection {
@@ -236,6 +274,28 @@ impl OpenConnection {
         self.client = joined.then_some(client);
         joined
     }
+
+    /// It waits for another request, without a connection to a server.
+    pub fn rests(&mut self) {
+        self.listener.all.free(self.needs - IDLE);
+        self.needs = IDLE;
+    }
+
+    /// A request has come. False when no descriptor is left for its server: it is to be answered with
+    /// `Reason::Overloaded`, and its connection to be closed.
+    #[must_use]
+    pub fn works(&mut self, descriptors: Descriptors) -> bool {
+        if self.needs == BUSY {
+            return true;
+        }
+        let finds_one = descriptors.holds(self.listener.all.need(BUSY - IDLE));
+        if finds_one {
+            self.needs = BUSY;
+        } else {
+            self.listener.all.free(BUSY - IDLE);
+        }
+        finds_one
+    }
 }
 
 impl Drop for OpenConnection {
@@ -244,8 +304,7 @@ impl Drop for OpenConnection {
             self.listener.leave(client);
         }
         self.listener.open.fetch_sub(1, Ordering::Relaxed);
-        self.listener.all.open.fetch_sub(1, Ordering::Relaxed);
-        self.listener.all.closed.notify_waiters();
+        self.listener.all.free(self.needs);
     }
 }
 

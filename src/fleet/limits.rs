@@ -29,7 +29,6 @@ use super::limiter::{Answer, Ask, Limiter, Taken};
 use crate::policy::failure::Reason;
 use crate::policy::network::network_of;
 use crate::policy::rate_limit::{Quota, RateLimit, quota_fields, refusal_fields};
-use crate::routing::host_name;
 
 #[cfg(test)]
 mod tests;
@@ -46,8 +45,8 @@ pub struct Facts<'a> {
     pub key_id: Option<&'a str>,
     /// Canonical name of the model; `None` while it is not known, and when there is none.
     pub model: Option<&'a str>,
-    /// The host that is asked, with or without port, in any letter case.
-    pub host: Option<&'a str>,
+    /// The canonical name of the host that is asked; empty where there is none.
+    pub host: &'a str,
     /// The request's header fields.
     pub headers: &'a HeaderMap,
     /// The present.
@@ -115,7 +114,7 @@ pub struct RouteLimits {
 }
 
 /// A request that the limits let pass. It is kept until the request ends: its places in limits on how many
-/// run at a time are free when it is dropped.
+/// run at a time are free when it leaves or is dropped.
 #[derive(Debug, Default)]
 pub struct Admitted {
     holds: Vec<Hold>,
@@ -134,6 +133,11 @@ impl Admitted {
     /// What the answer says about the strictest limit. They replace fields of the same name.
     pub fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
         self.quota.into_iter().flat_map(quota_fields)
+    }
+
+    /// Gives back its places in limits on how many run at a time.
+    pub fn leave(&mut self) {
+        self.holds.clear();
     }
 
     fn told(&mut self, wait: Duration, quota: Option<Quota>, now: Instant) {
@@ -276,11 +280,7 @@ impl Hash for Keyed<'_> {
                 KeyPart::ApiKey => facts.key_id.ok_or_else(|| network_of(facts.client_ip)).hash(hasher),
                 KeyPart::Route => {}
                 KeyPart::Model => facts.model.hash(hasher),
-                KeyPart::Host => {
-                    let name = facts.host.map(host_name).unwrap_or_default();
-                    name.bytes().for_each(|byte| byte.to_ascii_lowercase().hash(hasher));
-                    name.len().hash(hasher);
-                }
+                KeyPart::Host => facts.host.hash(hasher),
                 KeyPart::Header(name) => {
                     let values = facts.headers.get_all(name);
                     values.iter().for_each(|value| value.as_bytes().hash(hasher));

@@ -69,12 +69,12 @@ impl ListenerSocket {
 #[derive(Debug)]
 pub struct Sockets {
     open: watch::Sender<Vec<Arc<ListenerSocket>>>,
-    /// Sockets of the process before, by the address as it was written there.
+    /// Sockets of the process before or of the service manager, by the address as it was written there.
     inherited: Mutex<Vec<(String, TcpListener)>>,
 }
 
 impl Sockets {
-    /// Begins without any; `inherited` are those of the process before, in the order of its configuration.
+    /// Begins without any; `inherited` were open before this process began.
     #[must_use]
     pub fn new(inherited: Vec<(String, TcpListener)>) -> Self {
         Self { open: watch::Sender::new(Vec::new()), inherited: Mutex::new(inherited) }
@@ -131,7 +131,9 @@ impl Sockets {
             listener.enter(Phase::Closed);
         }
         // What no listener wanted is not ours: its port is to be free.
-        self.inherited.lock().clear();
+        for (address, _) in self.inherited.lock().drain(..) {
+            tracing::warn!(%address, "a socket was handed over that no listener has in its `address`");
+        }
     }
 
     /// No client is to begin anything more than it must on any listener.
@@ -161,9 +163,17 @@ impl Sockets {
         })
     }
 
-    fn take_inherited(&self, address: &str) -> Option<TcpListener> {
+    /// The socket that was open before this process began for an address, as it is written or as it is meant.
+    pub fn take_inherited(&self, address: &str) -> Option<TcpListener> {
         let mut inherited = self.inherited.lock();
-        let index = inherited.iter().position(|(written, _)| written == address)?;
+        if inherited.is_empty() {
+            return None;
+        }
+        let written = inherited.iter().position(|(written, _)| written == address);
+        let index = written.or_else(|| {
+            let meant: Vec<SocketAddr> = address.to_socket_addrs().ok()?.collect();
+            inherited.iter().position(|(_, socket)| socket.local_addr().is_ok_and(|local| meant.contains(&local)))
+        })?;
         Some(inherited.remove(index).1)
     }
 }

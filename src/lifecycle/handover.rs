@@ -8,10 +8,12 @@
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::unistd::close;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
@@ -107,13 +109,28 @@ pub fn receive() -> io::Result<Inherited> {
     })
 }
 
-fn receive_from(mut channel: &UnixStream) -> io::Result<(Names, Vec<OwnedFd>)> {
+/// Descriptors that are ours and known only by their numbers. A number alone is not safe to use; so the system hands
+/// them out once more, over a pair of sockets, and the numbers are free.
+pub fn adopt(numbers: &[RawFd]) -> io::Result<Vec<OwnedFd>> {
+    if numbers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (here, there) = UnixStream::pair()?;
+    let rights = [ControlMessage::ScmRights(numbers)];
+    sendmsg::<()>(here.as_raw_fd(), &[IoSlice::new(b"\n")], &rights, MsgFlags::empty(), None)?;
+    let (_, descriptors) = receive_descriptors(&there)?;
+    numbers.iter().try_for_each(|number| close(*number))?;
+    Ok(descriptors)
+}
+
+/// The bytes of a message, and the descriptors that it brings.
+fn receive_descriptors(channel: &UnixStream) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut rights = RecvAncillaryBuffer::new(&mut space);
-    let mut line = vec![0; 64 << 10];
-    let mut parts = [IoSliceMut::new(&mut line)];
+    let mut bytes = vec![0; 64 << 10];
+    let mut parts = [IoSliceMut::new(&mut bytes)];
     let received = rustix::net::recvmsg(channel, &mut parts, &mut rights, RecvFlags::empty())?.bytes;
-    line.truncate(received);
+    bytes.truncate(received);
     let mut descriptors = Vec::new();
     for message in rights.drain() {
         if let RecvAncillaryMessage::ScmRights(some) = message {
@@ -124,6 +141,11 @@ fn receive_from(mut channel: &UnixStream) -> io::Result<(Names, Vec<OwnedFd>)> {
         // They are ours and not of the processes that we may start.
         rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC)?;
     }
+    Ok((bytes, descriptors))
+}
+
+fn receive_from(mut channel: &UnixStream) -> io::Result<(Names, Vec<OwnedFd>)> {
+    let (mut line, descriptors) = receive_descriptors(channel)?;
     while !line.ends_with(b"\n") && line.len() < LONGEST {
         let mut piece = [0; 4096];
         match channel.read(&mut piece)? {
@@ -154,6 +176,20 @@ mod tests {
             assert_eq!(socket.local_addr().unwrap(), own.local_addr().unwrap());
             assert!(rustix::io::fcntl_getfd(&socket).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
         }
+    }
+
+    #[test]
+    fn a_number_becomes_a_descriptor_and_is_free_then() {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let number = std::os::fd::IntoRawFd::into_raw_fd(socket);
+        let adopted = adopt(&[number]).unwrap().into_iter().map(TcpListener::from).collect::<Vec<_>>();
+        assert_eq!(adopted[0].local_addr().unwrap(), address);
+        drop(adopted);
+        // Nothing else holds it open.
+        assert!(std::net::TcpStream::connect(address).is_err());
+        assert!(adopt(&[1 << 20]).is_err());
+        assert!(adopt(&[]).unwrap().is_empty());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::handover::{Predecessor, receive};
-use super::{Drained, Running, start_with};
+use super::{Drained, Running, activation, start_with};
 use crate::admin::{LIMIT, Order};
 use crate::fleet::reload::{Reloader, Source};
 use crate::telemetry::service_manager::ServiceManager;
@@ -27,6 +27,8 @@ pub fn run(source: Source, announce: impl FnOnce(&Running)) -> ExitCode {
     let started = receive().map_err(|error| format!("cannot take over from the process before: {error}"));
     let started = started.and_then(|mut inherited| {
         let predecessor = inherited.predecessor.take();
+        let added = activation::add(&mut inherited, &|name| std::env::var(name).ok());
+        added.map_err(|error| format!("cannot take the sockets of the service manager: {error}"))?;
         start_with(source, inherited).map(|running| (running, predecessor)).map_err(|error| error.to_string())
     });
     let (mut running, predecessor) = match started {

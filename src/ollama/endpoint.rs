@@ -109,6 +109,8 @@ pub enum ModelSource {
     JsonNameFallback,
     /// The body's `source`.
     JsonSource,
+    /// The body's `model`, or its `name`; other models stand beside it.
+    JsonCreate,
     /// The form's `model`.
     Multipart,
     /// The path.
@@ -122,6 +124,7 @@ impl ModelSource {
             ModelSource::Json => Some(Want::ModelOnly),
             ModelSource::JsonNameFallback => Some(Want::Model),
             ModelSource::JsonSource => Some(Want::Source),
+            ModelSource::JsonCreate => Some(Want::Create),
             ModelSource::None | ModelSource::Multipart | ModelSource::Path => None,
         }
     }
@@ -244,9 +247,8 @@ impl Endpoint<'_> {
             Endpoint::Show => ModelSource::JsonNameFallback,
             Endpoint::OpenaiModel(_) => ModelSource::Path,
             Endpoint::Management(verb) => match verb {
-                Management::Pull | Management::Push | Management::Create | Management::Delete => {
-                    ModelSource::JsonNameFallback
-                }
+                Management::Pull | Management::Push | Management::Delete => ModelSource::JsonNameFallback,
+                Management::Create => ModelSource::JsonCreate,
                 Management::Copy => ModelSource::JsonSource,
                 _ => ModelSource::None,
             },

@@ -54,8 +54,10 @@ pub enum Want {
     Model,
     /// `model` alone: inference, where Ollama does not look at `name`.
     ModelOnly,
-    /// `source`: `/api/copy`.
+    /// `source`, and beside it `destination`: `/api/copy`.
     Source,
+    /// `model` or `name`, and beside it `from`: `/api/create`.
+    Create,
 }
 
 /// How far a scan has come.
@@ -190,6 +192,16 @@ impl ModelScan {
         self.fields.model.as_deref().or(fallback)
     }
 
+    /// Other models that have been named so far, as the client wrote them: `destination`, `from`.
+    pub fn others(&self) -> impl Iterator<Item = &str> {
+        self.fields.others.iter().map(String::as_str)
+    }
+
+    /// Whether a `modelfile` has been seen so far, which may name any model.
+    pub fn has_modelfile(&self) -> bool {
+        self.fields.setting(Key::Modelfile).is_some()
+    }
+
     /// The value of `stream`, if it has been seen so far.
     pub fn stream(&self) -> Option<bool> {
         self.fields.stream
@@ -303,7 +315,7 @@ impl ModelScan {
         let role = self.key.map(Key::role);
         if let (Some(Role::Name), Some(key)) = (role, self.key)
             // Older clients write `"name": null` beside the model.
-            && !(byte == b'"' || byte == b'n' && key == Key::Name)
+            && !(byte == b'"' || byte == b'n' && matches!(key, Key::Name | Key::From))
         {
             return self.refuse(Violation::NotText(key));
         }

@@ -56,6 +56,7 @@ pub fn to_listener(exchange: &mut Exchange<'_>) -> Result<(), Stop> {
         let message = "this host name is not served here";
         return Err(reply::problem(ctx, Reason::HostDenied, message).into());
     }
+    ctx.host_name = host.keep();
     Ok(())
 }
 
@@ -133,7 +134,7 @@ fn facts<'e>(exchange: &'e Exchange<'_>, model: Option<&'e str>) -> Facts<'e> {
         client_ip: exchange.ctx.client,
         key_id: exchange.ctx.key.as_deref().map(|key| key.id.as_str()),
         model,
-        host: exchange.ctx.host.as_ref().and_then(|host| host.to_str().ok()),
+        host: exchange.ctx.host_name(),
         headers: &exchange.head.headers,
         now: clock::now(),
     }

@@ -2,6 +2,9 @@
 //!
 //! Nearly always that is the first few hundred bytes, which came with the head.
 
+use std::task::Poll;
+use std::time::Duration;
+
 use http::header;
 
 use super::client::ClientFault;
@@ -15,6 +18,11 @@ use crate::ollama::endpoint::ModelSource;
 use crate::ollama::multipart::MultipartScan;
 use crate::ollama::scan::{ModelScan, Progress};
 use crate::policy::failure::Reason;
+
+/// How long the first chunk of a body is waited for before a server is asked.
+const FIRST_CHUNK: Duration = Duration::from_millis(250);
+/// Bytes of a first chunk that is waited for to its end; of a longer one its beginning is enough.
+const SHORT_CHUNK: u64 = 4 << 10;
 
 /// What is wanted of a body.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +101,32 @@ pub async fn read_beginning(exchange: &mut Exchange<'_>, bytes: u64, limit: u64)
     exchange.body.settle().await.map_err(|error| cannot_hold(&exchange.ctx, &error))
 }
 
+/// Reads the first chunk of a body in chunks, where it is short and comes soon: framing that is broken there is refused
+/// before a server hears of the request. What comes later is not waited for, since it may be long in coming.
+///
+/// # Errors
+/// When the framing is broken, or the client left.
+pub async fn first_chunk(exchange: &mut Exchange<'_>) -> Result<(), Stop> {
+    let waits = exchange.head.headers.contains_key(header::EXPECT);
+    if waits || exchange.body.length() > 0 || !exchange.client.is_chunked() {
+        return Ok(());
+    }
+    let until = clock::now() + FIRST_CHUNK;
+    while exchange.body.length() < SHORT_CHUNK {
+        let Exchange { client, timer, body, ctx, .. } = exchange;
+        let came = timer.limit(Some(until), |cx| match body.poll_client(client, cx) {
+            Poll::Pending if body.length() > 0 && client.is_between_chunks() => Poll::Ready(Ok(None)),
+            polled => polled,
+        });
+        match came.await {
+            Some(Ok(Some(piece))) => body.keep(piece),
+            Some(Ok(None)) | None => break,
+            Some(Err(fault)) => return Err(faulty(ctx, fault)),
+        }
+    }
+    Ok(())
+}
+
 /// The reader of a form, where the model stands in one.
 fn multipart(headers: &http::HeaderMap, source: ModelSource) -> Option<MultipartScan> {
     let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
@@ -114,6 +148,7 @@ pub fn faulty(ctx: &RequestContext, fault: BodyFault) -> Stop {
         BodyFault::Client(ClientFault::Gone) => return Stop::Broken(Reason::ClientClosed),
         BodyFault::Coded(Reason::BodyTooLarge) => return too_large(ctx).into(),
         BodyFault::Refused(message) => (Reason::BadRequest, message),
+        BodyFault::Forbidden(message) => (Reason::Forbidden, message),
         BodyFault::Coded(_) | BodyFault::Client(ClientFault::Malformed) => {
             (Reason::BadRequest, "malformed request body".to_owned())
         }

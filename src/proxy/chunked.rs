@@ -64,6 +64,11 @@ impl ChunkFraming {
         self.state == State::Done
     }
 
+    /// Whether nothing of another chunk has come.
+    pub fn is_between_chunks(&self) -> bool {
+        matches!(self.state, State::Size { digits: 0, .. })
+    }
+
     /// Takes the next piece of data out of what arrived; `None` when more must arrive first, or the body is
     /// complete. What stands behind the body stays.
     ///
@@ -144,6 +149,17 @@ mod tests {
         }
         assert_eq!(bytewise.map(|()| split.is_done().then_some(taken)), at_once);
         at_once
+    }
+
+    #[test]
+    fn a_chunk_has_ended_when_its_last_line_feed_has_come() {
+        let mut framing = ChunkFraming::default();
+        assert!(framing.is_between_chunks());
+        for (bytes, between) in [("2", false), ("\r\n", false), ("{", false), ("}", false), ("\r", false), ("\n", true)]
+        {
+            advance(&mut framing, bytes.as_bytes()).unwrap();
+            assert_eq!(framing.is_between_chunks(), between, "{bytes:?}");
+        }
     }
 
     #[test]

@@ -43,19 +43,13 @@ enum Next {
 
 impl Acceptor {
     /// Serves one connection to its end.
-    pub async fn serve(self, tcp: TcpStream, address: SocketAddr, listener: Arc<ListenerSettings>) {
-        let proxied = listener.proxy_protocol;
-        if proxied && !listener.trusted_proxies.contains(address.ip()) {
-            return;
-        }
-        let Ok(mut open) = listener.connections.try_open((!proxied).then_some(address.ip())).map_err(|limit| {
-            self.service.metrics.connection_refused(match limit {
-                TooMany::OfListener => "listener",
-                TooMany::OfClient => "client",
-            });
-        }) else {
-            return;
-        };
+    pub async fn serve(
+        self,
+        tcp: TcpStream,
+        address: SocketAddr,
+        listener: Arc<ListenerSettings>,
+        mut open: OpenConnection,
+    ) {
         let _counted = self.count();
         let mut farewell: Farewell<'_> = std::pin::pin!(farewell(&self.service, &listener.connections));
         // What comes and goes is boxed: a connection that waits is to cost no more than what waits.
@@ -70,7 +64,7 @@ impl Acceptor {
             let connection = Http1::new(socket);
             return Box::pin(http2::serve(&self.service, connection, BytesMut::new(), &facts, farewell)).await;
         }
-        self.serve_http1(Http1::new(socket), &facts, farewell).await;
+        self.serve_http1(Http1::new(socket), &facts, open, farewell).await;
     }
 
     /// What comes before HTTP: the header of a proxy in front of us, and the TLS handshake.
@@ -100,7 +94,13 @@ impl Acceptor {
     }
 
     /// Serves the requests of a connection, one after the other.
-    async fn serve_http1(&self, mut connection: Http1, facts: &Arc<Connection>, mut farewell: Farewell<'_>) {
+    async fn serve_http1(
+        &self,
+        mut connection: Http1,
+        facts: &Arc<Connection>,
+        mut open: OpenConnection,
+        mut farewell: Farewell<'_>,
+    ) {
         let mut timer = LazyTimer::default();
         let mut first = true;
         loop {
@@ -126,14 +126,12 @@ impl Acceptor {
                 let violation = Violation { status: 400, what: "malformed request target" };
                 return Box::pin(self.refuse(connection, &violation, farewell)).await;
             };
-            connection.begin(head.version, &head.headers, framing, !listener.keepalive.is_zero());
-            let arrival = Arrival {
-                head,
-                wants_upgrade: framing == Framing::Upgrade,
-                // A request begins on the configuration that is in force when its head is complete.
-                snapshot: self.service.store.pin(),
-                listener,
-            };
+            // A request begins on the configuration that is in force when its head is complete.
+            let snapshot = self.service.store.pin();
+            let has_room = open.works(self.service.descriptors(&snapshot));
+            connection.begin(head.version, &head.headers, framing, has_room && !listener.keepalive.is_zero());
+            let wants_upgrade = framing == Framing::Upgrade;
+            let arrival = Arrival { head, snapshot, listener, wants_upgrade, has_room };
             Box::pin(self.service.serve(Client::Http1(&mut connection), arrival, facts, &mut timer)).await;
             if !connection.can_continue() {
                 if connection.must_linger() {
@@ -142,6 +140,7 @@ impl Acceptor {
                 return;
             }
             first = false;
+            open.rests();
         }
     }
 
@@ -167,6 +166,22 @@ impl Acceptor {
             linger(connection, farewell).await;
         }
     }
+}
+
+/// Counts a connection that was accepted; `None` when it is to be closed.
+pub fn admit(service: &Service, listener: &ListenerSettings, client: IpAddr) -> Option<OpenConnection> {
+    let proxied = listener.proxy_protocol;
+    if proxied && !listener.trusted_proxies.contains(client) {
+        return None;
+    }
+    let open = listener.connections.try_open((!proxied).then_some(client));
+    open.map_err(|limit| {
+        service.metrics.connection_refused(match limit {
+            TooMany::OfListener => "listener",
+            TooMany::OfClient => "client",
+        });
+    })
+    .ok()
 }
 
 /// Waits for the next head.

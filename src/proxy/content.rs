@@ -15,14 +15,14 @@ use crate::config::types::RequestEncoding;
 use crate::fleet::content::{Answer, Files, Target};
 use crate::fleet::snapshot::Route;
 use crate::policy::failure::Reason;
-use crate::routing::{Facts, Scheme, host_name};
+use crate::routing::{Facts, Scheme};
 
 /// What variables in values stand for.
 pub fn facts<'e>(exchange: &'e Exchange<'_>, status: Option<u16>) -> Facts<'e> {
     let (head, ctx) = (&exchange.head, &exchange.ctx);
     let route = ctx.route.as_deref();
     Facts {
-        host: host_name(ctx.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default()),
+        host: ctx.host_name(),
         path: head.uri.path(),
         query: head.uri.query(),
         method: head.method.as_str(),
@@ -188,6 +188,10 @@ async fn send(exchange: &mut Exchange<'_>, mut body: Option<FileBody>) -> Result
             exchange.ctx.body_out += piece.len() as u64;
             let piece = encode(&mut exchange.ctx, piece).map_err(|_| Reason::Internal)?;
             exchange.client.push(piece).map_err(|_| Reason::Internal)?;
+            if file.left() == 0 {
+                // Before the last byte goes out: whoever has it may ask again at once.
+                exchange.ctx.admitted.leave();
+            }
             reply::flush(exchange).await?;
             body = Some(file);
         }
@@ -195,6 +199,7 @@ async fn send(exchange: &mut Exchange<'_>, mut body: Option<FileBody>) -> Result
     let rest = end(&mut exchange.ctx).map_err(|_| Reason::Internal)?;
     let ended = exchange.client.push(rest).and_then(|()| exchange.client.finish(None));
     ended.map_err(|_| Reason::Internal)?;
+    exchange.ctx.admitted.leave();
     reply::flush(exchange).await
 }
 

@@ -27,6 +27,7 @@ use crate::ollama::complaint::Complaint;
 use crate::ollama::dialect::Dialect;
 use crate::ollama::usage::UsageScan;
 use crate::policy::failure::Reason;
+use crate::routing::host::KeptName;
 
 /// What a request may know of the connection that it came on.
 #[derive(Debug)]
@@ -112,6 +113,8 @@ pub struct RequestContext {
     pub request_id: Option<HeaderValue>,
     /// The host that the client named.
     pub host: Option<HeaderValue>,
+    /// Its canonical name, once it has been judged.
+    pub host_name: KeptName,
     /// Where it goes.
     pub route: Option<Arc<Route>>,
     /// The upstream that answers, if one does.
@@ -259,6 +262,7 @@ impl RequestContext {
             started: clock::now(),
             request_id: None,
             host: None,
+            host_name: KeptName::default(),
             route: None,
             upstream: None,
             target: None,
@@ -289,6 +293,11 @@ impl RequestContext {
             usage: None,
             counted: false,
         }
+    }
+
+    /// The canonical name of the host that the client named; empty where there is none.
+    pub fn host_name(&self) -> &str {
+        self.host_name.of(self.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default())
     }
 
     /// When the whole request must be over.

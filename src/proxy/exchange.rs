@@ -356,6 +356,10 @@ impl<'t, 'c> Traffic<'t, 'c> {
                     }
                 }
             }
+            if self.answer_ended {
+                // Before the last byte goes out: whoever has it may ask again at once.
+                self.exchange.ctx.admitted.leave();
+            }
             let flushed = self.exchange.client.poll_flush(cx);
             self.client_wrote.note(self.exchange.client.written(), self.exchange.client.queued(), now);
             match flushed {

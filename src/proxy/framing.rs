@@ -47,6 +47,16 @@ impl Decoder {
         matches!(self, Self::Done)
     }
 
+    /// Whether it is a body in chunks that has not come to its end.
+    pub fn is_chunked(&self) -> bool {
+        matches!(self, Self::Chunked(_))
+    }
+
+    /// The same, and nothing of another chunk has come.
+    pub fn is_between_chunks(&self) -> bool {
+        matches!(self, Self::Chunked(framing) if framing.is_between_chunks())
+    }
+
     /// Takes the next piece of the body from what arrived; `None` when more must arrive first or the body is
     /// complete. Bytes behind the body stay.
     ///

@@ -1,7 +1,8 @@
 //! A request body that is kept so that it can be sent later, or again.
 //!
-//! The first part stays in memory, the rest goes to a temporary file without a name, so nothing is
-//! left behind whatever happens. Both count against the process's body budget.
+//! A short one stays in memory. One that becomes too long for that goes to a temporary file without a name, its
+//! beginning too, so nothing is left behind whatever happens and whoever waits with much holds little memory. Both count
+//! against the process's body budget.
 
 use std::fs::File;
 use std::io;
@@ -35,7 +36,7 @@ pub enum HoldError {
 pub struct HoldRules {
     /// The budget of the process.
     pub budget: Arc<BodyBudget>,
-    /// Bytes of one body that stay in memory.
+    /// Bytes up to which a body stays in memory.
     pub memory: usize,
     /// Folder for temporary files.
     pub folder: PathBuf,
@@ -87,12 +88,13 @@ impl HeldBody {
         if !self.held.grow(bytes.len()) {
             return Err(HoldError::Budget);
         }
-        // Once something went to the file, everything after it does: the order is the client's.
+        // Once something went to the file, everything does: the order is the client's.
         if self.file.is_none() && self.pending.is_empty() && self.in_memory + bytes.len() <= self.rules.memory {
             self.in_memory += bytes.len();
             self.keep(bytes);
             return Ok(());
         }
+        self.spill().await?;
         self.pending.extend_from_slice(&bytes);
         if self.pending.len() >= WRITE_PIECE {
             self.write_pending().await?;
@@ -126,16 +128,40 @@ impl HeldBody {
         Ok(())
     }
 
-    async fn write_pending(&mut self) -> Result<(), HoldError> {
-        let file = match &self.file {
-            Some(file) => Arc::clone(file),
-            None => {
-                let folder = self.rules.folder.clone();
-                let file = blocking(move || tempfile::tempfile_in(folder)).await?;
-                Arc::clone(self.file.insert(Arc::new(file)))
+    /// Brings to the file what lay in memory.
+    async fn spill(&mut self) -> Result<(), HoldError> {
+        if self.pieces.is_empty() {
+            return Ok(());
+        }
+        let file = self.file().await?;
+        let pieces = std::mem::take(&mut self.pieces);
+        let written = blocking(move || {
+            let mut at = 0;
+            for piece in &pieces {
+                file.write_all_at(piece, at)?;
+                at += piece.len() as u64;
             }
-        };
-        // The buffer goes along and comes back: what one thread allocates and another frees stays resident.
+            Ok((at, pieces))
+        });
+        // They go along and come back: what one thread allocates and another frees stays resident.
+        let (length, _pieces) = written.await?;
+        self.in_file = length;
+        self.in_memory = 0;
+        Ok(())
+    }
+
+    async fn file(&mut self) -> Result<Arc<File>, HoldError> {
+        if let Some(file) = &self.file {
+            return Ok(Arc::clone(file));
+        }
+        let folder = self.rules.folder.clone();
+        let file = blocking(move || tempfile::tempfile_in(folder)).await?;
+        Ok(Arc::clone(self.file.insert(Arc::new(file))))
+    }
+
+    async fn write_pending(&mut self) -> Result<(), HoldError> {
+        let file = self.file().await?;
+        // As above.
         let bytes = std::mem::take(&mut self.pending);
         let at = self.in_file;
         self.pending = blocking(move || file.write_all_at(&bytes, at).map(|()| bytes)).await?;
@@ -204,6 +230,7 @@ mod tests {
                 body.push(bytes.into()).await.unwrap();
             }
             body.complete().await.unwrap();
+            assert_eq!(body.pieces.is_empty(), expected.len() > memory, "all of it lies in one place");
             assert_eq!(read_all(&body).await, expected, "{memory} bytes in memory");
             assert_eq!(read_all(&body).await, expected);
             assert_eq!(rules.budget.used(), expected.len());

@@ -144,7 +144,7 @@ async fn stream(
     let listener = snapshot.listener(&facts.listener);
     let client = Client::Http2(Box::new(Http2::new(body, respond)));
     let mut timer = LazyTimer::default();
-    let arrival = Arrival { head: head.into(), snapshot, listener, wants_upgrade: false };
+    let arrival = Arrival { head: head.into(), snapshot, listener, wants_upgrade: false, has_room: true };
     let answered = service.serve(client, arrival, &facts, &mut timer).await;
     open.open.alarm.ended(answered);
 }

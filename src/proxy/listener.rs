@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{ACCEPT_PAUSE, Acceptor};
+use super::connection::{ACCEPT_PAUSE, Acceptor, admit};
 use super::server;
 use super::service::Service;
 use crate::clock;
@@ -60,7 +60,11 @@ pub fn serve(data: Data) {
         temp_dir: data.temp_dir,
         in_flight: data.in_flight,
         connector: server::Connector::new(),
-        own_files: open_files(),
+        // The limit of a process that runs does not change by itself.
+        descriptors: Descriptors {
+            soft: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
+            reserved: open_files(),
+        },
         tasks: data.tasks,
         cut: data.cut,
     });
@@ -114,12 +118,14 @@ async fn accept(socket: Arc<ListenerSocket>, service: Arc<Service>) {
         }
     };
     let mut settings = Arc::clone(&socket.settings);
-    let mut serve = |tcp: TcpStream, client| {
+    let mut serve = |tcp: TcpStream, client: SocketAddr| {
         // Without it small pieces of a stream would wait for acknowledgements.
         if tcp.set_nodelay(true).is_ok() {
             settings = service.store.load().listener(&settings);
+            // Counted before another one is accepted.
+            let Some(open) = admit(&service, &settings, client.ip()) else { return };
             let acceptor = Acceptor { service: Arc::clone(&service) };
-            service.tasks.spawn(acceptor.serve(tcp, client, Arc::clone(&settings)));
+            service.tasks.spawn(acceptor.serve(tcp, client, Arc::clone(&settings), open));
         }
     };
     let mut closes = std::pin::pin!(socket.listener.reaches(Phase::Closed));
@@ -156,14 +162,9 @@ async fn next(listener: &TcpListener, service: &Service) -> io::Result<(TcpStrea
     loop {
         let (files, all) = {
             let snapshot = service.store.load();
-            let soft = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-            let reserved = service.own_files + u64::from(snapshot.reserved_files);
-            let files = Descriptors { soft, reserved };
-            (files, Arc::clone(&snapshot.lasting.connections))
+            (service.descriptors(&snapshot), Arc::clone(&snapshot.lasting.connections))
         };
-        if !files.may_accept(all.open()) {
-            all.wait_below(files.most()).await;
-        }
+        all.wait_for(files.room()).await;
         let (tcp, client) = listener.accept().await?;
         // The system hands out the lowest free number: one this high says that nearly all are taken.
         if files.is_kept(u64::try_from(tcp.as_raw_fd()).unwrap_or(0)) {

@@ -99,6 +99,8 @@ pub async fn send(exchange: &mut Exchange<'_>, mut reply: Reply) -> Result<(), R
     exchange.ctx.body_out = body.len() as u64;
     // Their lengths are equal.
     let _ = client.push(body).and_then(|()| client.finish(None));
+    // Whoever has the last byte may ask again at once.
+    exchange.ctx.admitted.leave();
     flush(exchange).await
 }
 

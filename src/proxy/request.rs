@@ -73,7 +73,7 @@ pub async fn prepare(exchange: &mut Exchange<'_>) -> Result<Arc<Route>, Stop> {
     match route.upstream().filter(|upstream| upstream.has_models()) {
         Some(upstream) => {
             canonical_path(exchange)?;
-            let strict = exchange.body.be_strict(&route.caps);
+            let strict = exchange.body.be_strict(&route.caps, exchange.ctx.key.clone());
             strict.map_err(|fault| body_scan::faulty(&exchange.ctx, fault))?;
             ask_for_model(exchange, route, upstream).await?;
         }
@@ -83,6 +83,9 @@ pub async fn prepare(exchange: &mut Exchange<'_>) -> Result<Arc<Route>, Stop> {
     if route.holds && (route.retry.replay_post || exchange.ctx.idempotent) {
         let need = BodyNeed { source: ModelSource::None, whole: true, limit: route.body_limit };
         body_scan::find_model(exchange, need).await?;
+    }
+    if route.upstream().is_some() {
+        body_scan::first_chunk(exchange).await?;
     }
     headers::complete(&mut exchange.head, &exchange.ctx);
     content::change_request(exchange, route);
@@ -128,7 +131,7 @@ fn match_head<'e>(exchange: &'e Exchange<'_>, path: Option<&'e str>, preflight: 
         scheme: Scheme::of(exchange.ctx.client_tls),
         // A preflight belongs to the route of the request that it asks for.
         method: preflight.unwrap_or(&request.method),
-        host: exchange.ctx.host.as_ref().and_then(|host| host.to_str().ok()),
+        host: exchange.ctx.host_name(),
         path: path.unwrap_or(request.uri.path()),
         headers: &request.headers,
     }

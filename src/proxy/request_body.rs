@@ -6,6 +6,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -15,7 +16,8 @@ use super::client::{Client, ClientFault};
 use super::decode_body::{DecodeError, Decoder};
 use super::held_body::{At, Cursor, HeldBody, HoldError, HoldRules};
 use super::poison;
-use crate::fleet::allowed::check_caps;
+use crate::fleet::allowed::{check_caps, check_names};
+use crate::fleet::keys::Key;
 use crate::ollama::scan::ModelScan;
 use crate::policy::caps::Caps;
 use crate::policy::failure::Reason;
@@ -32,6 +34,8 @@ pub enum BodyFault {
     Coded(Reason),
     /// What it says is refused; the sentence is for the client.
     Refused(String),
+    /// It names a model that is not for its sender; the sentence is for the client.
+    Forbidden(String),
     /// What was held on disk cannot be read.
     Held(io::Error),
 }
@@ -56,8 +60,15 @@ pub struct RequestBody {
     keep_beginning: bool,
     decoder: Option<Decoder>,
     scan: Option<Box<ModelScan>>,
-    /// What it may ask for at most, once it is known to be for a server with models.
-    strict: Option<Caps>,
+    /// Set once it is known to be for a server with models.
+    strict: Option<Strict>,
+}
+
+/// What a body may ask for.
+struct Strict {
+    caps: Caps,
+    /// The key that it came with.
+    key: Option<Arc<Key>>,
 }
 
 impl RequestBody {
@@ -74,6 +85,12 @@ impl RequestBody {
     /// The beginning, while it is short.
     pub fn short(&self) -> &[Bytes] {
         &self.short
+    }
+
+    /// Keeps a piece that was read early and is short, as the beginning of any body is kept a while.
+    pub fn keep(&mut self, piece: Bytes) {
+        self.length += piece.len() as u64;
+        self.short.push(piece);
     }
 
     /// Keeps a piece that was read early.
@@ -216,13 +233,13 @@ impl RequestBody {
         self.scan.as_deref()
     }
 
-    /// It is for a server with models: what another reader could take for another request, and what asks for more than
-    /// `caps`, goes no further.
+    /// It is for a server with models: what another reader could take for another request, what asks for more than
+    /// `caps`, and what names a model that is not for `key` goes no further.
     ///
     /// # Errors
     /// When that is so already.
-    pub fn be_strict(&mut self, caps: &Caps) -> Result<(), BodyFault> {
-        self.strict = Some(*caps);
+    pub fn be_strict(&mut self, caps: &Caps, key: Option<Arc<Key>>) -> Result<(), BodyFault> {
+        self.strict = Some(Strict { caps: *caps, key });
         self.judge()
     }
 
@@ -245,11 +262,12 @@ impl RequestBody {
     }
 
     fn judge(&self) -> Result<(), BodyFault> {
-        let (Some(scan), Some(caps)) = (&self.scan, &self.strict) else { return Ok(()) };
+        let (Some(scan), Some(Strict { caps, key })) = (&self.scan, &self.strict) else { return Ok(()) };
         if let Some(violation) = scan.violation() {
             return Err(BodyFault::Refused(violation.to_string()));
         }
-        check_caps(caps, scan).map_err(BodyFault::Refused)
+        check_caps(caps, scan).map_err(BodyFault::Refused)?;
+        key.as_ref().map_or(Ok(()), |key| check_names(key, scan)).map_err(BodyFault::Forbidden)
     }
 
     /// Decodes what the client sends from now on.

@@ -17,6 +17,7 @@ use super::timer::LazyTimer;
 use super::{attempt, content, ending, finish, reply, request as early};
 use crate::fleet::snapshot::{ListenerSettings, Snapshot};
 use crate::fleet::store::Store;
+use crate::policy::descriptors::Descriptors;
 use crate::policy::failure::Reason;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
@@ -31,6 +32,8 @@ pub struct Arrival {
     pub listener: Arc<ListenerSettings>,
     /// Whether it asks for another protocol.
     pub wants_upgrade: bool,
+    /// Whether a file descriptor is left for its server.
+    pub has_room: bool,
 }
 
 /// What all requests share.
@@ -45,8 +48,8 @@ pub struct Service {
     pub temp_dir: PathBuf,
     /// Requests being served.
     pub in_flight: Arc<AtomicUsize>,
-    /// File descriptors that the process itself needs.
-    pub own_files: u64,
+    /// File descriptors that there are, and that the process itself needs.
+    pub descriptors: Descriptors,
     /// Opens connections to servers.
     pub connector: Connector,
     /// Everything that the process waits for when it stops: listeners, connections, streams.
@@ -65,6 +68,12 @@ impl Service {
         }
     }
 
+    /// File descriptors for clients, in this configuration.
+    pub fn descriptors(&self, snapshot: &Snapshot) -> Descriptors {
+        let Descriptors { soft, reserved } = self.descriptors;
+        Descriptors { soft, reserved: reserved + u64::from(snapshot.reserved_files) }
+    }
+
     /// Waits until nothing is waited for any longer.
     pub async fn is_cut_off(&self) {
         // Nobody who could say so is left: then the process has ended.
@@ -81,8 +90,8 @@ impl Service {
     ) -> bool {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         let _served = InFlight(&self.in_flight);
-        let Arrival { head, snapshot, listener, wants_upgrade } = arrival;
-        let running = listener.connections.try_request();
+        let Arrival { head, snapshot, listener, wants_upgrade, has_room } = arrival;
+        let running = if has_room { listener.connections.try_request() } else { None };
         let mut ctx = RequestContext::new(snapshot, Arc::clone(connection));
         ctx.wants_upgrade = wants_upgrade;
         let mut exchange = Exchange { service: self, client, head, body: RequestBody::default(), timer, listener, ctx };

@@ -1,4 +1,4 @@
-//! The canonical form of a host, and which hosts a listener answers for.
+//! The canonical form of a host, patterns of hosts, and which hosts a listener answers for.
 //!
 //! # Problem
 //!
@@ -12,12 +12,13 @@
 //! address in its one short form. Nothing else is changed: what is not a host and a port is refused ([`parse`],
 //! 400), what is not in the list is refused ([`HostList::allows`], 421). Ports do not count in the list: which port
 //! is ours is known from the listener. Names in other scripts are written as DNS has them (`xn--…`).
+//!
+//! A request's host is brought to this form once, when the request begins. Whatever compares hosts or counts by them
+//! takes it from there: routes, limits, variables.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::Ipv6Addr;
-
-use super::pattern::HostPattern;
 
 /// The longest name (RFC 1035, 2.3.4) and its longest label.
 const LONGEST_NAME: usize = 253;
@@ -30,6 +31,43 @@ pub struct HostName<'a> {
     pub name: Cow<'a, str>,
     /// The port, where it is not the scheme's own.
     pub port: Option<u16>,
+}
+
+impl HostName<'_> {
+    /// The name to be kept beside the text that it was read from.
+    #[must_use]
+    pub fn keep(self) -> KeptName {
+        match self.name {
+            Cow::Borrowed(name) => KeptName::Front(name.len()),
+            Cow::Owned(name) => KeptName::Own(name.into()),
+        }
+    }
+}
+
+/// A canonical name beside the text that it was read from, which nearly always begins with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeptName {
+    /// So many bytes of the text.
+    Front(usize),
+    /// Another text.
+    Own(Box<str>),
+}
+
+impl Default for KeptName {
+    fn default() -> Self {
+        Self::Front(0)
+    }
+}
+
+impl KeptName {
+    /// The name; `text` is what it was read from.
+    #[must_use]
+    pub fn of<'t>(&'t self, text: &'t str) -> &'t str {
+        match self {
+            Self::Front(length) => text.get(..*length).unwrap_or_default(),
+            Self::Own(name) => name,
+        }
+    }
 }
 
 /// A text that is no host: answered 400 with the reason `bad_request`.
@@ -97,6 +135,44 @@ fn parse_port(port: Option<&str>, own_port: u16) -> Result<Option<u16>, HostRefu
     }
 }
 
+/// A name or address, or `*.` and a name, in canonical form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostPattern {
+    /// This one.
+    Exact(Box<str>),
+    /// One or more labels in front of this name, which stands here without `*.`.
+    Below(Box<str>),
+    /// Any name, also none: `*`.
+    Any,
+}
+
+impl HostPattern {
+    /// Reads a pattern, which has no port; `None` if it is no name or has a `*` that is not its first label.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == "*" {
+            return Some(Self::Any);
+        }
+        let below = text.strip_prefix("*.");
+        // 0 is no scheme's own port, so one that was written is seen.
+        let HostName { name, port: None } = parse(below.unwrap_or(text), 0).ok()? else { return None };
+        Some(if below.is_some() { Self::Below(name.into()) } else { Self::Exact(name.into()) })
+    }
+
+    /// Whether it covers a host by its canonical name; a request without a host has an empty one.
+    #[must_use]
+    pub fn covers(&self, host: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(name) => *host == **name,
+            Self::Below(name) => host
+                .strip_suffix(&**name)
+                .and_then(|front| front.strip_suffix('.'))
+                .is_some_and(|front| !front.is_empty()),
+        }
+    }
+}
+
 /// The hosts that a listener answers for. An empty list answers for any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostList {
@@ -112,11 +188,7 @@ impl HostList {
         for host in hosts {
             match HostPattern::parse(host)? {
                 below @ (HostPattern::Below(_) | HostPattern::Any) => list.below.push(below),
-                HostPattern::Exact(_) => {
-                    // 0 is no scheme's own port, so one that was written is seen.
-                    let HostName { name, port: None } = parse(host, 0).ok()? else { return None };
-                    list.exact.insert(name.into());
-                }
+                HostPattern::Exact(name) => _ = list.exact.insert(name),
             }
         }
         Some(list)
@@ -126,7 +198,7 @@ impl HostList {
     #[must_use]
     pub fn allows(&self, host: &HostName<'_>) -> bool {
         let any = self.exact.is_empty() && self.below.is_empty();
-        any || self.exact.contains(&*host.name) || self.below.iter().any(|below| below.matches(Some(&host.name)))
+        any || self.exact.contains(&*host.name) || self.below.iter().any(|below| below.covers(&host.name))
     }
 }
 
@@ -245,6 +317,59 @@ mod tests {
         for bad in ["", "a.*.com", "http://a.test", "a.test/x", "a b", "a.test:80", "[::1"] {
             assert_eq!(HostList::new([bad]), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_name_is_kept_as_a_part_of_its_text_where_it_is_one() {
+        for (text, kept) in [
+            ("a.test", KeptName::Front(6)),
+            ("a.test:8080", KeptName::Front(6)),
+            ("a.test.", KeptName::Front(6)),
+            ("A.test:80", KeptName::Own("a.test".into())),
+            ("[::1]:80", KeptName::Own("[::1]".into())),
+        ] {
+            let name = parse(text, 80).expect("a host");
+            let canonical = name.name.clone().into_owned();
+            assert_eq!(name.keep(), kept, "{text}");
+            assert_eq!(kept.of(text), canonical);
+        }
+        assert_eq!(KeptName::default().of(""), "");
+    }
+
+    fn covers(pattern: &str, host: &str) -> bool {
+        let name = parse(host, 80).expect("a host").name;
+        HostPattern::parse(pattern).is_some_and(|pattern| pattern.covers(&name))
+    }
+
+    #[test]
+    fn patterns_cover_hosts_in_any_spelling() {
+        assert!(covers("Example.com", "eXample.COM:8080"));
+        assert!(covers("example.com.", "example.com"));
+        assert!(covers("[0::1]", "[::1]:80"));
+        assert!(!covers("example.com", "www.example.com"));
+    }
+
+    #[test]
+    fn an_asterisk_stands_for_one_or_more_labels() {
+        assert!(covers("*.example.com", "a.example.com"));
+        assert!(covers("*.example.com", "a.b.EXAMPLE.com."));
+        assert!(!covers("*.example.com", "example.com"));
+        assert!(!covers("*.example.com", "badexample.com"));
+        assert!(covers("*", "anything"));
+    }
+
+    #[test]
+    fn an_asterisk_elsewhere_is_no_pattern() {
+        for text in ["", "a.*.com", "*.*.com", "*a.com", "*.", "a*", "a.test:80"] {
+            assert_eq!(HostPattern::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_request_without_a_host_is_covered_only_by_any() {
+        assert!(HostPattern::Any.covers(""));
+        assert!(!HostPattern::Exact("a".into()).covers(""));
+        assert!(!HostPattern::Below("a".into()).covers(""));
     }
 
     proptest::proptest! {

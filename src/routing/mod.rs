@@ -9,9 +9,9 @@
 //! # Shape
 //!
 //! - [`path`]: the canonical path of a request, or a refusal: before anything is matched.
-//! - [`host`]: the canonical host of a request, and which hosts a listener answers for.
+//! - [`host`]: the canonical host of a request, patterns of hosts, and which hosts a listener answers for.
 //! - [`glob`]: text with `*`.
-//! - [`pattern`]: schemes, hosts, paths and header values, as the user writes them.
+//! - [`pattern`]: schemes, paths and header values, as the user writes them.
 //! - [`index`]: which of the hosts and paths that the file names cover those of a request.
 //! - [`bucket`]: the routes of one (host, path), by their further conditions.
 //! - [`table`]: all of them together; [`RouteTable`] is what the others use.
@@ -39,7 +39,7 @@ pub mod table;
 pub mod template;
 
 pub use header_rules::HeaderRules;
-pub use pattern::{Scheme, host_name};
+pub use pattern::Scheme;
 pub use rewrite::Rewrite;
 pub use table::{Head, HeadMatch, ModelMatch, RouteMatch, RouteTable};
 pub use template::{Facts, Template};

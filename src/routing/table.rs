@@ -10,8 +10,9 @@ use fnv::FnvHashMap;
 use http::{HeaderMap, HeaderName, Method};
 
 use super::bucket::{Bucket, Guard, GuardNumber, OPEN};
+use super::host::HostPattern;
 use super::index::{ANY, HostIndex, Number, PathIndex};
-use super::pattern::{HeaderPattern, HostPattern, PathPattern, Scheme};
+use super::pattern::{HeaderPattern, PathPattern, Scheme};
 
 /// The conditions of one route. A list that is empty is no condition; of one that is not, one entry must hold,
 /// of `headers` all.
@@ -47,8 +48,8 @@ pub struct Head<'a> {
     pub scheme: Scheme,
     /// The method.
     pub method: &'a Method,
-    /// The `Host` field or the authority, in any letter case, with or without a port.
-    pub host: Option<&'a str>,
+    /// The canonical name of the host; empty where there is none.
+    pub host: &'a str,
     /// The canonical path, without the query.
     pub path: &'a str,
     /// The header fields.

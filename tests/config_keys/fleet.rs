@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Look, Row, base, compiled, fleet, set, text};
+use super::looks::{fleet, text};
+use super::{Look, Row, base, compiled, set};
 use arriero::fleet::placement::Placement;
 use arriero::fleet::snapshot::Snapshot;
 

@@ -136,7 +136,8 @@ pub fn http_yaml(urls: &[String], route: &str, upstream: &str) -> String {
 pub fn upstream_yaml(kind: &str, urls: &[String], route: &str, upstream: &str) -> String {
     // What is tested with it is what happens to a request that has its server at once, and that nothing else is asked of
     // that server meanwhile.
-    let rule = if kind == "ollama" && !upstream.contains("balance:") { "balance: { policy: least_requests }\n" } else { "" };
+    let rule =
+        if kind == "ollama" && !upstream.contains("balance:") { "balance: { policy: least_requests }\n" } else { "" };
     one_upstream(kind, urls, route, &format!("{rule}{upstream}"))
 }
 

@@ -108,20 +108,20 @@ impl Program {
         Self::serving(arriero(&["run", "--config", file.to_str().expect("text")], folder)).await
     }
 
-    fn told(&self, before: &str) -> SocketAddr {
+    fn told(&self, before: &[&str]) -> SocketAddr {
         let text = self.err.text();
-        let address = text.lines().find_map(|line| line.strip_prefix(before)?.parse().ok());
-        address.unwrap_or_else(|| panic!("no line `{before}…`:\n{text}"))
+        let address = |line: &str| before.iter().find_map(|before| line.strip_prefix(before)?.parse().ok());
+        text.lines().find_map(address).unwrap_or_else(|| panic!("no line `{}…`:\n{text}", before[0]))
     }
 
     /// Address of its first listener.
     pub fn address(&self) -> SocketAddr {
-        self.told("listening on http://")
+        self.told(&["listening on http://", "listening on https://"])
     }
 
     /// Address of its admin listener.
     pub fn admin(&self) -> SocketAddr {
-        self.told("admin at http://")
+        self.told(&["admin at http://"])
     }
 
     pub fn id(&self) -> u32 {

@@ -36,8 +36,8 @@ pub fn check(want: Want, body: &[u8], seed: u32) -> Result<bool, String> {
         return Ok(true);
     };
     let wanted = match want {
-        Want::Model if go.model.is_empty() => &go.name,
-        Want::Model | Want::ModelOnly => &go.model,
+        Want::Model | Want::Create if go.model.is_empty() => &go.name,
+        Want::Model | Want::Create | Want::ModelOnly => &go.model,
         Want::Source => &go.source,
     };
     must(scan.model().unwrap_or_default() == wanted, "another model")?;

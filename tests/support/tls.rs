@@ -2,19 +2,20 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::ClientConfig;
-use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::authority::{Authority, Issued};
 use super::h2::H2;
 use super::wire::H1;
-use tokio_rustls::rustls::version::{TLS12, TLS13};
 
 /// A client that trusts an authority, offers these protocols and shows a certificate.
 pub fn client(authority: &Authority, protocols: &[&str], own: Option<&Issued>) -> Arc<ClientConfig> {
@@ -76,5 +77,61 @@ impl Tunnel {
 impl Drop for Tunnel {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// The ways to sign of the certificates that tests make.
+pub const ANY: &[SignatureScheme] = &[SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::ED25519];
+
+/// Takes every certificate, offers these ways to sign, and notes the staple.
+#[derive(Debug)]
+pub struct Witness {
+    schemes: Vec<SignatureScheme>,
+    /// What came with the last certificate.
+    pub staple: Mutex<Vec<u8>>,
+}
+
+impl Witness {
+    pub fn client(schemes: &[SignatureScheme]) -> (Arc<Self>, Arc<ClientConfig>) {
+        let witness = Arc::new(Self { schemes: schemes.to_vec(), staple: Mutex::default() });
+        let mut config = Authority::new("none").client(&[&TLS12, &TLS13], None);
+        config.dangerous().set_certificate_verifier(Arc::clone(&witness) as _);
+        (witness, Arc::new(config))
+    }
+}
+
+impl ServerCertVerifier for Witness {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        staple: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        *self.staple.lock().expect("not poisoned") = staple.to_vec();
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.schemes.clone()
     }
 }

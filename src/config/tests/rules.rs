@@ -238,6 +238,11 @@ fn what_is_probably_not_meant_is_a_warning() {
     add(ROUTE, apart, &[]);
     add(URL, "  spare: { kind: http, servers: [{ url: \"http://b\" }] }", &["W002 12:3 upstreams.spare"]);
     add(KIND, "    health: { active: { timeout: 6s } }", &["W003 10:34 upstreams.fleet.health.active.timeout"]);
+    let encrypted = "    match: { scheme: https }";
+    add(ROUTE, encrypted, &["W001 7:22 routes[0].match.scheme"]);
+    let behind = GOOD.replace(":0\n", ":0\n    trusted_proxies: [10.0.0.0/8]\n");
+    assert_eq!(found(&behind.replace(ROUTE, &format!("{ROUTE}\n{encrypted}"))), Vec::<String>::new());
+    add(ROUTE, "    match: { scheme: http }", &[]);
     add(ROUTE, "    retry: { replay_post: true }", &["W004 7:14 routes[0].retry.replay_post"]);
     assert!(load(&GOOD.replace(ROUTE, "    upstream: fleet\n    retry: { replay_post: true }")).is_ok());
 }

@@ -65,6 +65,18 @@ fn good_files_are_good() {
 }
 
 #[test]
+fn a_route_for_a_scheme_that_no_listener_has_is_a_warning() {
+    let files = Files::new(&["a.test"], 2100);
+    let file = files.listener(&format!("{{ {PAIR} }}"));
+    let route = |scheme| {
+        file.replace("    upstream: fleet", &format!("    upstream: fleet\n    match: {{ scheme: {scheme} }}"))
+    };
+    assert_eq!(found(&route("https")), Vec::<String>::new());
+    assert_eq!(found(&route("http")), ["W001 8:22 routes[0].match.scheme"]);
+    says(&route("http"), "all listeners have `tls`");
+}
+
+#[test]
 fn files_that_cannot_be_used_are_found_where_they_are_named() {
     let files = Files::new(&["a.test"], 2100);
     let entry = |entry: &str| files.listener(&format!("{{ certificates: [{entry}] }}"));

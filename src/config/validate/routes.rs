@@ -7,7 +7,7 @@ use super::{Rules, content, models};
 use crate::config::address::is_host_name;
 use crate::config::codes;
 use crate::config::tree::Path;
-use crate::config::types::{Config, Match, OneOrMany, Retry, RetryOn, Route};
+use crate::config::types::{Config, Match, OneOrMany, Retry, RetryOn, Route, Scheme};
 
 pub(super) fn check(config: &Config, rules: &mut Rules<'_, '_, '_>) {
     let root = Path::Root.key("routes");
@@ -34,6 +34,7 @@ pub(super) fn check(config: &Config, rules: &mut Rules<'_, '_, '_>) {
         super::fleet::route(config, &path, route, rules);
     }
     never_match(config, &root, rules);
+    never_spoken(config, &root, rules);
 }
 
 fn conditions(path: &Path<'_>, matches: &Match, rules: &mut Rules<'_, '_, '_>) {
@@ -210,6 +211,29 @@ impl<'c> Taken<'c> {
             let taken = if path.ends_with('/') { &mut self.prefixes } else { &mut self.exact };
             taken.entry(path).or_insert(&route.name);
         }
+    }
+}
+
+/// Routes for a scheme that no client speaks, and that no trusted proxy can name for one.
+fn never_spoken(config: &Config, root: &Path<'_>, rules: &mut Rules<'_, '_, '_>) {
+    let said_by_proxies = config.listeners.iter().any(|listener| !listener.trusted_proxies.is_empty());
+    let spoken = |scheme| config.listeners.iter().any(|listener| listener.tls.is_some() == (scheme == Scheme::Https));
+    if said_by_proxies || config.listeners.is_empty() {
+        return;
+    }
+    for (index, route) in config.routes.iter().enumerate() {
+        let Some(scheme) = route.matches.scheme.filter(|scheme| !spoken(*scheme)) else { continue };
+        let (message, hint) = match scheme {
+            Scheme::Https => (
+                "can never match: no listener has `tls`",
+                "add `tls` to a listener, or the proxy before it to its `trusted_proxies`",
+            ),
+            Scheme::Http => ("can never match: all listeners have `tls`", "add a listener without `tls`"),
+        };
+        let path = root.index(index);
+        let shown = rules.shown(&path.key("name"), &route.name);
+        let message = format!("the route {shown} {message}");
+        rules.value(codes::NEVER_MATCHES, &path.key("match").key("scheme"), message, hint);
     }
 }
 

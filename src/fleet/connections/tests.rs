@@ -15,12 +15,12 @@ fn a_client_cannot_take_all_connections_of_a_listener() {
     let first = listener.try_open(ip("192.0.2.1")).unwrap();
     let second = listener.try_open(ip("::ffff:192.0.2.1")).unwrap();
     assert_eq!(listener.try_open(ip("192.0.2.1")).unwrap_err(), TooMany::OfClient);
-    assert_eq!((listener.open(), listener.all.open()), (2, 2), "what is refused is not counted");
+    assert_eq!((listener.open(), listener.all.needed()), (2, 4), "what is refused is not counted");
     let other = listener.try_open(ip("192.0.2.2")).unwrap();
     drop(first);
     let third = listener.try_open(ip("192.0.2.1")).unwrap();
     drop((second, other, third));
-    assert_eq!((listener.open(), listener.clients(), listener.all.open()), (0, 0, 0));
+    assert_eq!((listener.open(), listener.clients(), listener.all.needed()), (0, 0, 0));
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn nothing_leaks_when_tasks_panic() {
         });
         assert!(ended.join().is_err());
     }
-    let left = (listener.open(), listener.clients(), listener.requests(), listener.all.open());
+    let left = (listener.open(), listener.clients(), listener.requests(), listener.all.needed());
     assert_eq!(left, (0, 0, 0, 0));
 }
 
@@ -102,13 +102,39 @@ async fn an_accept_loop_wakes_when_a_connection_closes() {
     let listener = listener(10, 10, 10);
     let first = listener.try_open(None).unwrap();
     let second = listener.try_open(None).unwrap();
-    listener.all.wait_below(3).await;
+    listener.all.wait_for(4).await;
     let all = Arc::clone(&listener.all);
-    let waiting = tokio::spawn(async move { all.wait_below(1).await });
+    let waiting = tokio::spawn(async move { all.wait_for(0).await });
     tokio::task::yield_now().await;
     drop(first);
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished());
     drop(second);
     waiting.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_between_requests_makes_room_and_a_request_too_many_is_told() {
+    let listener = listener(10, 10, 10);
+    let descriptors = Descriptors { soft: 5, reserved: 0 };
+    assert_eq!((descriptors.room(), descriptors.most()), (3, 5));
+    let mut first = listener.try_open(None).unwrap();
+    let mut second = listener.try_open(None).unwrap();
+    assert!(first.works(descriptors), "a new connection has what its request needs");
+    let all = Arc::clone(&listener.all);
+    let waiting = tokio::spawn(async move { all.wait_for(descriptors.room()).await });
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    second.rests();
+    second.rests();
+    waiting.await.unwrap();
+    let third = listener.try_open(None).unwrap();
+    assert_eq!(listener.all.needed(), 5);
+    assert!(!second.works(descriptors));
+    assert_eq!(listener.all.needed(), 5);
+    drop(third);
+    assert!(second.works(descriptors) && second.works(descriptors));
+    assert_eq!(listener.all.needed(), 4);
+    drop((first, second));
+    assert_eq!(listener.all.needed(), 0);
 }

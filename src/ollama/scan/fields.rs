@@ -32,6 +32,9 @@ keys! {
     Model "model" "The model.";
     Name "name" "The model, in older forms of a request.";
     Source "source" "The model that is copied.";
+    Destination "destination" "The name that a copy gets.";
+    From "from" "The model that a new one is made from.";
+    Modelfile "modelfile" "A text that names models in its own way, for older servers.";
     Stream "stream" "Whether the answer comes in pieces.";
     Options "options" "The object that holds the `num_` keys.";
     KeepAlive "keep_alive" "How long the model stays in memory afterwards.";
@@ -44,10 +47,13 @@ keys! {
 }
 
 /// What may be a key of ours at the top of the object.
-const TOP: [Key; 9] = [
+const TOP: [Key; 12] = [
     Key::Model,
     Key::Name,
     Key::Source,
+    Key::Destination,
+    Key::From,
+    Key::Modelfile,
     Key::Stream,
     Key::Options,
     Key::KeepAlive,
@@ -75,7 +81,7 @@ pub(super) enum Role {
 impl Key {
     pub(super) const fn role(self) -> Role {
         match self {
-            Key::Model | Key::Name | Key::Source => Role::Name,
+            Key::Model | Key::Name | Key::Source | Key::Destination | Key::From => Role::Name,
             Key::Stream => Role::Flag,
             Key::Options => Role::Options,
             _ => Role::Setting,
@@ -117,6 +123,8 @@ pub(super) struct Fields {
     seen: u16,
     pub(super) model: Option<String>,
     pub(super) name: Option<String>,
+    /// Names of other models that the request is about.
+    pub(super) others: Vec<String>,
     pub(super) stream: Option<bool>,
     /// At most one for each key, since none may stand twice.
     settings: Vec<(Key, Setting)>,
@@ -124,22 +132,23 @@ pub(super) struct Fields {
 
 impl Fields {
     pub(super) fn new(want: Want) -> Fields {
-        Fields { want, seen: 0, model: None, name: None, stream: None, settings: Vec::new() }
+        Fields { want, seen: 0, model: None, name: None, others: Vec::new(), stream: None, settings: Vec::new() }
     }
 
     /// Which key of ours a client's key is, at the top of the object or in its `options`.
     pub(super) fn find(&self, written: &[u8], in_options: bool) -> Option<Key> {
         // None of ours is shorter than `name`, or begins with another letter.
         let first = written.first().filter(|_| written.len() >= 4)?.to_ascii_lowercase();
-        if first.is_ascii() && !matches!(first, b'm' | b'n' | b's' | b'o' | b'k') {
+        if first.is_ascii() && !matches!(first, b'm' | b'n' | b's' | b'o' | b'k' | b'd' | b'f') {
             return None;
         }
         let known: &[Key] = if in_options { &IN_OPTIONS } else { &TOP };
         let found = known.iter().copied().find(|key| is_key(written, key.as_str()))?;
         let wanted = match found {
             Key::Model => self.want != Want::Source,
-            Key::Name => self.want == Want::Model,
-            Key::Source => self.want == Want::Source,
+            Key::Name => matches!(self.want, Want::Model | Want::Create),
+            Key::Source | Key::Destination => self.want == Want::Source,
+            Key::From | Key::Modelfile => self.want == Want::Create,
             _ => true,
         };
         wanted.then_some(found)
@@ -159,6 +168,7 @@ impl Fields {
         }
         match key {
             Key::Name => self.name = Some(name),
+            Key::Destination | Key::From => self.others.push(name),
             _ => self.model = Some(name),
         }
     }

@@ -99,6 +99,16 @@ impl Http1 {
         self.decoder.is_done()
     }
 
+    /// Whether its body comes in chunks, and is not at its end.
+    pub fn is_chunked(&self) -> bool {
+        self.decoder.is_chunked()
+    }
+
+    /// The same, and nothing of another chunk has come.
+    pub fn is_between_chunks(&self) -> bool {
+        self.decoder.is_between_chunks()
+    }
+
     /// Ready when the client has left. Somebody who pipelines is not watched; the next write finds out.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.input.bytes.is_empty() {

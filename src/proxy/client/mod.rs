@@ -54,6 +54,16 @@ impl Client<'_> {
         }
     }
 
+    /// Whether its body comes in the chunks of HTTP/1, and is not at its end.
+    pub fn is_chunked(&self) -> bool {
+        matches!(self, Self::Http1(client) if client.is_chunked())
+    }
+
+    /// The same, and nothing of another chunk has come.
+    pub fn is_between_chunks(&self) -> bool {
+        matches!(self, Self::Http1(client) if client.is_between_chunks())
+    }
+
     /// Ready when the client has left. While its body is being read over HTTP/1, that read finds out; while
     /// nobody reads, it is not told and has to be asked for again.
     pub fn poll_left(&mut self, cx: &mut Context<'_>, nobody_reads: bool) -> Poll<()> {

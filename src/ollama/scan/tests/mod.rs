@@ -90,6 +90,25 @@ fn a_copy_is_for_its_source() {
 }
 
 #[test]
+fn other_models_are_kept_where_the_call_is_about_several() {
+    let others = |want, body: &str| {
+        let mut scan = ModelScan::new(want);
+        scan.push(body.as_bytes());
+        scan.at_end().map(|()| (scan.others().map(str::to_owned).collect::<Vec<_>>(), scan.has_modelfile()))
+    };
+    let found = |names: &[&str], modelfile| Ok((names.iter().map(|name| (*name).to_owned()).collect(), modelfile));
+    assert_eq!(others(Want::Source, r#"{"source":"a","Destination":"b"}"#), found(&["b"], false));
+    assert_eq!(others(Want::Create, r#"{"model":"a","\u0066rom":"b","modelfile":null}"#), found(&["b"], false));
+    assert_eq!(others(Want::Create, r#"{"model":"a","from":null,"modelfile":"FROM c"}"#), found(&[], true));
+    for want in [Want::Model, Want::ModelOnly] {
+        let body = r#"{"model":"a","from":1,"from":2,"destination":3,"modelfile":"x"}"#;
+        assert_eq!(others(want, body), found(&[], false), "no key of ours");
+    }
+    assert_eq!(others(Want::Create, r#"{"model":"a","from":"b","FROM":"c"}"#), Err(Violation::Repeated(Key::From)));
+    assert_eq!(others(Want::Source, r#"{"source":"a","destination":1}"#), Err(Violation::NotText(Key::Destination)));
+}
+
+#[test]
 fn keys_match_as_they_do_in_go() {
     for key in ["model", "Model", "MODEL", r"mod\u0065l", r"\u006D\u006f\u0064\u0065\u006c"] {
         assert_eq!(found(&format!(r#"{{"{key}":"m"}}"#)).as_deref(), Some("m"), "{key}");
@@ -300,7 +319,7 @@ proptest! {
     #[test]
     fn it_agrees_with_serde_json_at_every_cut(
         fields in prop::collection::vec((any_key(), any_value()), 0..7),
-        want in prop_oneof![Just(Want::Model), Just(Want::ModelOnly), Just(Want::Source)],
+        want in prop_oneof![Just(Want::Model), Just(Want::ModelOnly), Just(Want::Source), Just(Want::Create)],
         mut seed in 1u32..,
         pieces in prop::collection::vec(1usize..9, 1..40),
     ) {
