@@ -65,7 +65,7 @@ fn inference(host: &Host) -> usize {
 /// Requests for inference that tests made.
 fn tokens(host: &Host) -> usize {
     let own = |agent: &str| agent.starts_with("arriero/");
-    host.ledger().inference().iter().filter(|entry| entry.header("user-agent").is_some_and(own)).count()
+    host.ledger().own_account().iter().filter(|entry| entry.header("user-agent").is_some_and(own)).count()
 }
 
 /// Puts the model into the memory of a host, past the proxy.
@@ -113,7 +113,7 @@ async fn a_server_with_an_open_circuit_is_tested_and_half_open_once_its_model_gi
         (&true.into(), &"m:latest".into(), &"schedule".into())
     );
     assert_eq!(tokens(host), 1);
-    assert_eq!(host.ledger().inference().last().map(|entry| entry.tokens), Some(1));
+    assert_eq!(host.ledger().own_account().last().map(|entry| entry.tokens), Some(1));
     // A half-open circuit waits for a real request.
     assert_eq!(tests(&proxy, host).await["ill"], true);
     assert_eq!(ask(&proxy).await, 200);

@@ -135,11 +135,11 @@ pub fn of_answer(status: u16, complaint: Option<Complaint>) -> (Failure, Reason)
 /// What follows from a server's error, whatever becomes of the request.
 pub fn heed(ctx: &RequestContext, complaint: Complaint) {
     let Some(attempt) = &ctx.attempt else { return };
-    let server = attempt.slot.server();
+    let server = &attempt.server;
     match complaint {
         Complaint::Busy => {
             server.hold_back(BUSY_FOR, clock::now());
-            attempt.place.iter().for_each(Place::busy);
+            attempt.place().into_iter().for_each(Place::busy);
         }
         Complaint::NoModel => server.want_inventory(),
         _ => {}

@@ -58,6 +58,10 @@ pub async fn run(exchange: &mut Exchange<'_>, route: &Arc<Route>, upstream: &Arc
                 return Err(reply::give_up(&mut exchange.ctx, reason));
             }
         }
+        // What it had of that server is free before another one is waited for.
+        if let Some(attempt) = exchange.ctx.attempt.as_mut() {
+            attempt.held = None;
+        }
         exchange.body.rewind();
         exchange.service.metrics.retried(&upstream.name, reason);
     }
@@ -82,7 +86,7 @@ async fn begin(exchange: &mut Exchange<'_>, upstream: &Upstream) -> Result<Arc<S
     ctx.attempts += 1;
     ctx.again.since.get_or_insert_with(clock::now);
     ctx.body_in = 0;
-    let server = Arc::clone(attempt.slot.server());
+    let server = Arc::clone(&attempt.server);
     ctx.tried.push(attempt.index);
     ctx.tried_servers.push(Arc::clone(&server));
     ctx.attempt = Some(attempt);
@@ -125,7 +129,7 @@ async fn once(
         Order { server, upstream, timeouts: &route.timeouts, fresh: exchange.ctx.stale_retried, now: clock::now() };
     let mut connection = connect(exchange, order).await?;
     if let Some(attempt) = &exchange.ctx.attempt {
-        attempt.entry.reached(Phase::Waiting);
+        attempt.reached(Phase::Waiting);
     }
     if upstream.http2 && body_scan::answer_expectation(exchange).await.is_err() {
         return Err(Reason::ClientClosed.into());
@@ -156,12 +160,11 @@ async fn once(
 /// The client has left. Its slot is busy until the server has noticed, which ends its work and the connection.
 fn leave(exchange: &mut Exchange<'_>, connection: Server) {
     let Some(attempt) = exchange.ctx.attempt.as_mut() else { return };
-    let place = attempt.place.take();
-    let slot = attempt.slot.server().take_slot(u32::MAX);
+    let held = attempt.held.take();
     // The process does not wait for this when it stops.
     tokio::spawn(async move {
         drop(tokio::time::timeout(LEAVING, connection.leave()).await);
-        drop((slot, place));
+        drop(held);
     });
 }
 
@@ -198,12 +201,12 @@ async fn connect(exchange: &mut Exchange<'_>, order: Order<'_>) -> Result<Server
 pub fn judge(ctx: &mut RequestContext, reason: Reason) {
     let Some(attempt) = ctx.attempt.as_mut() else { return };
     let Some(permit) = attempt.permit.take() else { return };
-    attempt.slot.server().metrics.attempt(reason);
+    attempt.server.metrics.attempt(reason);
     let has_models = ctx.upstream.as_ref().is_some_and(|upstream| upstream.has_models());
     let (status, complaint) = (attempt.status, attempt.complaint);
     let Some(outcome) = outcome(reason, status, complaint) else { return };
     if outcome != Outcome::Success {
-        attempt.slot.server().failed(clock::now());
+        attempt.server.failed(clock::now());
     }
     let blame = reason.blames(status);
     // Where models are run, only a request that runs one shows that this works, or does not.

@@ -31,7 +31,7 @@ pub fn facts<'e>(exchange: &'e Exchange<'_>, status: Option<u16>) -> Facts<'e> {
         request_id: ctx.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
         route: route.map(|route| route.name.as_str()).unwrap_or_default(),
         upstream: ctx.upstream.as_deref().map(|upstream| upstream.name.as_str()).unwrap_or_default(),
-        server: ctx.attempt.as_ref().map(|attempt| attempt.slot.server().name()).unwrap_or_default(),
+        server: ctx.attempt.as_ref().map(|attempt| attempt.server.name()).unwrap_or_default(),
         model: ctx.model.as_deref().unwrap_or_default(),
         status,
         headers: &head.headers,

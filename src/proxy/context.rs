@@ -179,12 +179,10 @@ pub struct RequestContext {
 pub struct Attempt {
     /// Index of the server in the upstream.
     pub index: usize,
-    /// Its place in the register of the server; given up before the slot, so that an empty server lists nothing.
-    pub entry: Entry,
-    /// The place on the server.
-    pub slot: Slot,
-    /// The same place for the scheduler, where there is one.
-    pub place: Option<Place>,
+    /// The server.
+    pub server: Arc<ServerState>,
+    /// What it has of the server, until it is over.
+    pub held: Option<Held>,
     /// What the server's circuits want to be told about, until they are.
     pub permit: Option<Permit>,
     /// When it began.
@@ -197,23 +195,43 @@ pub struct Attempt {
     pub complaint: Option<Complaint>,
 }
 
+/// What an attempt has of its server; given back in this order when it is dropped.
+pub struct Held {
+    /// Its place in the register; given up before the slot, so that an empty server lists nothing.
+    pub entry: Entry,
+    /// The slot; nobody else has it.
+    pub _slot: Slot,
+    /// The same for the scheduler, where there is one.
+    pub place: Option<Place>,
+}
+
 impl Attempt {
     /// Begins an attempt at a chosen server.
     pub fn new(chosen: Chosen, place: Option<Place>, ctx: &RequestContext, now: Instant) -> Self {
         let Chosen { index, slot, permit } = chosen;
         let request = running::Request::new(ctx.request_id.clone(), ctx.model.clone(), now);
-        let entry = Entry::new(slot.server(), request);
+        let server = Arc::clone(slot.server());
+        let entry = Entry::new(&server, request);
         Self {
             index,
-            entry,
-            slot,
-            place,
+            server,
+            held: Some(Held { entry, _slot: slot, place }),
             permit: Some(permit),
             started: now,
             first_byte: None,
             status: None,
             complaint: None,
         }
+    }
+
+    /// The place that the scheduler gave it, while it has it.
+    pub fn place(&self) -> Option<&Place> {
+        self.held.as_ref()?.place.as_ref()
+    }
+
+    /// Notes how far it has come.
+    pub fn reached(&self, phase: running::Phase) {
+        self.held.iter().for_each(|held| held.entry.reached(phase));
     }
 }
 

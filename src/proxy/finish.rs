@@ -24,7 +24,7 @@ pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
         None => Reason::Ok,
     };
     attempt::judge(ctx, reason);
-    if let Some(place) = ctx.attempt.as_mut().and_then(|attempt| attempt.place.as_mut()) {
+    if let Some(place) = ctx.attempt.as_mut().and_then(|attempt| attempt.held.as_mut()?.place.as_mut()) {
         place.settle(&usage, reason == Reason::Ok);
     }
     let duration = clock::now() - ctx.started;
@@ -77,7 +77,7 @@ pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
             bytes_out: ctx.body_out,
             route: route.map(|route| route.name.clone()).unwrap_or_default(),
             upstream: ctx.upstream.as_ref().map(|upstream| upstream.name.clone()).unwrap_or_default(),
-            server: attempt.map(|attempt| attempt.slot.server().name().to_owned()).unwrap_or_default(),
+            server: attempt.map(|attempt| attempt.server.name().to_owned()).unwrap_or_default(),
             model: ctx.model.as_ref().map(|model| field(model.as_bytes())).unwrap_or_default(),
             attempts: ctx.attempts,
             prompt_tokens: usage.prompt_eval_count,

@@ -86,7 +86,7 @@ pub fn remember(exchange: &Exchange<'_>) {
         upstream = upstream.name,
         model = exchange.ctx.model,
         request_id = exchange.ctx.request_id.as_ref().and_then(|id| id.to_str().ok()),
-        server = exchange.ctx.attempt.as_ref().map(|attempt| attempt.slot.server().name()),
+        server = exchange.ctx.attempt.as_ref().map(|attempt| attempt.server.name()),
         "a request made a runner crash, and is in quarantine"
     );
 }

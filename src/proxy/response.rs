@@ -76,10 +76,10 @@ fn note_first_byte(ctx: &mut RequestContext) {
     if let Some(attempt) = ctx.attempt.as_mut() {
         let first_byte = now - attempt.started;
         attempt.first_byte = Some(first_byte);
-        attempt.place.iter().for_each(Place::first_byte);
-        attempt.entry.reached(Phase::Answering);
-        attempt.slot.server().answered(first_byte, now);
-        attempt.slot.server().metrics.first_byte.observe(first_byte.as_secs_f64());
+        attempt.place().into_iter().for_each(Place::first_byte);
+        attempt.reached(Phase::Answering);
+        attempt.server.answered(first_byte, now);
+        attempt.server.metrics.first_byte.observe(first_byte.as_secs_f64());
     }
 }
 

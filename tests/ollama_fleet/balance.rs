@@ -43,7 +43,7 @@ async fn a_server_that_is_full_is_passed_over_and_when_all_are_the_client_is_tol
         let fleet = fleet(2, &["m"]).await;
         let hash = if policy == "consistent_hash" { ", hash_on: model" } else { "" };
         let limits = ["max_in_flight: 1", "max_in_flight: 1"];
-        let proxy = weighted(&fleet, &limits, &format!("balance: {{ policy: {policy}{hash} }}")).await;
+        let proxy = weighted(&fleet, &limits, &format!("balance: {{ policy: {policy}{hash} }}\nqueue: {{ max_pending: 0 }}")).await;
         hold(&fleet);
         let one = held(&proxy, &fleet).await;
         let two = held(&proxy, &fleet).await;
@@ -222,7 +222,7 @@ async fn the_same_client_goes_to_the_same_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn slots_are_never_exceeded_however_many_come_at_once() {
     let fleet = fleet(2, &["m"]).await;
-    let proxy = weighted(&fleet, &["max_in_flight: 3", "max_in_flight: 2"], "").await;
+    let proxy = weighted(&fleet, &["max_in_flight: 3", "max_in_flight: 2"], "queue: { max_pending: 0 }").await;
     hold(&fleet);
     let mut clients = JoinSet::new();
     for _ in 0..40 {
