@@ -158,6 +158,7 @@ impl FleetGauges {
         self.server_up.get_or_create(&labels()).set(i64::from(sample.up));
         self.server_in_flight.get_or_create(&labels()).set(i64::from(sample.in_flight));
         self.server_connections.get_or_create(&labels()).set(i64::from(sample.connections));
+        self.server_flapping.get_or_create(&labels()).set(i64::from(sample.flapping));
         for (state, models) in State::WORDS.into_iter().zip(sample.model_circuits) {
             let mut labels = labels();
             labels.push(("state", state.to_owned()));

@@ -43,7 +43,9 @@ async fn a_server_that_is_full_is_passed_over_and_when_all_are_the_client_is_tol
         let fleet = fleet(2, &["m"]).await;
         let hash = if policy == "consistent_hash" { ", hash_on: model" } else { "" };
         let limits = ["max_in_flight: 1", "max_in_flight: 1"];
-        let proxy = weighted(&fleet, &limits, &format!("balance: {{ policy: {policy}{hash} }}\nqueue: {{ max_pending: 0 }}")).await;
+        let proxy =
+            weighted(&fleet, &limits, &format!("balance: {{ policy: {policy}{hash} }}\nqueue: {{ max_pending: 0 }}"))
+                .await;
         hold(&fleet);
         let one = held(&proxy, &fleet).await;
         let two = held(&proxy, &fleet).await;

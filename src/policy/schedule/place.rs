@@ -235,13 +235,15 @@ impl Scheduler {
     /// Whether a model is there for a request, as it wants it.
     fn can_run(&self, server: ServerId, request: &Request, now: f64) -> bool {
         let pair = &self.servers[server].pairs[request.model];
+        // Where nobody may wait here, whoever finds a slot waits on the server.
+        let waits_there = self.settings.max_pending == 0;
         match self.state(server, request.model, request, now) {
             State::Ready => true,
-            State::Loading { .. } => false,
+            State::Loading { .. } => waits_there,
             // The runner is loaded anew by the request itself, once nobody uses it.
             State::Other => pair.in_flight == 0,
             // Our own load failed: the request asks itself, and its client gets the server's own words.
-            State::Cold => now < pair.broken_until || !self.settings.loads,
+            State::Cold => waits_there || now < pair.broken_until || !self.settings.loads,
         }
     }
 

@@ -286,6 +286,15 @@ fn a_full_queue_turns_away_and_says_for_how_long() {
 }
 
 #[test]
+fn where_nobody_may_wait_requests_load_their_models_themselves() {
+    let settings = Settings { max_pending: 0, ..Settings::default() };
+    let mut bench = Bench::with(settings, &[(2, 24)], &[("a", 5)]);
+    let arrivals: Vec<_> = (0..3).map(|_| bench.arrive("a").1).collect();
+    assert_eq!(arrivals, [Arrival::Bound(0), Arrival::Bound(0), Arrival::Full]);
+    assert_eq!(bench.scheduler.take_actions(), []);
+}
+
+#[test]
 fn a_pause_lets_nobody_begin() {
     let mut bench = Bench::new(&[(4, 24)], &[("a", 5)]);
     bench.warm(0, &[("a", 5)]);
