@@ -178,31 +178,50 @@ impl Scheduler {
     fn candidates(&self, request: &Request, moment: &Moment<'_>, soft_too: bool, into: &mut Vec<Candidate>) {
         let model = request.model;
         let enough = self.has_enough_copies(model);
+        let only_warm = self.settings.only_loaded || request.warm;
+        let mut least = f64::INFINITY;
         for server in 0..self.servers.len() {
             if !self.holds(server, model) {
                 continue;
             }
             let residency = self.servers[server].pairs[model].residency;
-            let why = if request.tried.contains(&server) {
+            let is_cold = residency == Residency::Cold && !self.models[model].remote;
+            let excluded = if request.tried.contains(&server) {
                 Some("tried")
-            } else if enough && residency == Residency::Cold {
+            } else if enough && is_cold {
                 Some("max_warm")
-            } else if (self.settings.only_loaded || request.warm) && residency == Residency::Cold {
+            } else if only_warm && is_cold {
                 Some(NOT_LOADED)
             } else {
                 (moment.excluded)(server, model)
                     .filter(|excluded| !(excluded.soft && soft_too))
                     .map(|excluded| excluded.why)
             };
-            let terms = if why.is_none() { Some(self.score(server, request, moment.now, 0)) } else { None };
-            into.push(Candidate { server, residency, terms, excluded: why });
+            let terms = (excluded.is_none() && !is_cold).then(|| self.score(server, request, moment.now, 0));
+            least = terms.map_or(least, |terms| least.min(terms.total()));
+            into.push(Candidate { server, residency, terms, excluded });
         }
+        // A server that must load the model first is out of the question where the load alone takes longer than the
+        // best of the others: then nobody need be found who makes room.
+        let limit = self.near(least);
+        for candidate in into.iter_mut().filter(|one| one.terms.is_none() && one.excluded.is_none()) {
+            if self.load(candidate.server, model) > limit {
+                candidate.excluded = Some("load_takes_longer");
+            } else {
+                candidate.terms = Some(self.score(candidate.server, request, moment.now, 0));
+            }
+        }
+    }
+
+    /// Scores up to this are as good as the best.
+    fn near(&self, least: f64) -> f64 {
+        least * NEAR + NEAR_LOADS * self.typical_load()
     }
 
     fn best(&self, candidates: &[Candidate], random: u64) -> Option<ServerId> {
         let scored = candidates.iter().filter_map(|one| Some((one.server, one.terms?.total())));
         let least = scored.clone().map(|(_, total)| total).min_by(f64::total_cmp)?;
-        let limit = least * NEAR + NEAR_LOADS * self.typical_load();
+        let limit = self.near(least);
         let near = scored.filter(|(_, total)| *total <= limit);
         let count = near.clone().count() as u64;
         let chosen = usize::try_from(random % count.max(1)).unwrap_or(0);

@@ -142,11 +142,14 @@ impl Scheduler {
         let host = &mut self.servers[server];
         host.pairs[model].changed = now;
         host.pairs[model].residency = residency;
+        let copies = &mut self.models[model].copies;
         if residency == Residency::Cold {
             host.pairs[model].options = None;
             host.resident.retain(|resident| *resident != model);
+            copies.retain(|copy| *copy != server);
         } else if !host.resident.contains(&model) {
             host.resident.push(model);
+            copies.push(server);
         }
     }
 

@@ -81,8 +81,7 @@ impl Scheduler {
 
     /// Copies in memory or on their way there.
     pub(super) fn copies(&self, model: ModelId) -> u32 {
-        let copies =
-            self.servers.iter().filter(|server| server.present && server.pairs[model].residency != Residency::Cold);
+        let copies = self.models[model].copies.iter().filter(|server| self.servers[**server].present);
         u32::try_from(copies.count()).unwrap_or(u32::MAX)
     }
 

@@ -262,9 +262,9 @@ impl Scheduler {
         let demand = self.demand(model, now);
         let load = self.load(server, model);
         let mut price = (1.0 - (-demand * self.memory()).exp()) * load * (1.0 + demand * load);
-        let elsewhere: f64 = (0..self.servers.len())
+        let copies = self.models[model].copies.iter().copied();
+        let elsewhere: f64 = copies
             .filter(|other| *other != server && self.servers[*other].present)
-            .filter(|other| self.servers[*other].pairs[model].residency != Residency::Cold)
             .map(|other| f64::from(self.slots(other, model)) / self.hold(other, model, 1.0))
             .sum();
         if elsewhere > 0.0 {

@@ -124,6 +124,8 @@ pub(super) struct Model {
     pub(super) size_is_known: bool,
     /// It runs elsewhere and takes no memory.
     pub(super) remote: bool,
+    /// Servers that have it in memory, or on its way there.
+    pub(super) copies: Vec<ServerId>,
     pub(super) queue: FairQueue<Waiter>,
     pub(super) typical: Typical,
     /// Arrivals, decaying.
@@ -389,6 +391,7 @@ impl Scheduler {
             size: 0.0,
             size_is_known: false,
             remote: false,
+            copies: Vec::new(),
             queue: FairQueue::default(),
             typical: Typical::default(),
             rate: 0.0,
