@@ -53,7 +53,7 @@ class Client:
 
     def __init__(self, port, keeps):
         self.port, self.keeps, self.kept = port, keeps, None
-        self.good, self.failed, self.refused = 0, [], 0
+        self.good, self.failed, self.refused, self.reset = 0, [], 0, 0
 
     async def ask(self):
         reader, writer = self.kept or (None, None)
@@ -64,6 +64,10 @@ class Client:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
             except ConnectionRefusedError:
                 self.refused += 1
+                return
+            except ConnectionResetError:
+                # It came while the socket was being closed: refused too, by another word.
+                self.refused, self.reset = self.refused + 1, self.reset + 1
                 return
         try:
             writer.write(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
@@ -82,7 +86,8 @@ class Client:
 
 
 async def load(stage, port, until_refused):
-    """Requests until told to stop, or until nobody listens; how many were answered, what failed, how many were refused."""
+    """Requests until told to stop, or until nobody listens; how many were answered, what failed, how many connections
+    were refused, or reset where a refusal is what ends it."""
     clients = [Client(port, number % 2 == 0) for number in range(CLIENTS)]
     stop = asyncio.Event()
 
@@ -98,8 +103,8 @@ async def load(stage, port, until_refused):
         await stage.told.get()
         stop.set()
     await running
-    refused = 0 if until_refused else sum(client.refused for client in clients)
-    return sum(client.good for client in clients), [why for client in clients for why in client.failed], refused
+    turned_away = sum(client.reset if until_refused else client.refused for client in clients)
+    return sum(client.good for client in clients), [why for client in clients for why in client.failed], turned_away
 
 
 def ended(pid, seconds=30):
@@ -125,7 +130,7 @@ def report(what, times, cut, answered, failed, refused):
 
 
 def stop(binary, times):
-    cut, answered, failed, statuses, drains = 0, 0, [], [], []
+    cut, answered, failed, resets, statuses, drains = 0, 0, [], 0, [], []
     for _ in range(times):
         small = Player(server)
         arriero = Arriero(binary, small.hear())
@@ -135,18 +140,19 @@ def stop(binary, times):
             begun = streams.hear()
             time.sleep(1)
             arriero.process.send_signal(signal.SIGTERM)
-            good, bad, _ = requests.hear()
+            good, bad, reset = requests.hear()
             time.sleep(1)
             small.tell("end")
             told = time.monotonic()
             cut += streams.hear() + STREAMS - begun
             statuses.append(arriero.process.wait(30))
             drains.append(time.monotonic() - told)
-            answered, failed = answered + good, failed + bad
+            answered, failed, resets = answered + good, failed + bad, resets + reset
         finally:
             for each in streams, requests, arriero, small:
                 each.end()
     report("SIGTERM", times, cut, answered, failed, 0)
+    print(f"  {resets} connections reset instead of refused, in the moment of closing")
     print(f"  ended at the most {max(drains):.2f} s after the last stream was told to end")
     mark("exit status 0 each time", set(statuses) == {0})
 

@@ -143,6 +143,8 @@ async fn accept(socket: Arc<ListenerSocket>, service: Arc<Service>) {
             }
         }
     }
+    // What comes between the last look and the end of the socket is reset by the system: that is to be as short as it can.
+    drop(listener);
     for _ in 0..BACKLOG {
         match socket.accept_waiting().and_then(|(tcp, client)| Ok((TcpStream::from_std(tcp)?, client))) {
             Ok((tcp, client)) => serve(tcp, client),

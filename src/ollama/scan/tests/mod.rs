@@ -297,7 +297,7 @@ fn any_key() -> impl Strategy<Value = String> {
         1 => Just("source".to_owned()),
         2 => Just("messages".to_owned()),
         2 => "[a-z\"\\\\\u{e9}]{0,8}".prop_filter("a key of ours", |key| {
-            !["model", "name", "stream", "source"].iter().any(|field| is_key(key.as_bytes(), field))
+            !["model", "name", "stream", "source", "from"].iter().any(|field| is_key(key.as_bytes(), field))
         }),
     ]
 }
@@ -310,7 +310,8 @@ fn expected(object: &Map<String, Value>, want: Want) -> (Progress, Option<String
     if wanted.is_some() {
         return (Progress::Found, wanted, stream);
     }
-    (Progress::End, if want == Want::Model { text("name") } else { None }, stream)
+    let falls_back = matches!(want, Want::Model | Want::Create);
+    (Progress::End, if falls_back { text("name") } else { None }, stream)
 }
 
 proptest! {
