@@ -37,8 +37,8 @@ listeners:
       header_bytes: 32KiB
       header_fields: 100
       target_bytes: 8KiB
-      connections: 10000
-      connections_per_ip: 1000
+      connections: 20000
+      connections_per_ip: 16000
       #requests: 2000
       body_rate: 1KiB
 routes:

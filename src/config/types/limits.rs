@@ -37,8 +37,8 @@ impl Default for ListenerLimits {
             header_bytes: ByteSize(32 << 10),
             header_fields: 100,
             target_bytes: ByteSize(8 << 10),
-            connections: 10_000,
-            connections_per_ip: 1000,
+            connections: 20_000,
+            connections_per_ip: 16_000,
             requests: None,
             body_rate: ByteSize(1 << 10),
         }
