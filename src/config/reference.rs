@@ -205,6 +205,7 @@ upstreams:
       max_pending: 100
       timeout: 30s
       aging: 10s
+      keepalive: off
     models:
       - match: "llava*"
         pin: [a100-1]

@@ -286,6 +286,8 @@ pub struct Upstream {
     pub placements: Arc<[Placement]>,
     /// How long a request waits for a slot.
     pub queue_timeout: Duration,
+    /// How often a client of a stream is told that it waits.
+    pub queue_keepalive: Option<Duration>,
 }
 
 impl Upstream {

@@ -88,7 +88,11 @@ pub fn error_body(dialect: Dialect, status: u16, message: &str) -> String {
 /// Ollama does the first (`server/routes.go`, `streamResponse`) and, for Anthropic, the third; the second is
 /// what vLLM and llama.cpp send and what OpenAI's libraries raise.
 pub fn stream_error(dialect: Dialect, status: u16, message: &str) -> String {
-    let body = error_body(dialect, status, message);
+    error_event(dialect, &error_body(dialect, status, message))
+}
+
+/// The same, of the body of an error reply that has one line.
+pub fn error_event(dialect: Dialect, body: &str) -> String {
     match dialect {
         Dialect::Native => format!("{body}\n"),
         Dialect::Openai => format!("data: {body}\n\n"),

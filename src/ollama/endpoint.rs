@@ -294,6 +294,17 @@ impl Inference {
         }
     }
 
+    /// Whether its answer, where the body asks for a stream, is one of server-sent events.
+    pub fn streams_events(self) -> bool {
+        matches!(
+            self,
+            Inference::OpenaiChat
+                | Inference::OpenaiCompletions
+                | Inference::OpenaiResponses
+                | Inference::AnthropicMessages
+        )
+    }
+
     /// Whose dialect this call speaks.
     pub fn dialect(self) -> Dialect {
         Dialect::of_path(self.path())

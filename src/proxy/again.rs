@@ -78,7 +78,7 @@ pub fn decide(exchange: &Exchange<'_>, failure: Failure) -> Decision {
         method_idempotent: ctx.idempotent,
         only_reads: ctx.again.only_reads,
         body_held: exchange.body.is_kept(),
-        response_started: ctx.status.is_some(),
+        response_started: ctx.is_answered(),
         another_server: match failure {
             Failure::NoModel => has_other_holder(upstream, ask),
             _ => upstream.servers.len() > ctx.tried.len(),

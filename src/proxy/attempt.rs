@@ -1,7 +1,6 @@
 //! One try at one server: the choice, the connection, and the verdict when it fails.
 
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -9,7 +8,7 @@ use http::HeaderMap;
 use super::context::{Exchange, RequestContext, Stop};
 use super::exchange::{Broken, Traffic, request_length};
 use super::server::{ConnectFault, Order, RequestHead, Server};
-use super::{again, body_scan, headers, poison, queue, reply};
+use super::{again, body_scan, headers, poison, queue, reply, waiting_stream};
 use crate::clock;
 use crate::fleet::permit::Verdict;
 use crate::fleet::running::Phase;
@@ -33,6 +32,7 @@ const LEAVING: Duration = Duration::from_secs(5);
 pub async fn run(exchange: &mut Exchange<'_>, route: &Arc<Route>, upstream: &Arc<Upstream>) -> Result<(), Stop> {
     upstream.state.retries.count();
     poison::refuse(exchange, upstream).await?;
+    waiting_stream::begin(exchange, upstream);
     loop {
         let server = begin(exchange, upstream).await?;
         let Err(broken) = once(exchange, route, upstream, &server).await else {
@@ -173,20 +173,13 @@ async fn connect(exchange: &mut Exchange<'_>, order: Order<'_>) -> Result<Server
     if let Some(idle) = exchange.service.connector.idle(order) {
         return Ok(idle);
     }
-    let end = exchange.ctx.end();
-    let Exchange { service, client, timer, .. } = exchange;
+    let service = exchange.service;
     // Boxed: it holds a whole TLS handshake, and most requests find a connection that is open.
     let mut connecting = Box::pin(service.connector.connect(order));
-    let done = timer.limit(end, |cx| {
-        if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-            return Poll::Ready(Some(connected));
-        }
-        client.poll_left(cx, true).map(|()| None)
-    });
-    match done.await {
-        None => Err(Reason::RequestTimeout.into()),
-        Some(None) => Err(Reason::ClientClosed.into()),
-        Some(Some(connected)) => connected.map_err(|fault| Broken {
+    match queue::wait(exchange, None, |cx| connecting.as_mut().poll(cx)).await {
+        Err(reason) => Err(reason.into()),
+        Ok(None) => Err(Reason::RequestTimeout.into()),
+        Ok(Some(connected)) => connected.map_err(|fault| Broken {
             reason: match fault {
                 ConnectFault::Failed => Reason::ConnectFailed,
                 ConnectFault::TimedOut => Reason::ConnectTimeout,

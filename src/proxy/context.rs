@@ -13,6 +13,7 @@ use super::compress::Encoder;
 use super::request_body::RequestBody;
 use super::service::Service;
 use super::timer::LazyTimer;
+use super::waiting_stream::Comments;
 use crate::clock;
 use crate::fleet::choose::Chosen;
 use crate::fleet::connections::Phase;
@@ -163,6 +164,8 @@ pub struct RequestContext {
     pub attempt: Option<Attempt>,
     /// Status that the client was answered.
     pub status: Option<u16>,
+    /// What its client is told while it waits.
+    pub comments: Comments,
     /// Bytes of the body that the running attempt sent.
     pub body_in: u64,
     /// Bytes of the answer's body.
@@ -305,6 +308,7 @@ impl RequestContext {
             again: Again::default(),
             attempt: None,
             status: None,
+            comments: Comments::default(),
             body_in: 0,
             body_out: 0,
             reason: None,
@@ -316,6 +320,11 @@ impl RequestContext {
     /// The canonical name of the host that the client named; empty where there is none.
     pub fn host_name(&self) -> &str {
         self.host_name.of(self.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default())
+    }
+
+    /// Whether the client has been answered more than that it waits.
+    pub fn is_answered(&self) -> bool {
+        self.status.is_some() && !self.comments.is_open()
     }
 
     /// When the whole request must be over.

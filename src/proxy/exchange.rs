@@ -31,7 +31,7 @@ use super::framing::{Length, WrongLength};
 use super::message::AnswerHead;
 use super::request_body::BodyFault;
 use super::server::{Server, ServerFault};
-use super::{again, body_scan, content, poison, response};
+use super::{again, body_scan, content, poison, response, waiting_stream};
 use crate::clock;
 use crate::fleet::snapshot::Timeouts;
 use crate::policy::failure::Reason;
@@ -177,6 +177,9 @@ impl<'t, 'c> Traffic<'t, 'c> {
         if status >= 400 {
             self.look_at_error(status).await?;
             again::retry_after(&self.exchange.ctx, status, &mut head.headers);
+        }
+        if !self.exchange.ctx.comments.lets_follow(&head) {
+            return Err(self.answer_in_stream(status).await);
         }
         if let Some((content_type, body)) = content::page(&self.exchange.ctx, status, true) {
             let (reason, fields) = (Reason::UpstreamError, Vec::new());
@@ -407,14 +410,20 @@ impl<'t, 'c> Traffic<'t, 'c> {
     ) -> Poll<Result<T, Broken>> {
         let limit = earlier(limit, self.end.map(|end| (end, Reason::RequestTimeout)));
         let look = (up == Up::Server && !self.exchange.client.body_is_done()).then(|| now + LOOK);
-        let Some(at) = [limit.map(|(at, _)| at), look].into_iter().flatten().min() else { return Poll::Pending };
+        let comment = waiting_stream::tick(self.exchange, now);
+        if comment.is_some() {
+            let _ = self.exchange.client.poll_flush(cx).map_err(of_client)?;
+        }
+        let Some(at) = [limit.map(|(at, _)| at), look, comment].into_iter().flatten().min() else {
+            return Poll::Pending;
+        };
         if self.exchange.timer.poll(cx, at).is_pending() {
             return Poll::Pending;
         }
         match limit {
             Some((late, reason)) if late <= at => Poll::Ready(Err(reason.into())),
             _ => {
-                // Time for a look: this task runs again at once.
+                // Time for a look or a comment: this task runs again at once.
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }

@@ -33,7 +33,9 @@ pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
         _ => ctx.status.or(reason.status()).unwrap_or(0),
     };
     service.metrics.ended(reason);
-    if let Some(upstream) = ctx.upstream.as_ref().filter(|_| again::was_shed(status, reason)) {
+    if let Some(upstream) =
+        ctx.upstream.as_ref().filter(|_| again::was_shed(ctx.comments.unsaid.unwrap_or(status), reason))
+    {
         upstream.state.retries.shed(clock::now());
     }
     if let Some(route) = &ctx.route {

@@ -7,7 +7,7 @@
 //! [`request_body`] as that needs, [`held_body`] keeps what is long), [`attempt`] chooses a server and judges
 //! failures ([`again`] asks whether there is another try, [`poison`] keeps requests away that crash runners), [`headers`] writes what the server gets, [`exchange`] moves the bytes both ways, [`response`] watches the
 //! answer, [`reply`] answers where no server does, [`ending`] says why a stream broke, [`content`] does what else a route asks for ([`files`], [`compress`],
-//! [`decode_body`]), [`queue`] waits for a place, [`finish`] settles accounts.
+//! [`decode_body`]), [`queue`] waits for a place, [`waiting_stream`] tells the clients of streams so meanwhile, [`finish`] settles accounts.
 //!
 //! The two sides are [`client`] and [`server`], each over HTTP/1 or HTTP/2. HTTP/1 is ours ([`input`], [`framing`] with
 //! [`chunked`], [`output`]); HTTP/2, connecting and TLS to servers are Pingora's. Its types appear in this folder only.
@@ -48,5 +48,6 @@ mod response;
 mod server;
 mod service;
 mod timer;
+mod waiting_stream;
 
 pub use listener::{Data, serve};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::context::{Attempt, Exchange, RequestContext, Stop};
-use super::reply;
+use super::{reply, waiting_stream};
 use crate::clock;
 use crate::fleet::choose::{Ask, Chosen, choose};
 use crate::fleet::dispatch::{Asked, Place, Turned};
@@ -60,7 +60,7 @@ pub async fn scheduled(exchange: &mut Exchange<'_>, upstream: &Upstream, model: 
             Asked::Again => continue,
             Asked::Waits(waiting) => waiting,
         };
-        let reason = match wait(exchange, end, |cx| std::pin::Pin::new(&mut waiting.turn).poll(cx)).await {
+        let reason = match wait(exchange, Some(end), |cx| std::pin::Pin::new(&mut waiting.turn).poll(cx)).await {
             Ok(Some(Ok(Turned::Placed(place)))) => break place,
             Ok(Some(Ok(Turned::Again))) => continue,
             Ok(Some(Ok(Turned::Refused(reason)))) => reason,
@@ -123,7 +123,7 @@ pub async fn by_rule(exchange: &mut Exchange<'_>, upstream: &Upstream, key: u64)
         let mut turn = Box::pin(seat.bell.turn.notified());
         // A server may also have come up, or be there since a reload: nobody rings for that.
         let again = clock::now() + 10 * LOOK;
-        match wait(exchange, end.min(again), |cx| turn.as_mut().poll(cx)).await {
+        match wait(exchange, Some(end.min(again)), |cx| turn.as_mut().poll(cx)).await {
             Err(reason) => return Err(reply::give_up(&mut exchange.ctx, reason)),
             Ok(None) if clock::now() >= end => {
                 let reason = if refused == Reason::ServerBusy { Reason::QueueTimeout } else { refused };
@@ -149,27 +149,36 @@ fn ask(ctx: &RequestContext, key: u64) -> Ask<'_> {
     }
 }
 
-/// Waits for something until `end`, with an eye on the client; `None` when time is up.
-async fn wait<T>(
+/// Waits for something until `end`, with an eye on the client, who may be told that it waits; `None` when time is up.
+///
+/// # Errors
+/// When the client has left, or the whole request takes too long.
+pub async fn wait<T>(
     exchange: &mut Exchange<'_>,
-    end: Instant,
+    end: Option<Instant>,
     mut poll: impl FnMut(&mut std::task::Context<'_>) -> Poll<T>,
 ) -> Result<Option<T>, Reason> {
-    let last = exchange.ctx.end().map_or(end, |last| last.min(end));
+    let last = [exchange.ctx.end(), end].into_iter().flatten().min();
     loop {
+        let now = clock::now();
+        let comment = waiting_stream::tick(exchange, now);
         let Exchange { client, timer, .. } = exchange;
-        let look = if client.body_is_done() { last } else { last.min(clock::now() + LOOK) };
-        let done = timer.limit(Some(look), |cx| {
+        let look = (!client.body_is_done()).then(|| now + LOOK);
+        let until = [last, look, comment].into_iter().flatten().min();
+        let done = timer.limit(until, |cx| {
             if let Poll::Ready(done) = poll(cx) {
                 return Poll::Ready(Ok(done));
+            }
+            if matches!(client.poll_flush(cx), Poll::Ready(Err(_))) {
+                return Poll::Ready(Err(Reason::ClientClosed));
             }
             client.poll_left(cx, true).map(|()| Err(Reason::ClientClosed))
         });
         match done.await {
             Some(done) => return done.map(Some),
-            None if look >= last && last < end => return Err(Reason::RequestTimeout),
-            None if look >= last => return Ok(None),
-            None => {}
+            None if until != last => {}
+            None if last != end => return Err(Reason::RequestTimeout),
+            None => return Ok(None),
         }
     }
 }

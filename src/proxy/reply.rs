@@ -7,7 +7,7 @@ use super::client::ClientFault;
 use super::context::{Exchange, Reply, RequestContext, Stop};
 use super::framing::Length;
 use super::message::AnswerHead;
-use super::{content, response};
+use super::{content, response, waiting_stream};
 use crate::clock;
 use crate::ollama::dialect::{Dialect, error_body};
 use crate::policy::failure::Reason;
@@ -74,6 +74,9 @@ pub fn wrong_method(allow: &'static str) -> Reply {
 /// # Errors
 /// When the client does not take it.
 pub async fn send(exchange: &mut Exchange<'_>, mut reply: Reply) -> Result<(), Reason> {
+    if exchange.ctx.comments.is_open() {
+        return waiting_stream::refuse(exchange, &reply).await;
+    }
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut head = AnswerHead::new(status);
     if reply.reason != Reason::Ok
@@ -120,10 +123,10 @@ pub async fn flush(exchange: &mut Exchange<'_>) -> Result<(), Reason> {
 
 /// What becomes of a request that failed: an answer, where the client can still be answered.
 pub fn give_up(ctx: &mut RequestContext, reason: Reason) -> Stop {
-    if let Some(instead) = ctx.instead.take().filter(|_| ctx.status.is_none()) {
+    if let Some(instead) = ctx.instead.take().filter(|_| !ctx.is_answered()) {
         return instead.into();
     }
-    if ctx.status.is_some() || matches!(reason, Reason::ClientClosed | Reason::ClientStalled) {
+    if ctx.is_answered() || matches!(reason, Reason::ClientClosed | Reason::ClientStalled) {
         return Stop::Broken(reason);
     }
     problem(ctx, reason, &sentence(reason, ctx)).into()

@@ -40,6 +40,10 @@ pub fn begin(exchange: &mut Exchange<'_>, mut head: AnswerHead, length: Length) 
         let encoded = status.as_u16() >= 400 || head.headers.contains_key(header::CONTENT_ENCODING);
         ctx.usage = content_type.filter(|_| !encoded).and_then(UsageKind::of_content_type).map(UsageScan::new);
     }
+    if ctx.comments.give_way() {
+        // The client has a head.
+        return;
+    }
     headers::strip_hop_by_hop(&mut head.headers);
     let length = content::compress(exchange, &mut head, length);
     complete(exchange, &mut head);

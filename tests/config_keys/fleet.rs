@@ -18,6 +18,7 @@ pub const SCHEDULED: &[Row] = &[
     ("upstreams.*.queue.max_pending", "7", "7", |s| text(fleet(s).schedule.max_pending)),
     ("upstreams.*.queue.timeout", "\"7s\"", "7s", |s| text(fleet(s).queue_timeout)),
     ("upstreams.*.queue.aging", "\"7s\"", "7.0", |s| text(fleet(s).schedule.aging)),
+    ("upstreams.*.queue.keepalive", "\"7s\"", "Some(7s)", |s| text(fleet(s).queue_keepalive)),
     ("upstreams.*.models[].match", "\"mistral*\"", "true", |s| text(rule(s).models.matches("mistral:7b"))),
     ("upstreams.*.models[].pin", "[\"two\"]", "[1]", |s| text(&rule(s).pinned)),
     ("upstreams.*.models[].only", "[\"two\"]", "Some([1])", |s| text(&rule(s).only)),

@@ -14,6 +14,7 @@ import bytes_equal  # noqa: F401: registers its checks
 import python_clients  # noqa: F401
 import tools  # noqa: F401
 import sockets  # noqa: F401
+import waiting  # noqa: F401
 import browser  # noqa: F401
 import tls_scan  # noqa: F401
 import javascript_clients

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::secs;
+use super::{Off, secs};
 use crate::units::{ByteSize, Duration};
 
 /// Where requests wait that find no free slot.
@@ -17,11 +17,36 @@ pub struct Queue {
     pub timeout: Duration,
     /// Waiting this long lifts a request by one priority.
     pub aging: Duration,
+    /// How often a client of a `/v1` stream is sent a comment while it waits for its place, a load or the beginning of
+    /// its answer, or `off`. The first one begins the answer: its status is 200 from then on, and what fails is told in
+    /// the stream.
+    pub keepalive: QueueKeepalive,
 }
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { max_pending: 100, timeout: secs(30), aging: secs(10) }
+        Self { max_pending: 100, timeout: secs(30), aging: secs(10), keepalive: QueueKeepalive::Off(Off::Off) }
+    }
+}
+
+/// How often a client is told that it waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum QueueKeepalive {
+    /// Never.
+    Off(Off),
+    /// Whenever this long has passed.
+    Every(Duration),
+}
+
+impl QueueKeepalive {
+    /// The time between two comments.
+    #[must_use]
+    pub fn every(self) -> Option<Duration> {
+        match self {
+            Self::Off(Off::Off) => None,
+            Self::Every(time) => Some(time),
+        }
     }
 }
 

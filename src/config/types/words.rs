@@ -14,7 +14,7 @@ use serde::ser::{Serialize, Serializer};
 
 use super::{
     AccessLog, Active, Check, ClientAuth, Coding, Compress, ModelAffinity, Off, OneOrMany, Plan, ProxyProtocol,
-    RetryOn, Switch,
+    QueueKeepalive, RetryOn, Switch,
 };
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
@@ -184,6 +184,37 @@ impl<'de> Visitor<'de> for ActiveVisitor {
     }
 }
 
+impl<'de> Deserialize<'de> for QueueKeepalive {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(QueueKeepaliveVisitor)
+    }
+}
+
+struct QueueKeepaliveVisitor;
+
+impl Visitor<'_> for QueueKeepaliveVisitor {
+    type Value = QueueKeepalive;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("`off` or a duration with a unit, such as `15s`")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<QueueKeepalive, E> {
+        if text == "off" {
+            return Ok(QueueKeepalive::Off(Off::Off));
+        }
+        text.parse().map(QueueKeepalive::Every).map_err(E::custom)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<QueueKeepalive, E> {
+        if value { Err(E::invalid_value(Unexpected::Bool(true), &self)) } else { self.visit_str("off") }
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<QueueKeepalive, E> {
+        self.visit_str(&number.to_string())
+    }
+}
+
 impl<'de> Deserialize<'de> for Compress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(CompressVisitor)
@@ -317,6 +348,14 @@ mod tests {
             assert_eq!(read::<ProxyProtocol>(off), Ok(ProxyProtocol::Off));
             assert_eq!(read::<Active>(off), Ok(Active::Off(Off::Off)));
             assert_eq!(read::<Switch>(off), Ok(Switch::Off));
+            assert_eq!(read::<QueueKeepalive>(off), Ok(QueueKeepalive::Off(Off::Off)));
+        }
+        assert_eq!(
+            read::<QueueKeepalive>("\"15s\"").map(|read| read.every()),
+            "15s".parse().map(Some).map_err(|_| String::new())
+        );
+        for wrong in ["\"on\"", "true", "15"] {
+            assert!(read::<QueueKeepalive>(wrong).is_err(), "{wrong}");
         }
         assert_eq!((read("\"on\""), read("true")), (Ok(Switch::On), Ok(Switch::On)));
         assert!(read::<Switch>("\"yes\"").is_err());

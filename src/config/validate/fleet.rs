@@ -13,6 +13,7 @@ pub(super) fn check(path: &Path<'_>, upstream: &Upstream, rules: &mut Rules<'_, 
     let queue = path.key("queue");
     rules.not_zero(&queue.key("timeout"), upstream.queue.timeout, "write `max_pending: 0` to let nobody wait");
     rules.not_zero(&queue.key("aging"), upstream.queue.aging, "leave it out for the default");
+    keepalive(&queue.key("keepalive"), upstream, rules);
     policy(path, upstream, rules);
     let scheduled = upstream.policy() == BalancePolicy::ExpectedWait;
     let loads = scheduled && upstream.kind == Kind::Ollama;
@@ -72,6 +73,17 @@ pub(super) fn route(config: &Config, path: &Path<'_>, route: &Route, rules: &mut
     if !scheduled && rules.given(&path) {
         let hint = "remove it, or use `balance: { policy: expected_wait }` in the upstream";
         rules.key(codes::NOT_HERE, &path, "`explain` has an effect only where `expected_wait` chooses", hint);
+    }
+}
+
+/// Comments belong into streams that are known to be some.
+fn keepalive(path: &Path<'_>, upstream: &Upstream, rules: &mut Rules<'_, '_, '_>) {
+    if let Some(every) = upstream.queue.keepalive.every() {
+        rules.not_zero(path, every, "write `off` to send no comments");
+        if upstream.kind == Kind::Http {
+            let hint = "remove it, or use `kind: ollama` or `kind: openai`";
+            rules.key(codes::NOT_HERE, path, "streams of `kind: http` are not known", hint);
+        }
     }
 }
 

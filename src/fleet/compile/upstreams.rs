@@ -106,6 +106,7 @@ pub(super) fn compile(
         schedule: fleet::schedule(upstream),
         placements: fleet::placements(name, upstream, &servers)?,
         queue_timeout: upstream.queue.timeout.0,
+        queue_keepalive: upstream.queue.keepalive.every().map(|every| every.0),
         servers,
         health,
         circuit,

@@ -156,8 +156,8 @@ impl Http1 {
 
     /// Appends a head that another one follows.
     pub fn interim(&mut self, head: &AnswerHead) {
-        // RFC 9110 15.2: not to a client of HTTP/1.0.
-        if self.version != Version::HTTP_10 {
+        // RFC 9110 15.2: not to a client of HTTP/1.0, and never behind the head of the answer.
+        if self.version != Version::HTTP_10 && !self.answered {
             self.output.append(|buffer| message::write_answer(buffer, Version::HTTP_11, head));
         }
     }

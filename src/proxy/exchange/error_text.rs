@@ -12,8 +12,9 @@ use crate::clock;
 use crate::ollama::complaint::{self, Complaint};
 use crate::policy::failure::Reason;
 use crate::policy::retry::Decision;
+use crate::proxy::context::Reply;
 use crate::proxy::server::ServerFault;
-use crate::proxy::{again, poison};
+use crate::proxy::{again, poison, reply};
 
 /// As much of an error as is read.
 const MOST: usize = 8 << 10;
@@ -55,6 +56,26 @@ impl Traffic<'_, '_> {
                 Err(Broken { reason, failure })
             }
         }
+    }
+
+    /// Makes an error of an answer that cannot follow the comments that its client has got.
+    pub(super) async fn answer_in_stream(&mut self, status: u16) -> Broken {
+        if status < 400 {
+            let message = "the server's answer is not a stream of events";
+            self.exchange.ctx.instead = Some(reply::problem(&self.exchange.ctx, Reason::UpstreamProtocol, message));
+            // For another client it would have been an answer.
+            return Reason::Ok.into();
+        }
+        if self.early.is_none() {
+            let until = clock::now() + PATIENCE;
+            if let Err(broken) = std::future::poll_fn(|cx| self.poll_error(cx, until)).await {
+                return broken;
+            }
+        }
+        let reason = if status >= 500 { Reason::UpstreamError } else { Reason::Ok };
+        let body = self.early_text().into();
+        self.exchange.ctx.instead = Some(Reply { status, reason, content_type: None, body, fields: Vec::new() });
+        reason.into()
     }
 
     /// The next piece of the answer's body, what was read early first.
