@@ -261,3 +261,10 @@ def fetch_json(url):
 
 def names(url):
     return {model["name"] for model in fetch_json(url + "/api/tags")["models"]}
+
+
+def processor_time(process):
+    """Hundredths of a second that a process has used."""
+    with open(f"/proc/{process}/stat") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])

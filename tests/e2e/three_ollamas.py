@@ -9,7 +9,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 
 from checks import check, expect, expect_equal, wait_until
-from fleet import fetch_json, names
+from fleet import fetch_json, names, processor_time
 from routing import settled
 from three_servers import CHAT, STORES, Stream, three_of
 from wire import send
@@ -180,13 +180,6 @@ def runner_dies_early(three):
     expect_equal(three["three"].loaded(), set(), "what the other server loaded for it")
     again = three.ask("c:1", "/api/generate", body)
     expect_equal((again.status, again.fields["X-Arriero-Reason"]), (500, "quarantined"), "the same request again")
-
-
-def processor_time(process):
-    """Hundredths of a second that a process has used."""
-    with open(f"/proc/{process}/stat") as file:
-        fields = file.read().rsplit(")", 1)[1].split()
-    return int(fields[11]) + int(fields[12])
 
 
 @three_check("a runner that dies under OpenAI's stream, of which Ollama says nothing: an error all the same")
