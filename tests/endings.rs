@@ -128,6 +128,26 @@ async fn a_stream_that_has_its_end_or_an_error_gets_no_other_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_error_that_ollama_lost_in_openais_stream_is_told() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let event = |model: &str| {
+        format!(
+            "data: {{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"{model}\",\"system_fingerprint\":\"fp_ollama\",\"choices\":[]}}\n\n"
+        )
+    };
+    let events = event("m") + &event("");
+    let bytes = format!("{head}{:x}\r\n{events}\r\n0\r\n\r\n", events.len());
+    let script = Script::new(vec![Step::ReadRequest, Step::Write(bytes.into()), Step::Close]);
+    let server = RawUpstream::start(script).await.expect("a server");
+    let proxy = proxy(upstream_yaml("ollama", &[server.url()], "", CALM)).await;
+    let request = r#"{"model":"m","stream":true,"messages":[]}"#;
+    let answer = send(proxy.address(), "POST", "/v1/chat/completions", request).await;
+    assert!(answer.whole && answer.text().starts_with(&events), "{}", answer.text());
+    assert!(last(&answer).pointer("/error/message").is_some_and(Value::is_string), "{}", answer.text());
+    eventually("it is counted", || async { ended(&proxy, "stream_error").await == 1.0 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_over_http2_that_resets_its_stream_is_told_of_as_well() {
     let host = Host::start(HostConfig::new("gpu").small_model("m").http2()).await.expect("a host");
     let fleet = Fleet { hosts: vec![host] };

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use arriero::demo::{DemoModel, Entry, Fleet, Host, HostConfig, Outcome};
+use arriero::demo::{DemoModel, Entry, Fault, FaultRule, Fleet, Host, HostConfig, Outcome};
 use serde_json::Value;
 use support::fleet::{Small, ended, generate, knows, request, send, send_with};
 use support::wire::{Answer, H1, post, proxy};
@@ -248,6 +248,27 @@ async fn a_pinned_model_is_loaded_at_the_start_and_makes_no_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_load_begins_when_room_was_made_for_it() {
+    let mut config = HostConfig::new("one").vram(10 * GB);
+    for model in ["a", "b"] {
+        config = config.model(DemoModel::new(model, 8 * GB));
+    }
+    let host = Host::start(config).await.unwrap();
+    let yaml = scheduled_yaml(&[host.url()], "", "").replace("url: ", "gpu: { memory: 10GB }, url: ");
+    let proxy = proxy(yaml).await;
+    knows(&proxy, &host, "disk", 2).await;
+    assert_eq!(send(proxy.address(), "POST", "/api/generate", generate("b")).await.head.status, 200);
+    // The server takes its time to let it go.
+    host.faults().add(FaultRule::everywhere(Fault::Delay(Duration::from_millis(300))).on_model("b").times(1));
+    assert_eq!(send(proxy.address(), "POST", "/api/generate", generate("a")).await.head.status, 200);
+    let orders = orders(&host);
+    let models: Vec<_> = orders.iter().map(|order| order.model.as_deref().unwrap_or_default()).collect();
+    assert_eq!(models, ["b:latest", "b:latest", "a:latest"]);
+    let unloaded = orders[1].finished.expect("its end").at;
+    assert!(orders[2].started >= unloaded, "the load did not wait for the unload");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_load_that_fails_gives_the_client_the_servers_own_words() {
     let server = Small::start(|got| {
         let (status, body) = match got.path.as_str() {
@@ -346,6 +367,7 @@ async fn requests_wait_for_a_slot_by_every_other_rule_too() {
             proxy.metric("arriero_queue_requests{upstream=\"fleet\"}").await as u32 == 4
         })
         .await;
+        eventually("one is there", || async { one.ledger().inference().len() > before }).await;
         assert_eq!(one.ledger().inference().len(), before + 1, "{policy}");
         // What a server has is read without a slot.
         assert_eq!(send(proxy.address(), "POST", "/api/show", r#"{"model":"a"}"#).await.head.status, 200, "{policy}");

@@ -223,9 +223,9 @@ impl Dispatcher {
                     inner.waiting.insert(ticket, sender);
                     Ok((ticket, None, None))
                 }
-                (_, Arrival::Full) => Ok((0, None, Some((Reason::QueueFull, wait(&inner.scheduler))))),
-                (_, Arrival::NotLoaded) => Ok((0, None, Some((Reason::NotLoaded, wait(&inner.scheduler))))),
-                (_, Arrival::Nobody) => Ok((0, None, Some((Reason::NoServer, wait(&inner.scheduler))))),
+                (_, Arrival::Full) => Ok((0, None, Some((Reason::QueueFull, wait(inner.scheduler))))),
+                (_, Arrival::NotLoaded) => Ok((0, None, Some((Reason::NotLoaded, wait(inner.scheduler))))),
+                (_, Arrival::Nobody) => Ok((0, None, Some((Reason::NoServer, wait(inner.scheduler))))),
             }
         });
         match arrival {

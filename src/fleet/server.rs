@@ -52,6 +52,14 @@ pub struct Location {
     pub authority: HeaderValue,
 }
 
+/// What a server has in common with the others of its upstream.
+pub struct Shared {
+    /// Bans.
+    pub bans: Arc<Bans>,
+    /// Where requests wait for a slot.
+    pub room: Arc<WaitingRoom>,
+}
+
 /// What changes by itself about one server.
 pub struct ServerState {
     /// What makes it the same server after a reload.
@@ -98,10 +106,10 @@ impl ServerState {
         metrics: ServerMetrics,
         health: HealthPolicy,
         circuit: CircuitPolicy,
-        bans: Arc<Bans>,
-        room: Arc<WaitingRoom>,
+        shared: Shared,
         born: Instant,
     ) -> Self {
+        let Shared { bans, room } = shared;
         let literal = location.host.parse().ok().map(|ip| SocketAddr::new(ip, location.port));
         Self {
             identity,

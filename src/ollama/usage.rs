@@ -4,7 +4,7 @@
 //! | kind | an event | the end | an error in the stream |
 //! |---|---|---|---|
 //! | NDJSON (`/api/chat`, `/api/generate`, `/api/pull`) | a line | the object with `"done":true` | `{"error":"…"}`, then a clean end |
-//! | SSE (`/v1`) | `data: …` | `[DONE]`, `message_stop`, `response.completed` | `data: {"error":…}`, `event: error`, a bare `{"error":…}` line |
+//! | SSE (`/v1`) | `data: …` | `[DONE]`, `message_stop`, `response.completed` | `data: {"error":…}`, `event: error`, a bare `{"error":…}` line; Ollama: an empty chunk of no model |
 //! | JSON (`"stream":false`) | the body | its last byte | the status says it |
 //!
 //! The fields are those of `api/types.go` (`Metrics`: nanoseconds, absent when zero) and the `usage` object of
@@ -91,12 +91,22 @@ pub struct UsageScan {
     /// Said so far.
     usage: Usage,
     failed: bool,
+    /// The error is known only by what stands in its place.
+    lost: bool,
 }
 
 impl UsageScan {
     /// A scan that has read nothing yet.
     pub fn new(kind: UsageKind) -> UsageScan {
-        UsageScan { kind, line: Vec::new(), line_ended: false, line_cut: false, usage: Usage::default(), failed: false }
+        UsageScan {
+            kind,
+            line: Vec::new(),
+            line_ended: false,
+            line_cut: false,
+            usage: Usage::default(),
+            failed: false,
+            lost: false,
+        }
     }
 
     /// Reads the next bytes of the answer.
@@ -149,6 +159,12 @@ impl UsageScan {
     /// The message of that error, once its line is complete.
     pub fn error(&self) -> Option<&str> {
         self.usage.error.as_deref()
+    }
+
+    /// Whether there was an error that the stream does not tell: Ollama's layer for OpenAI's API reads it as a chunk
+    /// without content (`middleware/openai.go`), and ends the stream well.
+    pub fn error_is_lost(&self) -> bool {
+        self.lost
     }
 
     /// The answer has ended, well or not.
@@ -211,6 +227,9 @@ impl UsageScan {
             self.usage.finished = true;
         }
         if fields::begins_with_error(data) {
+            self.fail(start);
+        } else if fields::stands_for_error(data) {
+            self.lost = true;
             self.fail(start);
         } else if memmem::find(data, b"\"usage\"").is_some() {
             fields::read_usage_object(data, &mut self.usage);

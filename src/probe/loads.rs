@@ -3,15 +3,18 @@
 //! A model is loaded by a request without a prompt (`POST /api/generate`, Ollama's `GenerateHandler`; models that only
 //! embed refuse that and are asked by `/api/embed`), and unloaded by one with `keep_alive: 0`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinHandle;
 
 use super::client::{self, Way};
 use crate::clock;
 use crate::fleet::dispatch::Command;
 use crate::fleet::memory::LearnedFile;
+use crate::fleet::server::Identity;
 use crate::fleet::store::Store;
 use crate::policy::schedule::loads::LoadOutcome;
 use crate::telemetry::metrics::Metrics;
@@ -60,12 +63,26 @@ async fn tick(store: &Arc<Store>) {
 }
 
 async fn carry_out(mut orders: UnboundedReceiver<Command>, store: &Arc<Store>, metrics: &Arc<Metrics>) {
+    let mut leaving: HashMap<Identity, Vec<JoinHandle<()>>> = HashMap::new();
     while let Some(command) = orders.recv().await {
-        tokio::spawn(obey(command, Arc::clone(store), Arc::clone(metrics)));
+        let unloads = leaving.entry(command.server.identity.clone()).or_default();
+        unloads.retain(|unload| !unload.is_finished());
+        let is_load = command.load.is_some();
+        let before = if is_load { std::mem::take(unloads) } else { Vec::new() };
+        let order = tokio::spawn(obey(command, before, Arc::clone(store), Arc::clone(metrics)));
+        if !is_load {
+            unloads.push(order);
+        }
     }
 }
 
-async fn obey(command: Command, store: Arc<Store>, metrics: Arc<Metrics>) {
+/// Carries out one order. A load waits for those that make room for it: a server that is still full would choose itself who
+/// goes, maybe a model that is pinned.
+async fn obey(command: Command, before: Vec<JoinHandle<()>>, store: Arc<Store>, metrics: Arc<Metrics>) {
+    for unload in before {
+        // One that failed makes no room, and the server must see to it.
+        drop(unload.await);
+    }
     let upstream = store.upstream(&command.dispatcher.upstream);
     let tls = upstream.as_ref().and_then(|upstream| upstream.tls.as_ref());
     let http2 = upstream.as_ref().is_some_and(|upstream| upstream.http2);

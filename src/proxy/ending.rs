@@ -9,6 +9,9 @@
 //! library expects them. Then the answer breaks off still: over HTTP/1 without the last chunk, over HTTP/2 with
 //! RST_STREAM. So whoever looks at the transport sees it, too. An answer with a Content-Length gets nothing: its
 //! length tells. Nothing ever says that the answer is done.
+//!
+//! Ollama's streams of OpenAI's API end well when a runner dies, and say nothing: those get the event as well, and end as
+//! the server ended them.
 
 use std::time::Duration;
 
@@ -22,6 +25,8 @@ use crate::ollama::dialect::{self, Dialect};
 use crate::ollama::usage::UsageKind;
 use crate::policy::failure::Reason;
 
+/// What is known of an error that the server did not tell.
+const LOST: &str = "the server ended the stream because of an error that it does not tell";
 /// How long the client may take for the last words.
 const LIMIT: Duration = Duration::from_secs(1);
 /// A reset of an HTTP/2 stream overtakes what waits on it: so long it is held back.
@@ -43,6 +48,16 @@ pub async fn say(exchange: &mut Exchange<'_>, reason: Reason) {
     if let Client::Http2(_) = client {
         tokio::time::sleep(GRACE).await;
     }
+}
+
+/// The event for a stream that the server ended well after an error that it did not tell.
+pub fn lost_error(exchange: &Exchange<'_>) -> Option<Bytes> {
+    let ctx = &exchange.ctx;
+    let scan = ctx.usage.as_ref().filter(|scan| scan.error_is_lost() && ctx.encoder.is_none())?;
+    if !exchange.client.is_open_ended() {
+        return None;
+    }
+    Some(last_words(scan.kind(), scan.is_inside_line(), ctx.dialect, 500, LOST)?.into())
 }
 
 /// The line or the event; `None` where none fits.

@@ -31,7 +31,7 @@ use super::framing::{Length, WrongLength};
 use super::message::AnswerHead;
 use super::request_body::BodyFault;
 use super::server::{Server, ServerFault};
-use super::{again, body_scan, content, poison, response, waiting_stream};
+use super::{again, body_scan, content, ending, poison, response, waiting_stream};
 use crate::clock;
 use crate::fleet::snapshot::Timeouts;
 use crate::policy::failure::Reason;
@@ -338,6 +338,10 @@ impl<'t, 'c> Traffic<'t, 'c> {
                         if !self.tunnel {
                             let rest = content::end(&mut self.exchange.ctx).map_err(internal)?;
                             self.exchange.client.push(rest).map_err(too_long)?;
+                            if let Some(words) = ending::lost_error(self.exchange) {
+                                self.exchange.ctx.body_out += words.len() as u64;
+                                self.exchange.client.push(words).map_err(too_long)?;
+                            }
                         }
                         self.exchange.client.finish(trailers).map_err(too_long)?;
                     }

@@ -62,7 +62,10 @@ class Process:
 class Ollama:
     """One `ollama serve` with a model store of its own."""
 
-    def __init__(self, name, cache, directory):
+    def __init__(self, name, cache, directory, **settings):
+        self.name = name
+        self.directory = directory
+        self.settings = settings
         self.home = os.path.join(directory, name)
         os.makedirs(self.home)
         self.created = int(time.time()) - 3600
@@ -70,12 +73,16 @@ class Ollama:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.libraries = ":".join(os.path.join(cache, "ollama", part) for part in ("bin", "venv/lib"))
-        self.process = Process(name, [self.binary, "serve"], directory, self.env(self.url))
-        wait_until(lambda: fetch(self.url + "/api/version"), 30, f"{name} answers")
+        self.start()
+
+    def start(self):
+        """Starts it, at the same address each time."""
+        self.process = Process(self.name, [self.binary, "serve"], self.directory, self.env(self.url))
+        wait_until(lambda: fetch(self.url + "/api/version"), 30, f"{self.name} answers")
 
     def env(self, host):
         kept = {key: os.environ[key] for key in ("PATH", "LANG", "TMPDIR") if key in os.environ}
-        return kept | {
+        return kept | self.settings | {
             "HOME": self.home,
             "LD_LIBRARY_PATH": self.libraries,
             "OLLAMA_HOST": host,
@@ -101,9 +108,29 @@ class Ollama:
         if result.returncode != 0:
             raise RuntimeError(f"ollama create {model}: {result.stderr}\n{self.process.log()[-2000:]}")
         # Ollama lists the newest first, by whole seconds, and those of one second in any order.
-        manifest, = glob.glob(os.path.join(self.home, "models/manifests/*/library", *model.split(":")))
         self.created += 10
-        os.utime(manifest, (self.created, self.created))
+        os.utime(self.manifest(model), (self.created, self.created))
+
+    def manifest(self, model):
+        path, = glob.glob(os.path.join(self.home, "models/manifests/*/library", *model.split(":")))
+        return path
+
+    def runner(self, model):
+        """The number of the process that runs a model; None when there is none."""
+        with open(self.manifest(model)) as file:
+            layers = json.load(file)["layers"]
+        weights, = [layer["digest"] for layer in layers if layer["mediaType"].endswith(".image.model")]
+        for path in glob.glob("/proc/[0-9]*/stat"):
+            try:
+                with open(path) as file:
+                    parent = int(file.read().rsplit(")", 1)[1].split()[1])
+                with open(os.path.join(os.path.dirname(path), "cmdline")) as file:
+                    command = file.read()
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has ended meanwhile
+            if parent == self.process.child.pid and weights.replace(":", "-") in command:
+                return int(path.split("/")[2])
+        return None
 
     def loaded(self):
         return {model["name"] for model in fetch_json(self.url + "/api/ps")["models"]}
@@ -234,3 +261,10 @@ def fetch_json(url):
 
 def names(url):
     return {model["name"] for model in fetch_json(url + "/api/tags")["models"]}
+
+
+def processor_time(process):
+    """Hundredths of a second that a process has used."""
+    with open(f"/proc/{process}/stat") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])

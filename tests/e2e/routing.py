@@ -10,7 +10,7 @@ import socket
 from urllib.parse import urlsplit
 
 from checks import check, expect, expect_equal, wait_until
-from fleet import fetch_json, names
+from fleet import fetch_json, names, processor_time
 from wire import send
 
 MARKS = itertools.count()
@@ -85,20 +85,21 @@ def affinity(world):
     expect_equal(world.a.loaded(), set(), "loaded on the other server")
 
 
-def long_request(base, path, stream):
-    """A generation that would last minutes; gives the connection after it was sent."""
-    body = {"model": "tiny:1", "prompt": "Go on", "stream": stream, "options": {"num_predict": 50_000}}
+def long_request(base, stream):
+    """A chat that would last minutes; gives the connection after it was sent. Arriero itself never asks for a chat."""
+    body = {"model": "tiny:1", "messages": [{"role": "user", "content": "Go on"}], "stream": stream,
+            "options": {"num_predict": 50_000}}
     connection = http.client.HTTPConnection(urlsplit(base).netloc, timeout=60)
-    connection.request("POST", path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    connection.request("POST", "/api/chat", json.dumps(body).encode(), {"Content-Type": "application/json"})
     return connection
 
 
 def settled(server):
-    """The count of finished generations once the server has written its log: it does so after it answered."""
+    """The count of finished chats once the server has written its log: it does so after it answered."""
     path = f"/api/mark-{next(MARKS)}"
     send(server.url, "GET", path)
     wait_until(lambda: server.requests("GET", path) == 1, 10, "the server writes its log")
-    return server.requests("POST", "/api/generate")
+    return server.requests("POST", "/api/chat")
 
 
 def cut(connection):
@@ -109,23 +110,25 @@ def cut(connection):
 @check("a client that leaves mid-stream frees the server")
 def leave_mid_stream(world):
     before = settled(world.a)
-    connection = long_request(world.fleet.url, "/api/generate", True)
+    connection = long_request(world.fleet.url, True)
     response = connection.getresponse()
     for _ in range(5):
         expect(not json.loads(response.readline())["done"], "done too early")
-    expect_equal(world.a.requests("POST", "/api/generate"), before, "requests that the server finished")
+    expect_equal(world.a.requests("POST", "/api/chat"), before, "requests that the server finished")
     cut(connection)
-    wait_until(lambda: world.a.requests("POST", "/api/generate") == before + 1, 10, "the server ends the request")
+    wait_until(lambda: world.a.requests("POST", "/api/chat") == before + 1, 10, "the server ends the request")
 
 
 @check("a client that leaves while it waits for a whole answer frees the server")
 def leave_waiting(world):
-    unload(world.a)
-    before = settled(world.a)
-    connection = long_request(world.fleet.url, "/api/generate", False)
-    wait_until(lambda: "tiny:1" in world.a.loaded(), 20, "the server has the request")
+    send(world.a.url, "POST", "/api/generate", {"model": "tiny:1"})
+    before, runner = settled(world.a), world.a.runner("tiny:1")
+    idle = processor_time(runner)
+    connection = long_request(world.fleet.url, False)
+    wait_until(lambda: processor_time(runner) > idle + 20, 20, "the server works")
+    expect_equal(world.a.requests("POST", "/api/chat"), before, "requests that the server finished")
     cut(connection)
-    wait_until(lambda: world.a.requests("POST", "/api/generate") == before + 1, 10, "the server ends the request")
+    wait_until(lambda: world.a.requests("POST", "/api/chat") == before + 1, 10, "the server ends the request")
 
 
 @check("hot reload: an edit is live and a stream that runs goes on")

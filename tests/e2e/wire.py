@@ -18,6 +18,7 @@ class Answer:
         self.status = response.status
         self.content_type = response.getheader("Content-Type")
         self.chunked = response.getheader("Transfer-Encoding") == "chunked"
+        self.fields = response.headers
         self.body = response.read()
 
     def masked(self):

@@ -12,7 +12,7 @@ use crate::config::ServerUrl;
 use crate::config::types::{self, Active, Kind, ModelAffinity};
 use crate::fleet::dispatch::Dispatchers;
 use crate::fleet::inventory::ModelIndex;
-use crate::fleet::server::{Identity, Location, ServerState};
+use crate::fleet::server::{Identity, Location, ServerState, Shared};
 use crate::fleet::snapshot::{Balance, Check, HashOn, Member, Upstream};
 use crate::fleet::upstream_state::UpstreamState;
 use crate::fleet::upstream_tls::UpstreamTls;
@@ -65,10 +65,9 @@ pub(super) fn compile(
                 Some(known) => Arc::clone(known),
                 None => {
                     let metrics = around.metrics.server(name, &identity.name);
-                    let bans = Arc::clone(&state.bans);
-                    let room = Arc::clone(&dispatcher.room);
+                    let shared = Shared { bans: Arc::clone(&state.bans), room: Arc::clone(&dispatcher.room) };
                     let (health, circuit) = (health.clone(), circuit.clone());
-                    Arc::new(ServerState::new(identity, location, metrics, health, circuit, bans, room, around.now))
+                    Arc::new(ServerState::new(identity, location, metrics, health, circuit, shared, around.now))
                 }
             };
             Ok(Member {

@@ -8,6 +8,10 @@ use serde_json::Value;
 
 use super::Usage;
 
+/// How far into an event Ollama's names of the model and of itself stand, at most.
+const NAMES_BYTES: usize = 256;
+/// A chunk that Ollama made of nothing: every other one names its model.
+const OF_NO_MODEL: &[u8] = b"\"model\":\"\",\"system_fingerprint\":\"fp_ollama\"";
 /// The longest error message kept.
 const MAX_MESSAGE_BYTES: usize = 512;
 
@@ -125,6 +129,12 @@ pub(super) fn begins_with_error(data: &[u8]) -> bool {
     first_key_is(data, b"\"error\"").is_some()
         || first_key_is(data, b"\"type\"")
             .is_some_and(|kind| kind.starts_with(b"\"error\"") || kind.starts_with(b"\"response.failed\""))
+}
+
+/// Whether an event is what Ollama's layer for OpenAI's API makes of an error inside a stream (`middleware/openai.go`): it
+/// takes every line for a piece of the answer, so that of an error nothing is left, not even the model.
+pub(super) fn stands_for_error(data: &[u8]) -> bool {
+    memmem::find(&data[..data.len().min(NAMES_BYTES)], OF_NO_MODEL).is_some()
 }
 
 /// Whether an event is the last of its stream.

@@ -126,6 +126,31 @@ fn errors_in_event_streams_are_seen_in_every_form() {
 }
 
 #[test]
+fn an_error_that_ollama_lost_in_openais_stream_is_seen() {
+    let chunk = |model: &str, text: &str| {
+        format!(
+            "data: {{\"id\":\"chatcmpl-877\",\"object\":\"chat.completion.chunk\",\"created\":1795819876,\"model\":\"{model}\",\"system_fingerprint\":\"fp_ollama\",\"choices\":[{{\"index\":0,\"delta\":{{\"role\":\"assistant\",\"content\":\"{text}\"}},\"finish_reason\":null}}]}}\n\n"
+        )
+    };
+    let lost = chunk("m:1", " Islam") + &chunk("", "");
+    let usage = read_at_every_split(UsageKind::Sse, &lost);
+    assert_eq!((usage.error.as_deref(), usage.finished), (Some(""), false));
+    let mut scan = UsageScan::new(UsageKind::Sse);
+    scan.push(lost.as_bytes());
+    assert!(scan.error_seen() && scan.error_is_lost());
+
+    let quoted = r#"\"model\":\"\",\"system_fingerprint\":\"fp_ollama\""#;
+    let good = chunk("m:1", "") + &chunk("m:1", quoted) + "data: [DONE]\n\n";
+    let mut scan = UsageScan::new(UsageKind::Sse);
+    scan.push(good.as_bytes());
+    assert!(!scan.error_seen() && !scan.error_is_lost());
+    assert!(scan.finish().finished);
+    // Other servers begin with a chunk of no model.
+    let azure = "data: {\"choices\":[],\"id\":\"\",\"model\":\"\",\"object\":\"\"}\n\n";
+    assert_eq!(read_at_every_split(UsageKind::Sse, azure).error, None);
+}
+
+#[test]
 fn a_final_object_with_a_huge_context_is_still_read() {
     let context = "12345,".repeat(100_000);
     let done = r#"{"model":"m:1","response":"","done":true,"done_reason":"stop","context":[CONTEXT1],"total_duration":9,"load_duration":2,"prompt_eval_count":11,"eval_count":18}"#;

@@ -125,12 +125,11 @@ impl Scheduler {
         known.remote = row.remote;
         if let Some(digest) = row.digest
             && pair.digest.as_deref() != Some(digest)
+            && pair.digest.replace(digest.into()).is_some()
         {
-            if pair.digest.replace(digest.into()).is_some() {
-                // The same name, another model: what was learned was about the old one.
-                pair.learned = super::learned::Learned::default();
-                known.size_is_known = false;
-            }
+            // The same name, another model: what was learned was about the old one.
+            pair.learned = super::learned::Learned::default();
+            known.size_is_known = false;
         }
         if !known.size_is_known && row.size > 0 {
             known.size = row.size as f64 / 1e9;
