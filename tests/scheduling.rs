@@ -76,6 +76,8 @@ async fn a_client_that_leaves_the_queue_ends_no_load_and_never_reaches_a_server(
     one.load_gate().open();
     eventually("the load is done", || async { one.loaded().len() == 1 }).await;
     assert_eq!(one.ledger().inference().len(), 0);
+    // The model is in memory before the one who asked for it is told.
+    eventually("the load is answered", || async { orders(&one)[0].outcome().is_some() }).await;
     assert_eq!(orders(&one)[0].outcome(), Some(Outcome::Completed));
     assert_eq!(ended(&proxy, "client_closed").await as u32, 1);
     assert_eq!(send(proxy.address(), "POST", "/api/generate", generate("a")).await.head.status, 200);
