@@ -298,3 +298,12 @@ fn what_models_may_is_said_only_where_there_are_models() {
     add(ROUTE, "    management: yes", &["E013 7:17 routes[0].management"]);
     add(ROUTE, "    request_encoding: pass", &["E013 7:23 routes[0].request_encoding"]);
 }
+
+#[test]
+fn comments_for_who_waits_need_a_time_and_streams_that_are_known() {
+    edit(KIND, "    kind: ollama\n    queue: { keepalive: 15s }", &[]);
+    edit(KIND, "    kind: http\n    queue: { keepalive: off }", &[]);
+    edit(KIND, "    kind: ollama\n    queue: { keepalive: 0s }", &["E035 10:25 upstreams.fleet.queue.keepalive"]);
+    edit(KIND, "    kind: http\n    queue: { keepalive: 15s }", &["E036 10:14 upstreams.fleet.queue.keepalive"]);
+    hint(&GOOD.replace(KIND, "    kind: ollama\n    queue: { keepalive: 15 }"), "write `15s`");
+}
