@@ -155,7 +155,12 @@ fn configuration(size: Size, port: u16, listen: &str) -> String {
         })
         .collect();
     let servers: String = (0..size.servers)
-        .map(|number| format!("      - {{ url: \"http://{}:{port}\" }}\n", Ipv4Addr::new(127, 0, 0, number as u8 + 1)))
+        .map(|number| {
+            format!(
+                "      - {{ url: \"http://{}:{port}\", max_loaded: 5 }}\n",
+                Ipv4Addr::new(127, 0, 0, number as u8 + 1)
+            )
+        })
         .collect();
     format!(
         "version: 1\nlisteners: [{{ address: \"{listen}\" }}]\nadmin: {{ address: \"127.0.0.1:0\" }}\n\

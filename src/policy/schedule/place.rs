@@ -108,6 +108,9 @@ impl Scheduler {
     /// What the clock brings: waiters whose server is out of the question find another, loads begin, rules are followed.
     pub fn tick(&mut self, moment: &Moment<'_>) {
         for server in 0..self.servers.len() {
+            if self.servers[server].waiting == 0 {
+                continue;
+            }
             for model in 0..self.models.len() {
                 let pair = &self.servers[server].pairs[model];
                 if pair.waiting == 0 {

@@ -71,6 +71,8 @@ impl Scheduler {
         for model in &mut self.models {
             model.rules = self.rule_book.rules(&model.name);
         }
+        let ruled = self.models.iter().enumerate().filter(|(_, model)| model.rules != Rules::default());
+        self.ruled = ruled.map(|(model, _)| model).collect();
     }
 
     /// Whether a server has a model and may be asked for it.
@@ -108,13 +110,16 @@ impl Scheduler {
 
     /// Loads what the rules want in memory and unloads what has been idle for too long, one step for each server.
     pub(super) fn follow_rules(&mut self, moment: &Moment<'_>) {
+        if self.ruled.is_empty() {
+            return;
+        }
         for server in 0..self.servers.len() {
             if self.servers[server].present && self.servers[server].loading.is_none() {
                 self.load_wanted(server, moment);
             }
             self.unload_idle(server, moment.now);
         }
-        for model in 0..self.models.len() {
+        for model in self.ruled.clone() {
             if self.models[model].rules.min_warm > self.copies(model) {
                 self.add_copy(model, moment);
             }
@@ -122,7 +127,7 @@ impl Scheduler {
     }
 
     fn load_wanted(&mut self, server: ServerId, moment: &Moment<'_>) {
-        let wanted = (0..self.models.len()).find(|model| {
+        let wanted = self.ruled.iter().copied().find(|model| {
             let rules = &self.models[*model].rules;
             let here = rules.pinned.contains(&server) || !self.servers[server].warmed && rules.warm.contains(&server);
             here && self.is_loadable(server, *model, moment)

@@ -312,6 +312,8 @@ pub struct Scheduler {
     /// The mean weight of the servers.
     pub(super) mean_weight: f64,
     pub(super) rule_book: Box<dyn RuleBook>,
+    /// Models that there are rules for.
+    pub(super) ruled: Vec<ModelId>,
 }
 
 impl Scheduler {
@@ -336,6 +338,7 @@ impl Scheduler {
             planned_at: 0.0,
             mean_weight: 1.0,
             rule_book: Box::new(NoRules),
+            ruled: Vec::new(),
         }
     }
 
