@@ -99,7 +99,7 @@ mod tests {
         }
         for load in [
             "model requires more system memory (12.1 GiB) than is available (3.0 GiB)",
-            "unable to load model: /root/.ollama/models/blobs/sha256-00",
+            "unable to load model: /models/blobs/sha256-00",
             "timed out waiting for llama runner to start - progress 0.00 - ",
             "llama runner process has terminated: error loading model: unable to allocate CUDA0 buffer",
         ] {

@@ -61,8 +61,7 @@ impl Scheduler {
 
     /// The answer to a request that runs has begun.
     pub fn first_byte(&mut self, ticket: Ticket, moment: &Moment<'_>) {
-        let Some(ran) = self.running.get_mut(&ticket) else { return };
-        ran.first_byte = Some(moment.now);
+        let Some(ran) = self.running.get(&ticket) else { return };
         let (server, model) = (ran.server, ran.model);
         // A load of our own tells itself when it is done.
         let host = &self.servers[server];
@@ -355,17 +354,7 @@ impl Scheduler {
             self.set_residency(server, model, Residency::Loading { since: now, ready_at: now + load }, now);
         }
         let cached = known.map_or(0.0, |known| known.tokens.min(0.95 * prompt));
-        let ran = Running {
-            server,
-            model,
-            since: now,
-            beside,
-            active,
-            bytes: request.bytes,
-            conversation: request.conversation,
-            cached,
-            first_byte: None,
-        };
+        let ran = Running { server, model, beside, active, bytes: request.bytes, cached };
         self.running.insert(waiter.ticket, ran);
         self.actions.push(Action::Bind { ticket: waiter.ticket, server });
     }

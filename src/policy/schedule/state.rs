@@ -183,20 +183,14 @@ pub struct Running {
     pub server: ServerId,
     /// What for.
     pub model: ModelId,
-    /// When it was bound.
-    pub since: f64,
     /// Requests of the same model that ran there already.
     pub beside: u32,
     /// Models that requests ran for there, its own included.
     pub active: u32,
     /// Bytes of its body.
     pub bytes: u64,
-    /// Its conversation.
-    pub conversation: Option<u64>,
     /// Tokens of its prompt that the server should know already.
     pub cached: f64,
-    /// When its answer began.
-    pub first_byte: Option<f64>,
 }
 
 /// What an answer said about itself; seconds and tokens, 0 for what it did not say.
