@@ -1,95 +1,141 @@
-//! What one choice costs: 50 servers, 200 models, each on every server, three in memory on each.
+//! What one choice costs: 50 servers, 200 models, each on every server's disk, three in memory on each.
 //!
-//! `cargo bench --bench decision`. Each line is one kind of request: its arrival and its end, the median of many rounds.
+//! `cargo bench --bench decision`. Timed is the arrival of a request, from its scores to its place; what puts the fleet back
+//! as it was is not.
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use arriero::clock;
+use arriero::policy::schedule::loads::LoadOutcome;
 use arriero::policy::schedule::residency::Listed;
-use arriero::policy::schedule::{Arrival, Moment, Request, Scheduler, ServerFacts, Settings, Usage};
+use arriero::policy::schedule::{
+    Action, Arrival, ModelId, Moment, Request, Scheduler, ServerFacts, ServerId, Settings, Ticket, Usage,
+};
+use criterion::{Criterion, criterion_group, criterion_main};
 
 const SERVERS: usize = 50;
 const MODELS: usize = 200;
-const ROUNDS: usize = 200;
-const BATCH: usize = 500;
+/// In memory on one server at least; the others nowhere.
+const WARM: usize = 150;
+/// In memory on three servers; the first of them on all.
+const POPULAR: usize = 50;
 
-fn main() {
-    println!("{SERVERS} servers, {MODELS} models; time of a choice (arrival) and of an end, median of {ROUNDS} rounds");
-    measure("in memory on one server", 0.0, |number| number % 150);
-    measure("in memory on three servers", 0.0, |number| number % 50);
-    measure("busy fleet, a conversation goes on", 0.5, |number| number % 50);
+criterion_group!(benches, choices);
+criterion_main!(benches);
+
+fn choices(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("choice, 50 servers x 200 models");
+    group.bench_function("in memory on one server", |bencher| {
+        let mut fleet = Fleet::new();
+        bencher.iter_custom(|rounds| fleet.time(rounds, |number| POPULAR + number % (WARM - POPULAR)));
+    });
+    group.bench_function("in memory on three servers", |bencher| {
+        let mut fleet = Fleet::new();
+        bencher.iter_custom(|rounds| fleet.time(rounds, |number| 1 + number % (POPULAR - 1)));
+    });
+    group.bench_function("busy fleet, a conversation goes on", |bencher| {
+        let mut fleet = Fleet::new();
+        fleet.hold(100);
+        bencher.iter_custom(|rounds| fleet.time(rounds, |number| 1 + number % (POPULAR - 1)));
+    });
+    group.bench_function("in memory on all servers", |bencher| {
+        let mut fleet = Fleet::new();
+        bencher.iter_custom(|rounds| fleet.time(rounds, |_| 0));
+    });
+    group.bench_function("in memory nowhere", |bencher| {
+        let mut fleet = Fleet::new();
+        bencher.iter_custom(|rounds| fleet.time(rounds, |number| WARM + number % (MODELS - WARM)));
+    });
 }
 
-/// A fleet where model `m` is in memory on server `m % SERVERS`; the first 50 on two more.
-fn fleet() -> (Scheduler, Vec<String>) {
-    let mut scheduler = Scheduler::new(Settings::default());
-    let facts: Vec<_> = (0..SERVERS)
-        .map(|number| ServerFacts {
-            name: format!("server-{number}"),
-            max_in_flight: 8,
-            max_in_flight_per_model: Some(4),
-            max_loaded: 5,
-            memory: Some(80_000_000_000),
-            weight: 1,
-        })
-        .collect();
-    scheduler.set_servers(&facts);
-    let names: Vec<String> = (0..MODELS).map(|number| format!("model-{number}:7b")).collect();
-    let row = |number: usize| Listed { name: &names[number], size: 5_000_000_000, digest: None, remote: false };
-    let on_disk: Vec<_> = (0..MODELS).map(row).collect();
-    let excluded = |_, _| None;
-    let moment = Moment { now: 0.0, random: 0, excluded: &excluded };
-    for server in 0..SERVERS {
-        let in_memory: Vec<_> = (0..150)
-            .filter(|number| {
-                number % SERVERS == server || *number < 50 && (number + 7 == server || number + 19 == server)
+struct Fleet {
+    scheduler: Scheduler,
+    names: Vec<String>,
+    ids: Vec<ModelId>,
+    now: f64,
+    number: usize,
+}
+
+impl Fleet {
+    fn new() -> Self {
+        let mut scheduler = Scheduler::new(Settings::default());
+        let facts: Vec<_> = (0..SERVERS)
+            .map(|number| ServerFacts {
+                name: format!("server-{number}"),
+                max_in_flight: 8,
+                max_in_flight_per_model: Some(4),
+                max_loaded: 5,
+                memory: Some(30_000_000_000),
+                weight: 1,
             })
-            .map(row)
             .collect();
-        scheduler.listed(server, &on_disk, &in_memory, 0.0, &moment);
+        scheduler.set_servers(&facts);
+        let names: Vec<String> = (0..MODELS).map(|number| format!("model-{number}:7b")).collect();
+        let ids = names.iter().map(|name| scheduler.model(name)).collect();
+        let mut fleet = Self { scheduler, names, ids, now: 1000.0, number: 0 };
+        (0..SERVERS).for_each(|server| fleet.list(server));
+        fleet
     }
-    (scheduler, names)
-}
 
-fn measure(what: &str, busy: f64, model: impl Fn(usize) -> usize) {
-    let (mut scheduler, names) = fleet();
-    let ids: Vec<_> = names.iter().map(|name| scheduler.model(name)).collect();
-    let excluded = |server: usize, _| (server == usize::MAX).then(|| unreachable!());
-    let mut now = 1000.0;
-    let mut number = 0;
-    let running = if busy > 0.0 { 100 } else { 0 };
-    for held in 0..running {
-        let moment = Moment { now, random: held as u64, excluded: &excluded };
-        scheduler.arrive(Request { model: ids[held % 50], ..Request::default() }, &moment);
+    /// A server tells what it has.
+    fn list(&mut self, server: ServerId) {
+        let row =
+            |number: usize| Listed { name: &self.names[number], size: 5_000_000_000, digest: None, remote: false };
+        let on_disk: Vec<_> = (0..MODELS).map(row).collect();
+        let is_here = |number: &usize| {
+            number % SERVERS == server
+                || *number == 0
+                || *number < POPULAR && (number + 7 == server || number + 19 == server)
+        };
+        let in_memory: Vec<_> = (0..WARM).filter(is_here).map(row).collect();
+        let excluded = |_, _| None;
+        self.now += 0.001;
+        let moment = Moment { now: self.now, random: 0, excluded: &excluded };
+        self.scheduler.listed(server, &on_disk, &in_memory, self.now, &moment);
     }
-    let mut arrivals = Vec::with_capacity(ROUNDS);
-    let mut ends = Vec::with_capacity(ROUNDS);
-    for _ in 0..ROUNDS {
-        let (mut arriving, mut ending) = (Duration::ZERO, Duration::ZERO);
-        for _ in 0..BATCH {
-            number += 1;
-            now += 0.01;
-            let moment = Moment { now, random: number as u64, excluded: &excluded };
-            let request = Request {
-                model: ids[model(number)],
-                bytes: 8000,
-                conversation: (busy > 0.0).then_some(number as u64 % 997),
-                ..Request::default()
-            };
-            let start = clock::now();
-            let (ticket, arrival) = black_box(scheduler.arrive(request, &moment));
-            let arrived = clock::now();
-            assert!(matches!(arrival, Arrival::Bound(_)), "{what}: {arrival:?}");
-            scheduler.finished(ticket, &Usage { good: true, ..Usage::default() }, &moment);
-            ending += clock::now() - arrived;
-            arriving += arrived - start;
-            black_box(scheduler.take_actions());
+
+    /// So many requests run.
+    fn hold(&mut self, running: usize) {
+        for number in 0..running {
+            self.arrive(1 + number % (POPULAR - 1));
         }
-        arrivals.push(arriving / BATCH as u32);
-        ends.push(ending / BATCH as u32);
     }
-    arrivals.sort_unstable();
-    ends.sort_unstable();
-    println!("{what}: {:?} to choose, {:?} to end", arrivals[ROUNDS / 2], ends[ROUNDS / 2]);
+
+    fn arrive(&mut self, model: usize) -> (Ticket, Arrival, Duration) {
+        self.number += 1;
+        self.now += 0.01;
+        let conversation = Some(self.number as u64 % 997);
+        let request = Request { model: self.ids[model], bytes: 8000, conversation, ..Request::default() };
+        let excluded = |_, _| None;
+        let moment = Moment { now: self.now, random: self.number as u64, excluded: &excluded };
+        let start = clock::now();
+        let (ticket, arrival) = black_box(self.scheduler.arrive(request, &moment));
+        (ticket, arrival, clock::now() - start)
+    }
+
+    /// Time of so many arrivals.
+    fn time(&mut self, rounds: u64, model: impl Fn(usize) -> usize) -> Duration {
+        let excluded = |_, _| None;
+        let mut time = Duration::ZERO;
+        for _ in 0..rounds {
+            let (ticket, arrival, took) = self.arrive(model(self.number));
+            time += took;
+            let moment = Moment { now: self.now, random: 0, excluded: &excluded };
+            match arrival {
+                Arrival::Bound(_) => {
+                    self.scheduler.finished(ticket, &Usage { good: true, ..Usage::default() }, &moment);
+                }
+                Arrival::Waits => self.scheduler.leave(ticket),
+                other => panic!("{other:?}"),
+            }
+            for action in self.scheduler.take_actions() {
+                if let Action::Load { server, model, .. } = action {
+                    self.scheduler.loaded(server, model, LoadOutcome::Done { seconds: 5.0 }, &moment);
+                    self.list(server);
+                }
+            }
+        }
+        time
+    }
 }

@@ -77,7 +77,7 @@ struct Inner {
     /// By server id.
     servers: Vec<Arc<ServerState>>,
     /// By model id.
-    models: Vec<String>,
+    models: Vec<Arc<str>>,
     waiting: HashMap<Ticket, Turn>,
     /// How many hundredths of a model's holders are left alone because of their circuits.
     max_ejected: u8,
@@ -207,45 +207,38 @@ impl Dispatcher {
         tried: &[Arc<ServerState>],
         why: Option<&mut Option<Explanation>>,
     ) -> Asked {
-        request.tried = tried.iter().filter_map(|server| self.id_of(server)).collect();
         let (sender, turn) = oneshot::channel();
-        let arrival = self.event_with(|inner, moment| {
-            let Some(model) = inner.scheduler.known_model(model) else { return Err(Reason::NoServer) };
+        let answer = self.event_with(|inner, moment| {
+            let Some(model) = inner.scheduler.known_model(model) else { return Answer::Refused(Reason::NoServer, None) };
             request.model = model;
-            let wait = |scheduler: &Scheduler| scheduler.expected_wait(model, moment);
-            let arrived = inner.scheduler.arrive(request, moment);
+            request.tried = tried.iter().filter_map(|server| id_of(inner.servers, server)).collect();
+            let (ticket, arrival) = inner.scheduler.arrive(request, moment);
             if let (Some(why), Some(decision)) = (why, inner.scheduler.decisions().last()) {
                 *why = Some(explain(inner.scheduler, decision, moment.now));
             }
-            match arrived {
-                (ticket, Arrival::Bound(server)) => Ok((ticket, Some(server), None)),
-                (ticket, Arrival::Waits) => {
+            let reason = match arrival {
+                Arrival::Bound(server) => return Answer::Bound(inner.bound(ticket, server)),
+                Arrival::Waits => {
                     inner.waiting.insert(ticket, sender);
-                    Ok((ticket, None, None))
+                    return Answer::Waits(ticket);
                 }
-                (_, Arrival::Full) => Ok((0, None, Some((Reason::QueueFull, wait(inner.scheduler))))),
-                (_, Arrival::NotLoaded) => Ok((0, None, Some((Reason::NotLoaded, wait(inner.scheduler))))),
-                (_, Arrival::Nobody) => Ok((0, None, Some((Reason::NoServer, wait(inner.scheduler))))),
-            }
+                Arrival::Full => Reason::QueueFull,
+                Arrival::NotLoaded => Reason::NotLoaded,
+                Arrival::Nobody => Reason::NoServer,
+            };
+            Answer::Refused(reason, inner.scheduler.expected_wait(model, moment))
         });
-        match arrival {
-            Err(reason) => Asked::Refused { reason, retry_after: None },
-            Ok((_, _, Some((reason, wait)))) => Asked::Refused {
-                reason,
-                retry_after: wait.map(|wait| Duration::from_secs_f64(wait.clamp(0.0, 3600.0))),
-            },
-            Ok((ticket, Some(server), None)) => match self.place(ticket, server) {
-                Some(place) => Asked::Placed(place),
-                None => Asked::Again,
-            },
-            Ok((ticket, None, None)) => Asked::Waits(Waiting { turn, ticket, dispatcher: Arc::clone(self) }),
+        match answer {
+            Answer::Bound(bound) => bound.and_then(|bound| self.place(bound)).map_or(Asked::Again, Asked::Placed),
+            Answer::Waits(ticket) => Asked::Waits(Waiting { turn, ticket, dispatcher: Arc::clone(self) }),
+            Answer::Refused(reason, wait) => Asked::Refused { reason, retry_after: wait.map(pause) },
         }
     }
 
     /// When a request for a model may be worth sending again.
     pub fn retry_after(self: &Arc<Self>, model: &str) -> Option<Duration> {
         let wait = self.event(|scheduler, moment| scheduler.expected_wait(scheduler.known_model(model)?, moment))?;
-        Some(Duration::from_secs_f64(wait.clamp(0.0, 3600.0)))
+        Some(pause(wait))
     }
 
     /// A load that was ordered has ended.
@@ -321,7 +314,7 @@ impl Dispatcher {
     }
 
     fn id_of(&self, server: &Arc<ServerState>) -> Option<ServerId> {
-        self.inner.lock().servers.iter().position(|known| Arc::ptr_eq(known, server))
+        id_of(&self.inner.lock().servers, server)
     }
 
     /// Something happened: the scheduler is told, and what it wants is carried out.
@@ -339,16 +332,16 @@ impl Dispatcher {
             let judgement = Judgement { servers, models, max_ejected, now, readmitted };
             let excluded = |server: ServerId, model: ModelId| judgement.exclusion(server, model);
             let moment = Moment { now: (now - self.epoch).as_secs_f64(), random, excluded: &excluded };
-            let result = tell(&mut Reach { scheduler, waiting }, &moment);
+            let result = tell(&mut Reach { scheduler, waiting, servers, models }, &moment);
             for model in models.len()..scheduler.model_count() {
-                models.push(scheduler.model_name(model).to_owned());
+                models.push(scheduler.model_name(model).into());
             }
             let actions = scheduler.take_actions();
             (result, actions.into_iter().filter_map(|action| self.turn(&mut inner, action)).collect::<Vec<_>>())
         };
         for (turn, outcome) in turns {
             let outcome = match outcome {
-                Ok((ticket, server)) => self.place(ticket, server).map_or(Turned::Again, Turned::Placed),
+                Ok(bound) => bound.and_then(|bound| self.place(bound)).map_or(Turned::Again, Turned::Placed),
                 Err(reason) => Turned::Refused(reason),
             };
             // A client that has just left gives its place back by dropping it.
@@ -360,7 +353,11 @@ impl Dispatcher {
     /// Who is to be told what, if it is about somebody who waits; orders go out at once.
     fn turn(self: &Arc<Self>, inner: &mut Inner, action: Action) -> Option<(Turn, Outcome)> {
         match action {
-            Action::Bind { ticket, server } => Some((inner.waiting.remove(&ticket)?, Ok((ticket, server)))),
+            Action::Bind { ticket, server } => {
+                let Inner { scheduler, servers, models, waiting, .. } = inner;
+                let turn = waiting.remove(&ticket)?;
+                Some((turn, Ok(Reach { scheduler, waiting, servers, models }.bound(ticket, server))))
+            }
             Action::PushedOut { ticket } => Some((inner.waiting.remove(&ticket)?, Err(Reason::QueueFull))),
             Action::Nobody { ticket } => Some((inner.waiting.remove(&ticket)?, Err(Reason::NoServer))),
             Action::Load { server, model, options } => self.order(inner, server, model, Some(options)),
@@ -377,37 +374,66 @@ impl Dispatcher {
     ) -> Option<(Turn, Outcome)> {
         let (server, model) = (inner.servers.get(id)?, inner.models.get(model)?);
         let command =
-            Command { dispatcher: Arc::clone(self), server: Arc::clone(server), id, model: model.clone(), load };
+            Command { dispatcher: Arc::clone(self), server: Arc::clone(server), id, model: model.as_ref().to_owned(), load };
         // Nobody carries orders out when the process ends.
         drop(self.commands.send(command));
         None
     }
 
     /// Takes the place that the scheduler gave; `None` when an operator took the server out in that moment.
-    fn place(self: &Arc<Self>, ticket: Ticket, server: ServerId) -> Option<Place> {
-        let (state, model) = {
-            let inner = self.inner.lock();
-            let model = inner.scheduler.running_for(ticket).map(|model| inner.scheduler.model_name(model).to_owned());
-            (inner.servers.get(server).cloned()?, model)
-        };
+    fn place(self: &Arc<Self>, bound: Bound) -> Option<Place> {
+        let Bound { ticket, server, model } = bound;
         let now = clock::now();
         // The scheduler counts; this one is for all who look at the server.
-        let slot = state.take_slot(u32::MAX);
-        let standing = state.standing(now);
+        let slot = server.take_slot(u32::MAX);
+        let standing = server.standing(now);
         // Where its circuits say no it was chosen all the same, because others say no too.
-        let permit = state.admit(model.as_deref(), now).unwrap_or_else(|| state.admit_anyway(now));
+        let permit = server.admit(model.as_deref(), now).unwrap_or_else(|| server.admit_anyway(now));
         let (permit, dispatcher) = (Some(permit), Arc::clone(self));
-        let place = Place { server: state, permit, slot, ticket, dispatcher, settled: false };
+        let place = Place { server, permit, slot, ticket, dispatcher, settled: false };
         standing.takes_work().then_some(place)
     }
 }
 
-type Outcome = Result<(Ticket, ServerId), Reason>;
+/// A request that the scheduler gave a place; a server that is unknown by now is none.
+struct Bound {
+    ticket: Ticket,
+    server: Arc<ServerState>,
+    model: Option<Arc<str>>,
+}
+
+/// What the scheduler answers to a request.
+enum Answer {
+    Bound(Option<Bound>),
+    Waits(Ticket),
+    /// Why, and seconds until it may be worth asking again.
+    Refused(Reason, Option<f64>),
+}
+
+type Outcome = Result<Option<Bound>, Reason>;
 
 /// What an event may reach.
 struct Reach<'r> {
     scheduler: &'r mut Scheduler,
     waiting: &'r mut HashMap<Ticket, Turn>,
+    servers: &'r [Arc<ServerState>],
+    models: &'r [Arc<str>],
+}
+
+impl Reach<'_> {
+    fn bound(&self, ticket: Ticket, server: ServerId) -> Option<Bound> {
+        let model = self.scheduler.running_for(ticket).and_then(|model| self.models.get(model).cloned());
+        Some(Bound { ticket, server: self.servers.get(server).cloned()?, model })
+    }
+}
+
+fn id_of(servers: &[Arc<ServerState>], server: &Arc<ServerState>) -> Option<ServerId> {
+    servers.iter().position(|known| Arc::ptr_eq(known, server))
+}
+
+/// Seconds to wait, as far as anybody would.
+fn pause(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds.clamp(0.0, 3600.0))
 }
 
 /// What a server has on disk and in memory, in the scheduler's words.

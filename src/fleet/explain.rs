@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use crate::policy::schedule::Scheduler;
 use crate::policy::schedule::decision::Decision;
+use crate::policy::schedule::residency::Residency;
+use crate::policy::schedule::{Scheduler, ServerId};
 
 /// A choice. Times are in seconds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -51,6 +52,24 @@ pub struct Considered {
     pub excluded: Option<&'static str>,
 }
 
+impl Considered {
+    /// A server that need not be looked at: it does not have the model in memory.
+    fn passed_over(server: String, why: &'static str) -> Self {
+        Self {
+            server,
+            model_is: Residency::Cold.as_str(),
+            score: None,
+            wait: None,
+            load: None,
+            prefill: None,
+            eviction: None,
+            crowding: None,
+            penalty: None,
+            excluded: Some(why),
+        }
+    }
+}
+
 /// Puts a decision into words.
 #[must_use]
 pub fn explain(scheduler: &Scheduler, decision: &Decision, now: f64) -> Explanation {
@@ -76,6 +95,11 @@ pub fn explain(scheduler: &Scheduler, decision: &Decision, now: f64) -> Explanat
             }
         })
         .collect();
+    if let Some(why) = decision.passed_over {
+        let looked_at = |server: &ServerId| decision.candidates.iter().any(|one| one.server == *server);
+        let rest = scheduler.holders(decision.model).filter(|server| !looked_at(server));
+        candidates.extend(rest.map(|server| Considered::passed_over(name(server), why)));
+    }
     candidates.sort_by(|one, other| {
         let score = |candidate: &Considered| candidate.score.unwrap_or(f64::INFINITY);
         score(one).total_cmp(&score(other))

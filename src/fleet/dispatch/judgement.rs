@@ -11,7 +11,7 @@ use crate::policy::schedule::{Excluded, ModelId, ServerId};
 /// Why servers may not have requests, at one moment.
 pub(super) struct Judgement<'j> {
     pub(super) servers: &'j [Arc<ServerState>],
-    pub(super) models: &'j [String],
+    pub(super) models: &'j [Arc<str>],
     pub(super) max_ejected: u8,
     pub(super) now: Instant,
     /// Those that are used although their circuits say no, for the model that was asked about last.
@@ -21,7 +21,7 @@ pub(super) struct Judgement<'j> {
 impl Judgement<'_> {
     pub(super) fn exclusion(&self, server: ServerId, model: ModelId) -> Option<Excluded> {
         let Some(state) = self.servers.get(server) else { return Some(Excluded { why: "gone", soft: false }) };
-        let name = self.models.get(model).map(String::as_str);
+        let name = self.models.get(model).map(AsRef::as_ref);
         let why = state.exclusion(name, self.now)?;
         let used = why.is_soft() && name.is_some_and(|name| self.is_readmitted(server, model, name));
         (!used).then(|| Excluded { why: why.as_str(), soft: why.is_soft() })

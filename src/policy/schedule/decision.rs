@@ -31,6 +31,8 @@ pub struct Decision {
     pub model: ModelId,
     /// Those that were looked at.
     pub candidates: Vec<Candidate>,
+    /// Why those were not that have the model and are not among them: it is not in their memory.
+    pub passed_over: Option<&'static str>,
     /// Who was chosen.
     pub chosen: Option<ServerId>,
 }
@@ -54,6 +56,7 @@ impl Decisions {
         decision.at = at;
         decision.model = model;
         decision.candidates.clear();
+        decision.passed_over = None;
         decision.chosen = None;
         decision
     }

@@ -159,6 +159,19 @@ impl Scheduler {
         })
     }
 
+    /// Seconds of the quickest load of a model among those that have it. It is kept until something is learned about
+    /// loads, so that a choice need not look at every server.
+    pub(super) fn quickest_load(&mut self, model: ModelId) -> f64 {
+        let (epoch, known) = self.models[model].quickest_load;
+        if epoch == self.load_epoch {
+            return known;
+        }
+        let loads = self.models[model].holders.iter().map(|server| self.load(*server, model));
+        let quickest = loads.fold(f64::INFINITY, f64::min);
+        self.models[model].quickest_load = (self.load_epoch, quickest);
+        quickest
+    }
+
     /// Requests that a model on a server works on at once.
     pub(super) fn slots(&self, server: ServerId, model: ModelId) -> u32 {
         let server = &self.servers[server];
@@ -207,6 +220,7 @@ impl Scheduler {
         average(&mut self.servers[server].pairs[model].learned.load, seconds, 0.3);
         average(&mut self.servers[server].speed.load, seconds / prior, 0.3);
         average(&mut self.fleet_speed.load, seconds / prior, 0.1);
+        self.load_epoch += 1;
         let before = self.typical_load;
         self.typical_load = if before > 0.0 { before * 0.9 + seconds * 0.1 } else { seconds };
     }

@@ -30,12 +30,13 @@ impl Scheduler {
     /// Begins the load that was waited for longest on a server, if one may begin.
     pub(super) fn begin_loads(&mut self, server: ServerId, moment: &Moment<'_>) {
         let host = &self.servers[server];
-        if host.loading.is_some() || host.waiting == 0 || self.paused {
+        if host.loading.is_some() || self.paused {
             return;
         }
         let mut wanted: Vec<(f64, ModelId)> = Vec::new();
-        for (model, pair) in host.pairs.iter().enumerate() {
-            if pair.waiting > 0 && pair.residency == Residency::Cold && moment.now >= pair.broken_until {
+        for model in host.awaited.iter().copied() {
+            let pair = &host.pairs[model];
+            if pair.residency == Residency::Cold && moment.now >= pair.broken_until {
                 wanted.extend(self.oldest_waiter(server, model).map(|since| (since, model)));
             }
         }

@@ -143,6 +143,7 @@ impl Scheduler {
                 pair.learned.slots = kept.slots.filter(|slots| *slots > 0);
             }
         }
+        self.load_epoch += 1;
         self.apply_rules();
     }
 }

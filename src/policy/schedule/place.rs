@@ -1,6 +1,6 @@
 //! A request finds its server, waits there, is stolen by another one, runs, ends.
 
-use super::decision::Candidate;
+use super::decision::{Candidate, Decision};
 use super::learned::Known;
 use super::residency::Residency;
 use super::score::State;
@@ -9,6 +9,8 @@ use crate::policy::queue::Place;
 
 /// Why a server is not asked where only those with the model in memory are.
 const NOT_LOADED: &str = "not_loaded";
+/// Why a server is not asked that would have to load the model first.
+const TAKES_LONGER: &str = "load_takes_longer";
 /// Scores this close to the best are equal to it.
 const NEAR: f64 = 1.05;
 /// And this many typical loads besides.
@@ -107,14 +109,8 @@ impl Scheduler {
     /// What the clock brings: waiters whose server is out of the question find another, loads begin, rules are followed.
     pub fn tick(&mut self, moment: &Moment<'_>) {
         for server in 0..self.servers.len() {
-            if self.servers[server].waiting == 0 {
-                continue;
-            }
-            for model in 0..self.models.len() {
+            for model in self.servers[server].awaited.clone() {
                 let pair = &self.servers[server].pairs[model];
-                if pair.waiting == 0 {
-                    continue;
-                }
                 let coming = self.servers[server].loading.is_none_or(|loading| loading == model);
                 if !self.may_serve(server, model, moment) || pair.residency == Residency::Cold && !coming {
                     self.place_again(server, model, moment);
@@ -141,9 +137,8 @@ impl Scheduler {
     #[must_use]
     pub fn expected_wait(&self, model: ModelId, moment: &Moment<'_>) -> Option<f64> {
         let request = Request { model, ..Request::default() };
-        let candidates = (0..self.servers.len()).filter(|server| {
-            self.holds(*server, model) && (moment.excluded)(*server, model).is_none_or(|excluded| excluded.soft)
-        });
+        let open = |server: &ServerId| (moment.excluded)(*server, model).is_none_or(|excluded| excluded.soft);
+        let candidates = self.holders(model).filter(open);
         candidates
             .map(|server| {
                 let terms = self.score(server, &request, moment.now, 0);
@@ -164,9 +159,10 @@ impl Scheduler {
     fn choose(&mut self, request: &Request, moment: &Moment<'_>) -> Option<ServerId> {
         let mut decisions = std::mem::take(&mut self.decisions);
         let decision = decisions.begin(moment.now, request.model);
+        let quickest_load = self.quickest_load(request.model);
         for soft_too in [false, true] {
             decision.candidates.clear();
-            self.candidates(request, moment, soft_too, &mut decision.candidates);
+            self.candidates(request, moment, soft_too, quickest_load, decision);
             decision.chosen = self.best(&decision.candidates, moment.random);
             if decision.chosen.is_some() {
                 break;
@@ -177,41 +173,58 @@ impl Scheduler {
         chosen
     }
 
-    fn candidates(&self, request: &Request, moment: &Moment<'_>, soft_too: bool, into: &mut Vec<Candidate>) {
+    /// Servers that have the model in memory are scored first. A server that must load it is out of the question where
+    /// the load alone takes longer than the best of them: then nobody need be found who makes room, and where that holds
+    /// for all, none of them is looked at.
+    fn candidates(
+        &self,
+        request: &Request,
+        moment: &Moment<'_>,
+        soft_too: bool,
+        quickest_load: f64,
+        decision: &mut Decision,
+    ) {
         let model = request.model;
-        let enough = self.has_enough_copies(model);
-        let only_warm = self.settings.only_loaded || request.warm;
-        let mut least = f64::INFINITY;
-        for server in 0..self.servers.len() {
-            if !self.holds(server, model) {
-                continue;
+        let excluded = |server: ServerId| {
+            if request.tried.contains(&server) {
+                return Some("tried");
             }
+            let excluded = (moment.excluded)(server, model).filter(|excluded| !(excluded.soft && soft_too));
+            excluded.map(|excluded| excluded.why)
+        };
+        let into = &mut decision.candidates;
+        let mut least = f64::INFINITY;
+        for server in self.warm_holders(model) {
             let residency = self.servers[server].pairs[model].residency;
-            let is_cold = residency == Residency::Cold && !self.models[model].remote;
-            let excluded = if request.tried.contains(&server) {
-                Some("tried")
-            } else if enough && is_cold {
-                Some("max_warm")
-            } else if only_warm && is_cold {
-                Some(NOT_LOADED)
-            } else {
-                (moment.excluded)(server, model)
-                    .filter(|excluded| !(excluded.soft && soft_too))
-                    .map(|excluded| excluded.why)
-            };
-            let terms = (excluded.is_none() && !is_cold).then(|| self.score(server, request, moment.now, 0));
+            let excluded = excluded(server);
+            let terms = excluded.is_none().then(|| self.score(server, request, moment.now, 0));
             least = terms.map_or(least, |terms| least.min(terms.total()));
             into.push(Candidate { server, residency, terms, excluded });
         }
-        // A server that must load the model first is out of the question where the load alone takes longer than the
-        // best of the others: then nobody need be found who makes room.
+        if self.models[model].remote {
+            return;
+        }
+        let barred = if self.has_enough_copies(model) {
+            Some("max_warm")
+        } else if self.settings.only_loaded || request.warm {
+            Some(NOT_LOADED)
+        } else {
+            None
+        };
         let limit = self.near(least);
-        for candidate in into.iter_mut().filter(|one| one.terms.is_none() && one.excluded.is_none()) {
-            if self.load(candidate.server, model) > limit {
-                candidate.excluded = Some("load_takes_longer");
-            } else {
-                candidate.terms = Some(self.score(candidate.server, request, moment.now, 0));
+        if least < f64::INFINITY && (barred.is_some() || quickest_load > limit) {
+            decision.passed_over = barred.or(Some(TAKES_LONGER));
+            return;
+        }
+        for server in self.holders(model) {
+            let residency = self.servers[server].pairs[model].residency;
+            if residency != Residency::Cold {
+                continue;
             }
+            let slow = || (self.load(server, model) > limit).then_some(TAKES_LONGER);
+            let excluded = barred.or_else(|| excluded(server)).or_else(slow);
+            let terms = excluded.is_none().then(|| self.score(server, request, moment.now, 0));
+            into.push(Candidate { server, residency, terms, excluded });
         }
     }
 
@@ -238,8 +251,7 @@ impl Scheduler {
         match (moment.excluded)(server, model) {
             None => true,
             Some(excluded) if !excluded.soft => false,
-            Some(_) => !(0..self.servers.len())
-                .any(|other| self.holds(other, model) && (moment.excluded)(other, model).is_none()),
+            Some(_) => !self.holders(model).any(|other| (moment.excluded)(other, model).is_none()),
         }
     }
 
@@ -286,16 +298,14 @@ impl Scheduler {
             return;
         }
         let host = &self.servers[server];
-        let mut models: Vec<(f64, ModelId)> = Vec::new();
-        for model in 0..self.models.len() {
-            if self.models[model].queue.is_empty() {
-                continue;
-            }
-            let here = self.oldest_waiter(server, model);
-            // Those that wait elsewhere come after those that wait here.
-            let ready = matches!(host.pairs[model].residency, Residency::Ready { .. });
-            models.extend(here.or(ready.then_some(f64::INFINITY)).map(|since| (since, model)));
-        }
+        let here = host.awaited.iter().filter_map(|model| Some((self.oldest_waiter(server, *model)?, *model)));
+        let mut models: Vec<(f64, ModelId)> = here.collect();
+        // Those that wait elsewhere come after those that wait here.
+        models.extend(host.resident.iter().filter_map(|model| {
+            let pair = &host.pairs[*model];
+            let ready = matches!(pair.residency, Residency::Ready { .. });
+            (ready && pair.waiting == 0 && !self.models[*model].queue.is_empty()).then_some((f64::INFINITY, *model))
+        }));
         models.sort_by(|one, other| one.0.total_cmp(&other.0));
         for (_, model) in models {
             self.serve(server, model, moment);
@@ -392,6 +402,9 @@ impl Scheduler {
         let host = &mut self.servers[server];
         host.waiting += 1;
         host.pairs[model].waiting += 1;
+        if host.pairs[model].waiting == 1 {
+            host.awaited.push(model);
+        }
     }
 
     fn push_out(&mut self, model: ModelId, place: Place) {
@@ -406,5 +419,8 @@ impl Scheduler {
         let host = &mut self.servers[server];
         host.waiting -= 1;
         host.pairs[model].waiting -= 1;
+        if host.pairs[model].waiting == 0 {
+            host.awaited.retain(|awaited| *awaited != model);
+        }
     }
 }

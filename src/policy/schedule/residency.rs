@@ -70,15 +70,15 @@ impl Scheduler {
         asked: f64,
         moment: &Moment<'_>,
     ) {
-        for pair in &mut self.servers[server].pairs {
-            pair.on_disk = false;
-        }
         let before = self.models.len();
+        let mut here = Vec::with_capacity(on_disk.len());
         for row in on_disk {
             let model = self.model(row.name);
-            self.servers[server].pairs[model].on_disk = true;
+            here.push(model);
             self.know(server, model, row);
         }
+        here.extend(in_memory.iter().map(|row| self.model(row.name)));
+        self.set_on_disk(server, here);
         self.in_memory(server, in_memory, asked, moment.now);
         if self.models.len() > before {
             self.apply_rules();
@@ -95,11 +95,10 @@ impl Scheduler {
             here.push(model);
             bytes += row.size as f64 / 1e9;
             if row.size > 0 {
-                self.models[model].size = row.size as f64 / 1e9;
+                self.set_size(model, row.size);
                 self.models[model].size_is_known = true;
             }
             let pair = &mut self.servers[server].pairs[model];
-            pair.on_disk = true;
             if pair.residency == Residency::Cold && pair.changed <= asked {
                 pair.used = now;
                 self.set_residency(server, model, Residency::Ready { since: now }, now);
@@ -130,10 +129,36 @@ impl Scheduler {
             // The same name, another model: what was learned was about the old one.
             pair.learned = super::learned::Learned::default();
             known.size_is_known = false;
+            self.load_epoch += 1;
         }
         if !known.size_is_known && row.size > 0 {
-            known.size = row.size as f64 / 1e9;
+            self.set_size(model, row.size);
         }
+    }
+
+    fn set_size(&mut self, model: ModelId, bytes: u64) {
+        let size = bytes as f64 / 1e9;
+        if self.models[model].size != size {
+            self.models[model].size = size;
+            self.load_epoch += 1;
+        }
+    }
+
+    /// Notes which models a server has; they may be named twice.
+    fn set_on_disk(&mut self, server: ServerId, mut models: Vec<ModelId>) {
+        models.sort_unstable();
+        models.dedup();
+        let before = std::mem::take(&mut self.servers[server].on_disk);
+        for gone in before.iter().filter(|model| models.binary_search(model).is_err()) {
+            self.models[*gone].holders.retain(|holder| *holder != server);
+        }
+        for new in models.iter().filter(|model| before.binary_search(model).is_err()) {
+            let holders = &mut self.models[*new].holders;
+            let place = holders.partition_point(|holder| *holder < server);
+            holders.insert(place, server);
+            self.load_epoch += 1;
+        }
+        self.servers[server].on_disk = models;
     }
 
     /// Notes what a model is on a server.

@@ -77,8 +77,24 @@ impl Scheduler {
 
     /// Whether a server has a model and may be asked for it.
     pub(super) fn holds(&self, server: ServerId, model: ModelId) -> bool {
-        let host = &self.servers[server];
-        host.present && host.pairs[model].on_disk && self.models[model].rules.allow(server)
+        self.models[model].holders.binary_search(&server).is_ok() && self.is_open(server, model)
+    }
+
+    /// Servers that have a model and may be asked for it.
+    pub fn holders(&self, model: ModelId) -> impl Iterator<Item = ServerId> {
+        self.models[model].holders.iter().copied().filter(move |server| self.is_open(*server, model))
+    }
+
+    /// Those of them that have it in memory, or on its way there.
+    pub(super) fn warm_holders(&self, model: ModelId) -> impl Iterator<Item = ServerId> {
+        let known = &self.models[model];
+        // What runs elsewhere is never in the server's own memory.
+        let servers = if known.remote { &known.holders } else { &known.copies };
+        servers.iter().copied().filter(move |server| self.holds(*server, model))
+    }
+
+    fn is_open(&self, server: ServerId, model: ModelId) -> bool {
+        self.servers[server].present && self.models[model].rules.allow(server)
     }
 
     /// Copies in memory or on their way there.
@@ -135,7 +151,7 @@ impl Scheduler {
         match wanted {
             Some(model) => self.begin_load(server, model, moment.now),
             // Until it has told what it has, nothing can be said to be in place.
-            None if self.servers[server].pairs.iter().any(|pair| pair.on_disk) => self.servers[server].warmed = true,
+            None if !self.servers[server].on_disk.is_empty() => self.servers[server].warmed = true,
             None => {}
         }
     }
@@ -150,11 +166,10 @@ impl Scheduler {
     }
 
     fn add_copy(&mut self, model: ModelId, moment: &Moment<'_>) {
-        let best =
-            (0..self.servers.len()).filter(|server| self.is_loadable(*server, model, moment)).min_by(|one, other| {
-                let price = |server| self.victims(server, model, moment.now).price + self.load(server, model);
-                price(*one).total_cmp(&price(*other))
-            });
+        let best = self.holders(model).filter(|server| self.is_loadable(*server, model, moment)).min_by(|one, other| {
+            let price = |server| self.victims(server, model, moment.now).price + self.load(server, model);
+            price(*one).total_cmp(&price(*other))
+        });
         if let Some(server) = best {
             self.begin_load(server, model, moment.now);
         }

@@ -191,15 +191,9 @@ impl Scheduler {
                 _ => 0.0,
             })
             .sum();
-        if host.waiting == host.pairs[model].waiting {
-            return running;
-        }
-        let waiting = host
-            .pairs
-            .iter()
-            .enumerate()
-            .filter(|(other, pair)| *other != model && pair.waiting > 0 && pair.residency == Residency::Cold);
-        running + waiting.map(|(other, _)| self.load(server, other)).sum::<f64>()
+        let waited_for =
+            host.awaited.iter().filter(|other| **other != model && host.pairs[**other].residency == Residency::Cold);
+        running + waited_for.map(|other| self.load(server, *other)).sum::<f64>()
     }
 
     /// Who would make room for a model on a server: the cheapest first, the idle before the busy.

@@ -64,8 +64,12 @@ pub(super) struct Server {
     pub(super) present: bool,
     /// What holds for each model.
     pub(super) pairs: Vec<Pair>,
+    /// Models that it has at all.
+    pub(super) on_disk: Vec<ModelId>,
     /// Models in memory or on their way there.
     pub(super) resident: Vec<ModelId>,
+    /// Models that somebody waits for here.
+    pub(super) awaited: Vec<ModelId>,
     /// Requests of ours that run on it.
     pub(super) in_flight: u32,
     /// Requests that wait for it.
@@ -91,8 +95,6 @@ pub(super) struct Server {
 /// One model on one server.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pair {
-    /// Whether the server has it at all.
-    pub(super) on_disk: bool,
     /// Which bytes its name stands for there.
     pub(super) digest: Option<Box<str>>,
     pub(super) residency: Residency,
@@ -124,8 +126,12 @@ pub(super) struct Model {
     pub(super) size_is_known: bool,
     /// It runs elsewhere and takes no memory.
     pub(super) remote: bool,
+    /// Servers that have it at all, in the order of their ids.
+    pub(super) holders: Vec<ServerId>,
     /// Servers that have it in memory, or on its way there.
     pub(super) copies: Vec<ServerId>,
+    /// The quickest load among the holders, s, and the [`Scheduler::load_epoch`] in which that was found.
+    pub(super) quickest_load: (u64, f64),
     pub(super) queue: FairQueue<Waiter>,
     pub(super) typical: Typical,
     /// Arrivals, decaying.
@@ -298,6 +304,8 @@ pub struct Scheduler {
     pub(super) fleet_speed: Speed,
     pub(super) typical: Typical,
     pub(super) typical_load: f64,
+    /// Counts what changes how long loads are thought to take.
+    pub(super) load_epoch: u64,
     pub(super) next_ticket: Ticket,
     pub(super) actions: Vec<Action>,
     pub(super) decisions: Decisions,
@@ -325,6 +333,7 @@ impl Scheduler {
             fleet_speed: Speed::default(),
             typical: Typical::default(),
             typical_load: 0.0,
+            load_epoch: 1,
             next_ticket: 1,
             actions: Vec::new(),
             decisions: Decisions::default(),
@@ -362,7 +371,9 @@ impl Scheduler {
             facts,
             present: true,
             pairs: vec![Pair::default(); self.models.len()],
+            on_disk: Vec::new(),
             resident: Vec::new(),
+            awaited: Vec::new(),
             in_flight: 0,
             waiting: 0,
             active: 0,
@@ -388,7 +399,9 @@ impl Scheduler {
             size: 0.0,
             size_is_known: false,
             remote: false,
+            holders: Vec::new(),
             copies: Vec::new(),
+            quickest_load: (0, 0.0),
             queue: FairQueue::default(),
             typical: Typical::default(),
             rate: 0.0,

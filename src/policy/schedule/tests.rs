@@ -373,7 +373,8 @@ fn slots_are_learned_from_requests_that_waited_on_the_server() {
 
 #[test]
 fn decisions_tell_their_terms() {
-    let mut bench = Bench::new(&[(4, 24), (4, 24)], &[("a", 5)]);
+    let mut bench = Bench::new(&[(4, 24), (4, 24), (4, 24)], &[("a", 5)]);
+    bench.warm(0, &[("a", 5)]);
     bench.warm(1, &[("a", 5)]);
     bench.exclude(0, false);
     bench.arrive("a");
@@ -381,6 +382,7 @@ fn decisions_tell_their_terms() {
     assert_eq!(decision.chosen, Some(1));
     assert_eq!(decision.candidates[0].excluded, Some("test"));
     assert!(decision.candidates[1].terms.unwrap().prefill > 0.0);
+    assert_eq!((decision.candidates.len(), decision.passed_over), (2, Some("load_takes_longer")));
 }
 
 mod whatever_happens;

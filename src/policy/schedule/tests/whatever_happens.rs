@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use proptest::prelude::*;
 
 use super::super::loads::LoadOutcome;
+use super::super::residency::Residency;
 use super::super::*;
 use super::Bench;
 use crate::policy::queue::{Class, Rank};
@@ -146,6 +147,14 @@ proptest! {
                 prop_assert_eq!(server.in_flight, server.pairs.iter().map(|pair| pair.in_flight).sum::<u32>());
                 prop_assert_eq!(server.waiting, server.pairs.iter().map(|pair| pair.waiting).sum::<u32>());
                 prop_assert_eq!(server.active as usize, server.pairs.iter().filter(|pair| pair.in_flight > 0).count());
+                for (model, pair) in server.pairs.iter().enumerate() {
+                    prop_assert_eq!(server.awaited.contains(&model), pair.waiting > 0);
+                    let warm = pair.residency != Residency::Cold;
+                    prop_assert_eq!(server.resident.contains(&model), warm);
+                    prop_assert_eq!(bench.scheduler.models[model].copies.contains(&number), warm);
+                    let holders = &bench.scheduler.models[model].holders;
+                    prop_assert_eq!(server.on_disk.contains(&model), holders.binary_search(&number).is_ok());
+                }
             }
             drained = waiting.is_empty() && running.is_empty();
         }
