@@ -209,7 +209,9 @@ impl Dispatcher {
     ) -> Asked {
         let (sender, turn) = oneshot::channel();
         let answer = self.event_with(|inner, moment| {
-            let Some(model) = inner.scheduler.known_model(model) else { return Answer::Refused(Reason::NoServer, None) };
+            let Some(model) = inner.scheduler.known_model(model) else {
+                return Answer::Refused(Reason::NoServer, None);
+            };
             request.model = model;
             request.tried = tried.iter().filter_map(|server| id_of(inner.servers, server)).collect();
             let (ticket, arrival) = inner.scheduler.arrive(request, moment);
@@ -373,8 +375,13 @@ impl Dispatcher {
         load: Option<RunnerOptions>,
     ) -> Option<(Turn, Outcome)> {
         let (server, model) = (inner.servers.get(id)?, inner.models.get(model)?);
-        let command =
-            Command { dispatcher: Arc::clone(self), server: Arc::clone(server), id, model: model.as_ref().to_owned(), load };
+        let command = Command {
+            dispatcher: Arc::clone(self),
+            server: Arc::clone(server),
+            id,
+            model: model.as_ref().to_owned(),
+            load,
+        };
         // Nobody carries orders out when the process ends.
         drop(self.commands.send(command));
         None

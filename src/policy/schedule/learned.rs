@@ -135,28 +135,29 @@ impl Scheduler {
 
     /// Tokens/s of one prompt alone.
     pub(super) fn prefill(&self, server: ServerId, model: ModelId) -> f64 {
-        let server = &self.servers[server];
-        server.pairs[model]
-            .learned
-            .prefill
-            .unwrap_or_else(|| server.speed.prefill.or(self.fleet_speed.prefill).unwrap_or(PREFILL) / self.size(model))
+        let prior = || {
+            let speed = self.servers[server].speed.prefill.or(self.fleet_speed.prefill);
+            speed.unwrap_or(PREFILL) / self.size(model)
+        };
+        self.pairs[(server, model)].learned.prefill.unwrap_or_else(prior)
     }
 
     /// Tokens/s of one answer alone.
     pub(super) fn decode(&self, server: ServerId, model: ModelId) -> f64 {
-        let server = &self.servers[server];
-        server.pairs[model]
-            .learned
-            .decode
-            .unwrap_or_else(|| server.speed.decode.or(self.fleet_speed.decode).unwrap_or(DECODE) / self.size(model))
+        let prior = || {
+            let speed = self.servers[server].speed.decode.or(self.fleet_speed.decode);
+            speed.unwrap_or(DECODE) / self.size(model)
+        };
+        self.pairs[(server, model)].learned.decode.unwrap_or_else(prior)
     }
 
     /// Seconds of a load.
     pub(super) fn load(&self, server: ServerId, model: ModelId) -> f64 {
-        let server = &self.servers[server];
-        server.pairs[model].learned.load.unwrap_or_else(|| {
-            prior_load(self.size(model)) * server.speed.load.or(self.fleet_speed.load).unwrap_or(1.0)
-        })
+        let prior = || {
+            let relative = self.servers[server].speed.load.or(self.fleet_speed.load);
+            prior_load(self.size(model)) * relative.unwrap_or(1.0)
+        };
+        self.pairs[(server, model)].learned.load.unwrap_or_else(prior)
     }
 
     /// Seconds of the quickest load of a model among those that have it. It is kept until something is learned about
@@ -174,17 +175,16 @@ impl Scheduler {
 
     /// Requests that a model on a server works on at once.
     pub(super) fn slots(&self, server: ServerId, model: ModelId) -> u32 {
-        let server = &self.servers[server];
-        let most = server.facts.max_in_flight_per_model.unwrap_or(u32::MAX).min(server.facts.max_in_flight).max(1);
-        let learned = server.pairs[model].learned.slots.unwrap_or_else(|| {
-            match server.facts.max_in_flight_per_model {
+        let facts = &self.servers[server].facts;
+        let most = facts.max_in_flight_per_model.unwrap_or(u32::MAX).min(facts.max_in_flight).max(1);
+        let learned =
+            self.pairs[(server, model)].learned.slots.unwrap_or_else(|| match facts.max_in_flight_per_model {
                 Some(told) => told,
-                None if is_vision(&self.models[model].name) => 1,
+                None if self.models[model].sees => 1,
                 // A limit of the whole server is the best hint there is.
-                None if server.facts.max_in_flight < u32::MAX => server.facts.max_in_flight,
+                None if facts.max_in_flight < u32::MAX => facts.max_in_flight,
                 None => self.settings.slots,
-            }
-        });
+            });
         learned.clamp(1, most)
     }
 
@@ -192,7 +192,7 @@ impl Scheduler {
     /// nothing is known, so that nobody waits for a guess.
     pub(super) fn most_running(&self, server: ServerId, model: ModelId) -> u32 {
         let server_facts = &self.servers[server].facts;
-        let known = server_facts.max_in_flight_per_model.or(self.servers[server].pairs[model].learned.slots);
+        let known = server_facts.max_in_flight_per_model.or(self.pairs[(server, model)].learned.slots);
         if known.is_some() { self.slots(server, model) } else { server_facts.max_in_flight }
     }
 
@@ -217,7 +217,7 @@ impl Scheduler {
     /// A load of ours took this long, and nothing was in its way.
     pub(super) fn learn_load(&mut self, server: ServerId, model: ModelId, seconds: f64) {
         let prior = prior_load(self.size(model));
-        average(&mut self.servers[server].pairs[model].learned.load, seconds, 0.3);
+        average(&mut self.pairs[(server, model)].learned.load, seconds, 0.3);
         average(&mut self.servers[server].speed.load, seconds / prior, 0.3);
         average(&mut self.fleet_speed.load, seconds / prior, 0.1);
         self.load_epoch += 1;
@@ -232,14 +232,14 @@ impl Scheduler {
         let active = f64::from(ran.active.max(1));
         if usage.prompt > 0.0 && usage.prompt_tokens > 32.0 {
             let alone = usage.prompt_tokens / usage.prompt * active;
-            average(&mut self.servers[server].pairs[model].learned.prefill, alone, 0.2);
+            average(&mut self.pairs[(server, model)].learned.prefill, alone, 0.2);
             average(&mut self.servers[server].speed.prefill, alone * size, 0.1);
             average(&mut self.fleet_speed.prefill, alone * size, 0.02);
         }
         if usage.output > 0.0 && usage.output_tokens > 8.0 {
             let batch = f64::from(ran.beside.min(self.slots(server, model).saturating_sub(1)));
             let alone = usage.output_tokens / usage.output * active * (1.0 + BATCHING * batch);
-            average(&mut self.servers[server].pairs[model].learned.decode, alone, 0.2);
+            average(&mut self.pairs[(server, model)].learned.decode, alone, 0.2);
             average(&mut self.servers[server].speed.decode, alone * size, 0.1);
             average(&mut self.fleet_speed.decode, alone * size, 0.02);
         }
@@ -267,7 +267,7 @@ impl Scheduler {
         let slots = self.slots(ran.server, ran.model);
         let worked = usage.prompt + usage.output;
         let waited = usage.total - usage.load - worked;
-        let learned = &mut self.servers[ran.server].pairs[ran.model].learned;
+        let learned = &mut self.pairs[(ran.server, ran.model)].learned;
         if worked <= 0.0 {
             return;
         }
@@ -290,6 +290,6 @@ fn prior_load(size: f64) -> f64 {
 }
 
 /// Whether a model sees pictures, by its name; Ollama gave such models one slot for long.
-fn is_vision(name: &str) -> bool {
+pub(super) fn is_vision(name: &str) -> bool {
     ["llava", "vision", "-vl", "moondream", "minicpm-v"].iter().any(|word| name.contains(word))
 }

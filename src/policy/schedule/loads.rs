@@ -35,7 +35,7 @@ impl Scheduler {
         }
         let mut wanted: Vec<(f64, ModelId)> = Vec::new();
         for model in host.awaited.iter().copied() {
-            let pair = &host.pairs[model];
+            let pair = &self.pairs[(server, model)];
             if pair.residency == Residency::Cold && moment.now >= pair.broken_until {
                 wanted.extend(self.oldest_waiter(server, model).map(|since| (since, model)));
             }
@@ -60,7 +60,7 @@ impl Scheduler {
 
     /// Since when somebody has been waiting for a model on a server.
     pub(super) fn oldest_waiter(&self, server: ServerId, model: ModelId) -> Option<f64> {
-        if self.servers[server].pairs[model].waiting == 0 {
+        if self.pairs[(server, model)].waiting == 0 {
             return None;
         }
         let waiters = self.models[model].queue.iter().filter(|(_, _, waiter)| waiter.server == server);
@@ -71,9 +71,11 @@ impl Scheduler {
     pub(super) fn begin_load(&mut self, server: ServerId, model: ModelId, now: f64) {
         let victims = self.victims(server, model, now);
         let host = &self.servers[server];
-        let busy = victims.models.iter().any(|victim| host.pairs[*victim].in_flight > 0);
-        let others =
-            host.resident.iter().any(|resident| matches!(host.pairs[*resident].residency, Residency::Loading { .. }));
+        let busy = victims.models.iter().any(|victim| self.pairs[(server, *victim)].in_flight > 0);
+        let others = host
+            .resident
+            .iter()
+            .any(|resident| matches!(self.pairs[(server, *resident)].residency, Residency::Loading { .. }));
         let ready_at = now + victims.drain + self.load(server, model);
         for victim in victims.models {
             self.set_residency(server, victim, Residency::Cold, now);
@@ -83,7 +85,7 @@ impl Scheduler {
         let options = options.map_or_else(RunnerOptions::default, |(_, waiter)| waiter.request.options);
         self.set_residency(server, model, Residency::Loading { since: now, ready_at }, now);
         let host = &mut self.servers[server];
-        host.pairs[model].options = Some(options);
+        self.pairs[(server, model)].options = Some(options);
         host.loading = Some(model);
         host.loading_is_clean = !busy && !others;
         self.actions.push(Action::Load { server, model, options });
@@ -101,12 +103,12 @@ impl Scheduler {
                 if clean {
                     self.learn_load(server, model, seconds);
                 }
-                self.servers[server].pairs[model].used = moment.now;
-                self.servers[server].pairs[model].broken_until = 0.0;
+                self.pairs[(server, model)].used = moment.now;
+                self.pairs[(server, model)].broken_until = 0.0;
                 self.set_residency(server, model, Residency::Ready { since: moment.now }, moment.now);
             }
             LoadOutcome::Failed => {
-                self.servers[server].pairs[model].broken_until = moment.now + BROKEN * self.typical_load();
+                self.pairs[(server, model)].broken_until = moment.now + BROKEN * self.typical_load();
                 self.set_residency(server, model, Residency::Cold, moment.now);
                 self.place_again(server, model, moment);
             }

@@ -72,8 +72,8 @@ impl Scheduler {
     #[must_use]
     pub fn memory_of_all(&self) -> Memory {
         let mut memory = Memory { typical_load: self.typical_load, ..Memory::default() };
-        for server in &self.servers {
-            let pairs = server.pairs.iter().enumerate().filter(|(_, pair)| {
+        for (id, server) in self.servers.iter().enumerate() {
+            let pairs = self.pairs.of_server(id).filter(|(_, pair)| {
                 let learned = &pair.learned;
                 learned.prefill.or(learned.decode).or(learned.load).is_some() || learned.slots.is_some()
             });
@@ -135,7 +135,7 @@ impl Scheduler {
             host.seen_memory = positive(Some(kept.memory)).unwrap_or(0.0);
             for (model, kept) in &kept.models {
                 let model = self.model(model);
-                let pair = &mut self.servers[server].pairs[model];
+                let pair = &mut self.pairs[(server, model)];
                 pair.digest = kept.digest.as_deref().map(Into::into);
                 pair.learned.prefill = positive(kept.prefill);
                 pair.learned.decode = positive(kept.decode);

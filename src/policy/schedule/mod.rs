@@ -20,6 +20,7 @@
 //! - [`residency`]: what is in memory where, from what servers list and from our own loads.
 //! - [`rules`]: what an operator laid down: pins, places, copies, residency.
 //! - [`plan`]: a placement for the traffic that was seen lately; evicting against it costs more.
+//! - `pairs`: what holds for each model on each server.
 //! - [`memory`]: what was learned, for the next process.
 //! - [`decision`]: the last choices with their terms, for whoever asks why.
 //!
@@ -52,6 +53,7 @@ pub mod decision;
 pub mod learned;
 pub mod loads;
 pub mod memory;
+mod pairs;
 pub mod place;
 pub mod plan;
 pub mod residency;

@@ -67,7 +67,7 @@ impl Scheduler {
         let (server, model) = (ran.server, ran.model);
         // A load of our own tells itself when it is done.
         let host = &self.servers[server];
-        if host.loading != Some(model) && !matches!(host.pairs[model].residency, Residency::Ready { .. }) {
+        if host.loading != Some(model) && !matches!(self.pairs[(server, model)].residency, Residency::Ready { .. }) {
             self.set_residency(server, model, Residency::Ready { since: moment.now }, moment.now);
             self.serve(server, model, moment);
         }
@@ -82,12 +82,12 @@ impl Scheduler {
         }
         let host = &mut self.servers[server];
         host.in_flight -= 1;
-        host.pairs[model].in_flight -= 1;
-        host.pairs[model].used = moment.now;
-        if host.pairs[model].in_flight == 0 {
+        self.pairs[(server, model)].in_flight -= 1;
+        self.pairs[(server, model)].used = moment.now;
+        if self.pairs[(server, model)].in_flight == 0 {
             host.active -= 1;
             if host.loading != Some(model)
-                && matches!(host.pairs[model].residency, Residency::Loading { .. })
+                && matches!(self.pairs[(server, model)].residency, Residency::Loading { .. })
                 && !usage.good
             {
                 // It was to bring the model into memory, and did not.
@@ -102,7 +102,7 @@ impl Scheduler {
     /// The server of a request that runs said that it is busy: it is avoided for a while.
     pub fn busy(&mut self, ticket: Ticket, now: f64) {
         if let Some(ran) = self.running.get(&ticket) {
-            self.servers[ran.server].pairs[ran.model].busy_until = now + BUSY;
+            self.pairs[(ran.server, ran.model)].busy_until = now + BUSY;
         }
     }
 
@@ -110,7 +110,7 @@ impl Scheduler {
     pub fn tick(&mut self, moment: &Moment<'_>) {
         for server in 0..self.servers.len() {
             for model in self.servers[server].awaited.clone() {
-                let pair = &self.servers[server].pairs[model];
+                let pair = &self.pairs[(server, model)];
                 let coming = self.servers[server].loading.is_none_or(|loading| loading == model);
                 if !self.may_serve(server, model, moment) || pair.residency == Residency::Cold && !coming {
                     self.place_again(server, model, moment);
@@ -141,7 +141,7 @@ impl Scheduler {
         let candidates = self.holders(model).filter(open);
         candidates
             .map(|server| {
-                let terms = self.score(server, &request, moment.now, 0);
+                let terms = self.score(server, &request, None, moment.now, 0);
                 terms.wait + terms.load
             })
             .min_by(f64::total_cmp)
@@ -192,12 +192,13 @@ impl Scheduler {
             let excluded = (moment.excluded)(server, model).filter(|excluded| !(excluded.soft && soft_too));
             excluded.map(|excluded| excluded.why)
         };
+        let known = self.known(request);
         let into = &mut decision.candidates;
         let mut least = f64::INFINITY;
         for server in self.warm_holders(model) {
-            let residency = self.servers[server].pairs[model].residency;
+            let residency = self.pairs[(server, model)].residency;
             let excluded = excluded(server);
-            let terms = excluded.is_none().then(|| self.score(server, request, moment.now, 0));
+            let terms = excluded.is_none().then(|| self.score(server, request, known, moment.now, 0));
             least = terms.map_or(least, |terms| least.min(terms.total()));
             into.push(Candidate { server, residency, terms, excluded });
         }
@@ -217,13 +218,13 @@ impl Scheduler {
             return;
         }
         for server in self.holders(model) {
-            let residency = self.servers[server].pairs[model].residency;
+            let residency = self.pairs[(server, model)].residency;
             if residency != Residency::Cold {
                 continue;
             }
             let slow = || (self.load(server, model) > limit).then_some(TAKES_LONGER);
             let excluded = barred.or_else(|| excluded(server)).or_else(slow);
-            let terms = excluded.is_none().then(|| self.score(server, request, moment.now, 0));
+            let terms = excluded.is_none().then(|| self.score(server, request, known, moment.now, 0));
             into.push(Candidate { server, residency, terms, excluded });
         }
     }
@@ -257,7 +258,8 @@ impl Scheduler {
 
     fn has_slot(&self, server: ServerId, model: ModelId) -> bool {
         let host = &self.servers[server];
-        host.in_flight < host.facts.max_in_flight && host.pairs[model].in_flight < self.most_running(server, model)
+        host.in_flight < host.facts.max_in_flight
+            && self.pairs[(server, model)].in_flight < self.most_running(server, model)
     }
 
     /// Whether a request could run on a server at once.
@@ -267,7 +269,7 @@ impl Scheduler {
 
     /// Whether a model is there for a request, as it wants it.
     fn can_run(&self, server: ServerId, request: &Request, now: f64) -> bool {
-        let pair = &self.servers[server].pairs[request.model];
+        let pair = &self.pairs[(server, request.model)];
         // Where nobody may wait here, whoever finds a slot waits on the server.
         let waits_there = self.settings.max_pending == 0;
         match self.state(server, request.model, request, now) {
@@ -302,7 +304,7 @@ impl Scheduler {
         let mut models: Vec<(f64, ModelId)> = here.collect();
         // Those that wait elsewhere come after those that wait here.
         models.extend(host.resident.iter().filter_map(|model| {
-            let pair = &host.pairs[*model];
+            let pair = &self.pairs[(server, *model)];
             let ready = matches!(pair.residency, Residency::Ready { .. });
             (ready && pair.waiting == 0 && !self.models[*model].queue.is_empty()).then_some((f64::INFINITY, *model))
         }));
@@ -327,13 +329,14 @@ impl Scheduler {
 
     /// Whether somebody who waits for another server would have its first token sooner on this one.
     fn is_sooner_here(&self, server: ServerId, model: ModelId, waiter: &Waiter, moment: &Moment<'_>) -> bool {
-        if !matches!(self.servers[server].pairs[model].residency, Residency::Ready { .. }) {
+        if !matches!(self.pairs[(server, model)].residency, Residency::Ready { .. }) {
             return false;
         }
         let prompt = self.prompt_tokens(model, waiter.request.bytes);
         let here = prompt / self.prefill(server, model) * self.active(server, model);
-        let behind = i64::from(self.servers[waiter.server].pairs[model].waiting);
-        let there = self.score(waiter.server, &waiter.request, moment.now, -behind).first_token();
+        let behind = i64::from(self.pairs[(waiter.server, model)].waiting);
+        let known = self.known(&waiter.request);
+        let there = self.score(waiter.server, &waiter.request, known, moment.now, -behind).first_token();
         here <= there || !self.may_serve(waiter.server, model, moment)
     }
 
@@ -344,14 +347,15 @@ impl Scheduler {
         let request = waiter.request;
         let state = self.state(server, model, &request, now);
         let load = self.load(server, model);
-        let known = request.conversation.and_then(|conversation| self.conversations.get(conversation));
-        let known = known.filter(|known| known.server == server && known.model == model && state == State::Ready);
+        let known = self
+            .known(&request)
+            .filter(|known| known.server == server && known.model == model && state == State::Ready);
         let prompt = self.prompt_tokens(model, request.bytes);
         if let Some(conversation) = request.conversation {
             let tokens = prompt + self.lengths(model).1;
             self.conversations.note(conversation, Known { server, model, tokens });
         }
-        let pair = &mut self.servers[server].pairs[model];
+        let pair = &mut self.pairs[(server, model)];
         let beside = pair.in_flight;
         pair.options = Some(request.options);
         pair.in_flight += 1;
@@ -401,8 +405,8 @@ impl Scheduler {
     fn comes(&mut self, server: ServerId, model: ModelId) {
         let host = &mut self.servers[server];
         host.waiting += 1;
-        host.pairs[model].waiting += 1;
-        if host.pairs[model].waiting == 1 {
+        self.pairs[(server, model)].waiting += 1;
+        if self.pairs[(server, model)].waiting == 1 {
             host.awaited.push(model);
         }
     }
@@ -418,8 +422,8 @@ impl Scheduler {
     fn left(&mut self, server: ServerId, model: ModelId) {
         let host = &mut self.servers[server];
         host.waiting -= 1;
-        host.pairs[model].waiting -= 1;
-        if host.pairs[model].waiting == 0 {
+        self.pairs[(server, model)].waiting -= 1;
+        if self.pairs[(server, model)].waiting == 0 {
             host.awaited.retain(|awaited| *awaited != model);
         }
     }

@@ -189,9 +189,8 @@ impl Scheduler {
         }
         let fixed =
             servers.clone().map(|server| models.clone().filter(|model| self.is_pinned(server, *model)).collect());
-        let current = servers
-            .clone()
-            .map(|server| models.clone().filter(|model| self.servers[server].pairs[*model].planned).collect());
+        let current =
+            servers.clone().map(|server| models.clone().filter(|model| self.pairs[(server, *model)].planned).collect());
         Some(Problem {
             room: servers.clone().map(|server| self.room(server)).collect(),
             most: servers.clone().map(|server| self.most_loaded(server)).collect(),
@@ -220,16 +219,16 @@ impl Scheduler {
     /// Puts a plan in force.
     pub fn set_plan(&mut self, plan: &Placement) {
         for (server, models) in plan.iter().enumerate().take(self.servers.len()) {
-            for (model, pair) in self.servers[server].pairs.iter_mut().enumerate() {
-                pair.planned = models.contains(&model);
+            for model in 0..self.models.len() {
+                self.pairs[(server, model)].planned = models.contains(&model);
             }
         }
     }
 
     /// The plan in force, by names; empty without one.
     pub fn planned(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.servers.iter().filter(|server| server.present).flat_map(|server| {
-            let planned = server.pairs.iter().enumerate().filter(|(_, pair)| pair.planned);
+        self.servers.iter().enumerate().filter(|(_, server)| server.present).flat_map(|(id, server)| {
+            let planned = self.pairs.of_server(id).filter(|(_, pair)| pair.planned);
             planned.map(|(model, _)| (server.facts.name.as_str(), self.models[model].name.as_str()))
         })
     }

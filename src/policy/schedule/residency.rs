@@ -98,7 +98,7 @@ impl Scheduler {
                 self.set_size(model, row.size);
                 self.models[model].size_is_known = true;
             }
-            let pair = &mut self.servers[server].pairs[model];
+            let pair = &mut self.pairs[(server, model)];
             if pair.residency == Residency::Cold && pair.changed <= asked {
                 pair.used = now;
                 self.set_residency(server, model, Residency::Ready { since: now }, now);
@@ -108,7 +108,7 @@ impl Scheduler {
         host.seen_memory = host.seen_memory.max(bytes);
         host.seen_loaded = host.seen_loaded.max(u32::try_from(rows.len()).unwrap_or(u32::MAX));
         let gone = host.resident.iter().copied().filter(|model| {
-            let pair = &host.pairs[*model];
+            let pair = &self.pairs[(server, *model)];
             matches!(pair.residency, Residency::Ready { .. })
                 && pair.changed <= asked
                 && pair.in_flight == 0
@@ -120,7 +120,7 @@ impl Scheduler {
     }
 
     fn know(&mut self, server: ServerId, model: ModelId, row: &Listed<'_>) {
-        let (known, pair) = (&mut self.models[model], &mut self.servers[server].pairs[model]);
+        let (known, pair) = (&mut self.models[model], &mut self.pairs[(server, model)]);
         known.remote = row.remote;
         if let Some(digest) = row.digest
             && pair.digest.as_deref() != Some(digest)
@@ -164,11 +164,11 @@ impl Scheduler {
     /// Notes what a model is on a server.
     pub(super) fn set_residency(&mut self, server: ServerId, model: ModelId, residency: Residency, now: f64) {
         let host = &mut self.servers[server];
-        host.pairs[model].changed = now;
-        host.pairs[model].residency = residency;
+        self.pairs[(server, model)].changed = now;
+        self.pairs[(server, model)].residency = residency;
         let copies = &mut self.models[model].copies;
         if residency == Residency::Cold {
-            host.pairs[model].options = None;
+            self.pairs[(server, model)].options = None;
             host.resident.retain(|resident| *resident != model);
             copies.retain(|copy| *copy != server);
         } else if !host.resident.contains(&model) {
@@ -180,7 +180,7 @@ impl Scheduler {
     /// What a model is on a server.
     #[must_use]
     pub fn residency(&self, server: ServerId, model: ModelId) -> Residency {
-        let pair = self.servers.get(server).and_then(|server| server.pairs.get(model));
-        pair.map_or(Residency::Cold, |pair| pair.residency)
+        let known = server < self.servers.len() && model < self.models.len();
+        if known { self.pairs[(server, model)].residency } else { Residency::Cold }
     }
 }

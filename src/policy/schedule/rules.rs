@@ -157,7 +157,7 @@ impl Scheduler {
     }
 
     fn is_loadable(&self, server: ServerId, model: ModelId, moment: &Moment<'_>) -> bool {
-        let pair = &self.servers[server].pairs[model];
+        let pair = &self.pairs[(server, model)];
         self.holds(server, model)
             && pair.residency == Residency::Cold
             && moment.now >= pair.broken_until
@@ -166,10 +166,11 @@ impl Scheduler {
     }
 
     fn add_copy(&mut self, model: ModelId, moment: &Moment<'_>) {
-        let best = self.holders(model).filter(|server| self.is_loadable(*server, model, moment)).min_by(|one, other| {
-            let price = |server| self.victims(server, model, moment.now).price + self.load(server, model);
-            price(*one).total_cmp(&price(*other))
-        });
+        let best =
+            self.holders(model).filter(|server| self.is_loadable(*server, model, moment)).min_by(|one, other| {
+                let price = |server| self.victims(server, model, moment.now).price + self.load(server, model);
+                price(*one).total_cmp(&price(*other))
+            });
         if let Some(server) = best {
             self.begin_load(server, model, moment.now);
         }
@@ -178,7 +179,7 @@ impl Scheduler {
     fn unload_idle(&mut self, server: ServerId, now: f64) {
         let host = &self.servers[server];
         let idle = host.resident.iter().copied().filter(|model| {
-            let pair = &host.pairs[*model];
+            let pair = &self.pairs[(server, *model)];
             let rules = &self.models[*model].rules;
             matches!(pair.residency, Residency::Ready { .. })
                 && pair.in_flight + pair.waiting == 0

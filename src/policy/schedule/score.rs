@@ -17,7 +17,7 @@
 //! Where the figures come from: a simulation with ablation (discrete events, seven servers, twelve models): without the
 //! load term p99 was 5 times worse, without the eviction term 4, without late binding or the queue term 2.
 
-use super::learned::BATCHING;
+use super::learned::{BATCHING, Known};
 use super::residency::Residency;
 use super::state::{ModelId, Request, Scheduler, ServerId};
 
@@ -89,32 +89,45 @@ impl Scheduler {
 
     /// Models that requests run for on a server, this one included.
     pub(super) fn active(&self, server: ServerId, model: ModelId) -> f64 {
-        let others = self.servers[server].active - u32::from(self.servers[server].pairs[model].in_flight > 0);
+        let others = self.servers[server].active - u32::from(self.pairs[(server, model)].in_flight > 0);
         f64::from(others + 1)
     }
 
-    /// Time that a mean request holds a slot, s.
-    pub(super) fn hold(&self, server: ServerId, model: ModelId, active: f64) -> f64 {
+    /// What a mean request for a model costs a server.
+    pub(super) fn cost(&self, server: ServerId, model: ModelId) -> Cost {
         let (prompt, output) = self.lengths(model);
-        let batch = 1.0 + BATCHING * (f64::from(self.slots(server, model)) - 1.0);
-        (0.6 * prompt / self.prefill(server, model) + output / self.decode(server, model) * batch) * active
+        let slots = f64::from(self.slots(server, model));
+        let prefill = self.prefill(server, model);
+        let answer = output / self.decode(server, model) * (1.0 + BATCHING * (slots - 1.0));
+        Cost { slots, prefill, answer, hold: 0.6 * prompt / prefill + answer }
     }
 
-    /// Scores a server for a request; `ahead` corrects the number of those before it.
-    pub(super) fn score(&self, server: ServerId, request: &Request, now: f64, ahead: i64) -> Terms {
+    /// Where the conversation of a request was last.
+    pub(super) fn known(&self, request: &Request) -> Option<Known> {
+        request.conversation.and_then(|conversation| self.conversations.get(conversation))
+    }
+
+    /// Scores a server for a request whose conversation is `known` somewhere; `ahead` corrects the number of those before
+    /// it.
+    pub(super) fn score(
+        &self,
+        server: ServerId,
+        request: &Request,
+        known: Option<Known>,
+        now: f64,
+        ahead: i64,
+    ) -> Terms {
         let model = request.model;
-        let (host, pair) = (&self.servers[server], &self.servers[server].pairs[model]);
+        let (host, pair) = (&self.servers[server], &self.pairs[(server, model)]);
         let active = self.active(server, model);
-        let hold = self.hold(server, model, active);
-        let slots = f64::from(self.slots(server, model));
+        let Cost { slots, prefill, answer, hold } = self.cost(server, model);
+        let hold = hold * active;
         let before = (f64::from(pair.in_flight + pair.waiting) + ahead as f64).max(0.0);
         let mut terms = Terms { wait: self.wait(server, before, slots, hold, ahead), ..Terms::default() };
         let prompt = self.prompt_tokens(model, request.bytes);
-        let prefill = self.prefill(server, model);
         let mut fresh = prompt;
         match self.state(server, model, request, now) {
             State::Ready => {
-                let known = request.conversation.and_then(|conversation| self.conversations.get(conversation));
                 if let Some(known) = known.filter(|known| known.server == server && known.model == model) {
                     fresh = (prompt - known.tokens).max(0.05 * prompt);
                 }
@@ -140,8 +153,7 @@ impl Scheduler {
             }
         }
         terms.prefill = fresh / prefill * active;
-        let (_, output) = self.lengths(model);
-        let work = fresh / prefill + output / self.decode(server, model) * (1.0 + BATCHING * (slots - 1.0)) / slots;
+        let work = fresh / prefill + answer / slots;
         let neighbours = (f64::from(host.in_flight + host.waiting) + ahead as f64).clamp(0.0, 8.0);
         terms.crowding = work * neighbours / 4.0 / f64::from(host.facts.weight.max(1)) * self.mean_weight;
         terms.penalty += (1.0 / host.share - 1.0) * hold;
@@ -166,7 +178,7 @@ impl Scheduler {
 
     /// What a model is on a server, for a request with its options.
     pub(super) fn state(&self, server: ServerId, model: ModelId, request: &Request, now: f64) -> State {
-        let pair = &self.servers[server].pairs[model];
+        let pair = &self.pairs[(server, model)];
         if self.models[model].remote {
             return State::Ready;
         }
@@ -186,13 +198,15 @@ impl Scheduler {
         let running: f64 = host
             .resident
             .iter()
-            .map(|resident| match host.pairs[*resident].residency {
+            .map(|resident| match self.pairs[(server, *resident)].residency {
                 Residency::Loading { ready_at, .. } if *resident != model => (ready_at - now).max(0.0),
                 _ => 0.0,
             })
             .sum();
-        let waited_for =
-            host.awaited.iter().filter(|other| **other != model && host.pairs[**other].residency == Residency::Cold);
+        let waited_for = host
+            .awaited
+            .iter()
+            .filter(|other| **other != model && self.pairs[(server, **other)].residency == Residency::Cold);
         running + waited_for.map(|other| self.load(server, *other)).sum::<f64>()
     }
 
@@ -214,7 +228,7 @@ impl Scheduler {
         }
         let mut order: Vec<(bool, f64, ModelId)> = Vec::with_capacity(host.resident.len());
         for resident in &host.resident {
-            let busy = host.pairs[*resident].in_flight > 0;
+            let busy = self.pairs[(server, *resident)].in_flight > 0;
             order.push((busy, self.price(server, *resident, now), *resident));
         }
         order.sort_by(|one, other| one.0.cmp(&other.0).then(one.1.total_cmp(&other.1)));
@@ -229,7 +243,7 @@ impl Scheduler {
             count -= 1;
             victims.price += price;
             victims.drain += UNLOAD * self.typical_load();
-            let pair = &host.pairs[victim];
+            let pair = &self.pairs[(server, victim)];
             match pair.residency {
                 Residency::Loading { ready_at, .. } => {
                     victims.may_begin = false;
@@ -239,8 +253,9 @@ impl Scheduler {
                 Residency::Ready { .. } | Residency::Cold => {}
             }
             if busy {
-                let hold = self.hold(server, victim, self.active(server, victim));
-                victims.drain += hold * (f64::from(pair.in_flight) / f64::from(self.slots(server, victim))).max(1.0);
+                let cost = self.cost(server, victim);
+                let turns = (f64::from(pair.in_flight) / cost.slots).max(1.0);
+                victims.drain += cost.hold * self.active(server, victim) * turns;
             }
             victims.models.push(victim);
         }
@@ -256,16 +271,21 @@ impl Scheduler {
         let demand = self.demand(model, now);
         let load = self.load(server, model);
         let mut price = (1.0 - (-demand * self.memory()).exp()) * load * (1.0 + demand * load);
-        let copies = self.models[model].copies.iter().copied();
-        let elsewhere: f64 = copies
-            .filter(|other| *other != server && self.servers[*other].present)
-            .map(|other| f64::from(self.slots(other, model)) / self.hold(other, model, 1.0))
-            .sum();
-        if elsewhere > 0.0 {
-            // The other copies take the work; what is lost is the room for it.
-            price *= (demand / elsewhere / 0.8).powi(2).clamp(0.1, 1.0);
+        // The other copies take the work; what is lost is the room for it. It need not be known exactly how much more
+        // than enough they are.
+        let enough = demand / 0.8 / LEAST_LOST.sqrt();
+        let mut elsewhere = 0.0;
+        for copy in self.models[model].copies.iter().filter(|copy| **copy != server && self.servers[**copy].present) {
+            let cost = self.cost(*copy, model);
+            elsewhere += cost.slots / cost.hold;
+            if elsewhere >= enough {
+                break;
+            }
         }
-        let pair = &self.servers[server].pairs[model];
+        if elsewhere > 0.0 {
+            price *= (demand / elsewhere / 0.8).powi(2).clamp(LEAST_LOST, 1.0);
+        }
+        let pair = &self.pairs[(server, model)];
         if pair.planned {
             price += PLANNED * load;
         }
@@ -293,8 +313,23 @@ impl Scheduler {
 
 /// The share of a card's memory that models can have.
 const USABLE: f64 = 0.87;
+/// The share of a copy's price that is lost at least, however many others there are.
+const LEAST_LOST: f64 = 0.1;
 /// Loads that evicting against the plan costs.
 const PLANNED: f64 = 5.0;
+
+/// What a mean request costs a server that has nothing else to do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cost {
+    /// Requests at once.
+    pub(super) slots: f64,
+    /// Tokens/s of the prompt.
+    pub(super) prefill: f64,
+    /// Seconds of the answer beside as many others as there are slots.
+    pub(super) answer: f64,
+    /// Seconds that it holds its slot.
+    pub(super) hold: f64,
+}
 
 /// What a model is on a server, for one request.
 #[derive(Clone, Copy, Debug, PartialEq)]

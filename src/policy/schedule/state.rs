@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use fnv::FnvBuildHasher;
 
 use super::decision::Decisions;
-use super::learned::{Speed, Typical};
+use super::learned::{Speed, Typical, is_vision};
+use super::pairs::Pairs;
 use super::residency::Residency;
 use super::rules::{NoRules, RuleBook, Rules};
 use crate::policy::queue::{FairQueue, Place, Rank};
@@ -62,8 +63,6 @@ pub(super) struct Server {
     pub(super) facts: ServerFacts,
     /// Whether the configuration has it.
     pub(super) present: bool,
-    /// What holds for each model.
-    pub(super) pairs: Vec<Pair>,
     /// Models that it has at all.
     pub(super) on_disk: Vec<ModelId>,
     /// Models in memory or on their way there.
@@ -120,6 +119,8 @@ pub(super) struct Pair {
 /// One model.
 pub(super) struct Model {
     pub(super) name: String,
+    /// Whether it sees pictures.
+    pub(super) sees: bool,
     /// 10^9 bytes in memory.
     pub(super) size: f64,
     /// Whether memory told the size, and not the disk.
@@ -295,6 +296,7 @@ pub struct Scheduler {
     pub(super) settings: Settings,
     pub(super) servers: Vec<Server>,
     pub(super) models: Vec<Model>,
+    pub(super) pairs: Pairs,
     pub(super) names: HashMap<String, ModelId, FnvBuildHasher>,
     /// Where each waiter stands.
     pub(super) waiting: HashMap<Ticket, (ModelId, Place), FnvBuildHasher>,
@@ -326,6 +328,7 @@ impl Scheduler {
             settings,
             servers: Vec::new(),
             models: Vec::new(),
+            pairs: Pairs::default(),
             names: HashMap::default(),
             waiting: HashMap::default(),
             running: HashMap::default(),
@@ -367,10 +370,10 @@ impl Scheduler {
             self.servers[id].present = true;
             return id;
         }
+        self.pairs.add_server();
         self.servers.push(Server {
             facts,
             present: true,
-            pairs: vec![Pair::default(); self.models.len()],
             on_disk: Vec::new(),
             resident: Vec::new(),
             awaited: Vec::new(),
@@ -396,6 +399,7 @@ impl Scheduler {
         let id = self.models.len();
         self.models.push(Model {
             name: name.to_owned(),
+            sees: is_vision(name),
             size: 0.0,
             size_is_known: false,
             remote: false,
@@ -410,9 +414,7 @@ impl Scheduler {
             rules: Rules::default(),
         });
         self.names.insert(name.to_owned(), id);
-        for server in &mut self.servers {
-            server.pairs.push(Pair::default());
-        }
+        self.pairs.add_model();
         id
     }
 

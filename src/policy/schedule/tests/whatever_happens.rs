@@ -141,13 +141,14 @@ proptest! {
             prop_assert_eq!(bench.scheduler.all_pending(), waiting.len());
             prop_assert_eq!(bench.scheduler.all_running(), running.len());
             for (number, server) in bench.scheduler.servers.iter().enumerate() {
+                let pairs = || bench.scheduler.pairs.of_server(number);
                 let here = running.values().filter(|at| **at == number).count();
                 prop_assert_eq!(server.in_flight as usize, here);
                 prop_assert!(server.in_flight <= server.facts.max_in_flight);
-                prop_assert_eq!(server.in_flight, server.pairs.iter().map(|pair| pair.in_flight).sum::<u32>());
-                prop_assert_eq!(server.waiting, server.pairs.iter().map(|pair| pair.waiting).sum::<u32>());
-                prop_assert_eq!(server.active as usize, server.pairs.iter().filter(|pair| pair.in_flight > 0).count());
-                for (model, pair) in server.pairs.iter().enumerate() {
+                prop_assert_eq!(server.in_flight, pairs().map(|(_, pair)| pair.in_flight).sum::<u32>());
+                prop_assert_eq!(server.waiting, pairs().map(|(_, pair)| pair.waiting).sum::<u32>());
+                prop_assert_eq!(server.active as usize, pairs().filter(|(_, pair)| pair.in_flight > 0).count());
+                for (model, pair) in pairs() {
                     prop_assert_eq!(server.awaited.contains(&model), pair.waiting > 0);
                     let warm = pair.residency != Residency::Cold;
                     prop_assert_eq!(server.resident.contains(&model), warm);
