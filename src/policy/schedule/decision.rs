@@ -37,6 +37,23 @@ pub struct Decision {
     pub chosen: Option<ServerId>,
 }
 
+impl Decision {
+    /// Begins anew.
+    pub(super) fn begin(&mut self, at: f64, model: ModelId) {
+        self.at = at;
+        self.model = model;
+        self.candidates.clear();
+        self.passed_over = None;
+        self.chosen = None;
+    }
+
+    /// What a server would have cost.
+    pub(super) fn total(&self, server: ServerId) -> Option<f64> {
+        let candidate = self.candidates.iter().find(|candidate| candidate.server == server)?;
+        candidate.terms.map(|terms| terms.total())
+    }
+}
+
 /// The last choices.
 #[derive(Debug, Default)]
 pub struct Decisions {
@@ -53,12 +70,13 @@ impl Decisions {
         let place = self.next % KEPT;
         self.next = place + 1;
         let decision = &mut self.ring[place];
-        decision.at = at;
-        decision.model = model;
-        decision.candidates.clear();
-        decision.passed_over = None;
-        decision.chosen = None;
+        decision.begin(at, model);
         decision
+    }
+
+    /// Notes a choice that was made already.
+    pub(super) fn note(&mut self, decision: &Decision) {
+        self.begin(decision.at, decision.model).clone_from(decision);
     }
 
     /// The last choice.

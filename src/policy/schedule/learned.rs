@@ -40,6 +40,8 @@ const BYTES_PER_TOKEN: f64 = 4.0;
 pub(super) const BATCHING: f64 = 0.25;
 /// Observations in a row without a wait after which one slot more is tried.
 const SLOT_TRIAL: u32 = 32;
+/// Observations that a prior counts for.
+const SUPPOSED: f64 = 3.0;
 /// Conversations that are remembered, at least; twice that at most.
 const CONVERSATIONS: usize = 8192;
 
@@ -75,13 +77,43 @@ pub struct Learned {
     pub(super) good: u32,
 }
 
+/// A moving mean that starts from what was supposed before, and not from the first that was seen: one request for a model
+/// says little about the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Mean {
+    value: Option<f64>,
+    seen: u32,
+}
+
+impl Mean {
+    /// What was seen so far.
+    #[must_use]
+    pub const fn get(self) -> Option<f64> {
+        self.value
+    }
+
+    /// A mean that is known from before.
+    #[must_use]
+    pub const fn known(value: Option<f64>) -> Self {
+        Self { value, seen: if value.is_some() { u32::MAX } else { 0 } }
+    }
+
+    /// Takes in one more; `prior` counts as [`SUPPOSED`] that were seen before, and a new one for `least` at least.
+    fn note(&mut self, value: f64, prior: f64, least: f64) {
+        self.seen = self.seen.saturating_add(1);
+        let weight = (1.0 / (f64::from(self.seen) + SUPPOSED)).max(least);
+        self.value.get_or_insert(prior);
+        average(&mut self.value, value, weight);
+    }
+}
+
 /// Lengths of the requests for a model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Typical {
     /// Tokens of a prompt.
-    pub prompt: Option<f64>,
+    pub prompt: Mean,
     /// Tokens of an answer.
-    pub output: Option<f64>,
+    pub output: Mean,
     /// Tokens to a byte of the body.
     pub density: Option<f64>,
 }
@@ -102,6 +134,8 @@ pub struct Known {
     pub model: ModelId,
     /// How many tokens it has.
     pub tokens: f64,
+    /// Which turn of that model on that server it was.
+    pub turn: u64,
 }
 
 impl Conversations {
@@ -200,7 +234,7 @@ impl Scheduler {
     pub(super) fn prompt_tokens(&self, model: ModelId, bytes: u64) -> f64 {
         let typical = &self.models[model].typical;
         if bytes == 0 {
-            return typical.prompt.or(self.typical.prompt).unwrap_or(PROMPT);
+            return self.lengths(model).0;
         }
         (bytes as f64 * typical.density.unwrap_or(1.0 / BYTES_PER_TOKEN)).max(1.0)
     }
@@ -209,8 +243,8 @@ impl Scheduler {
     pub(super) fn lengths(&self, model: ModelId) -> (f64, f64) {
         let typical = &self.models[model].typical;
         (
-            typical.prompt.or(self.typical.prompt).unwrap_or(PROMPT),
-            typical.output.or(self.typical.output).unwrap_or(OUTPUT),
+            typical.prompt.get().or(self.typical.prompt.get()).unwrap_or(PROMPT),
+            typical.output.get().or(self.typical.output.get()).unwrap_or(OUTPUT),
         )
     }
 
@@ -229,28 +263,29 @@ impl Scheduler {
     pub(super) fn learn(&mut self, ran: &Running, usage: &Usage) {
         let (server, model) = (ran.server, ran.model);
         let size = self.size(model);
-        let active = f64::from(ran.active.max(1));
         if usage.prompt > 0.0 && usage.prompt_tokens > 32.0 {
-            let alone = usage.prompt_tokens / usage.prompt * active;
+            let alone = usage.prompt_tokens / usage.prompt * ran.sharing.max(1.0);
             average(&mut self.pairs[(server, model)].learned.prefill, alone, 0.2);
             average(&mut self.servers[server].speed.prefill, alone * size, 0.1);
             average(&mut self.fleet_speed.prefill, alone * size, 0.02);
         }
         if usage.output > 0.0 && usage.output_tokens > 8.0 {
             let batch = f64::from(ran.beside.min(self.slots(server, model).saturating_sub(1)));
-            let alone = usage.output_tokens / usage.output * active * (1.0 + BATCHING * batch);
+            let alone = usage.output_tokens / usage.output * ran.sharing_answer.max(1.0) * (1.0 + BATCHING * batch);
             average(&mut self.pairs[(server, model)].learned.decode, alone, 0.2);
             average(&mut self.servers[server].speed.decode, alone * size, 0.1);
             average(&mut self.fleet_speed.decode, alone * size, 0.02);
         }
         if usage.output_tokens > 0.0 {
-            average(&mut self.models[model].typical.output, usage.output_tokens, 0.05);
-            average(&mut self.typical.output, usage.output_tokens, 0.02);
+            let fleet = self.typical.output.get().unwrap_or(OUTPUT);
+            self.models[model].typical.output.note(usage.output_tokens, fleet, 0.05);
+            self.typical.output.note(usage.output_tokens, OUTPUT, 0.02);
         }
         // A prefix that the server knew already is not counted by it, so only a first turn tells how long bodies are.
         if usage.prompt_tokens > 0.0 && ran.cached == 0.0 {
-            average(&mut self.models[model].typical.prompt, usage.prompt_tokens, 0.05);
-            average(&mut self.typical.prompt, usage.prompt_tokens, 0.02);
+            let fleet = self.typical.prompt.get().unwrap_or(PROMPT);
+            self.models[model].typical.prompt.note(usage.prompt_tokens, fleet, 0.05);
+            self.typical.prompt.note(usage.prompt_tokens, PROMPT, 0.02);
             if ran.bytes > 0 {
                 let density = (usage.prompt_tokens / ran.bytes as f64).min(1.0);
                 average(&mut self.models[model].typical.density, density, 0.1);

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::learned::Mean;
 use super::state::Scheduler;
 
 /// What was learned of a fleet.
@@ -102,8 +103,8 @@ impl Scheduler {
         for model in &self.models {
             let kept = ModelMemory {
                 size: model.size_is_known.then_some(model.size),
-                prompt: model.typical.prompt,
-                output: model.typical.output,
+                prompt: model.typical.prompt.get(),
+                output: model.typical.output.get(),
                 density: model.typical.density,
             };
             if kept != ModelMemory::default() {
@@ -122,8 +123,8 @@ impl Scheduler {
             if let Some(size) = positive(kept.size) {
                 (known.size, known.size_is_known) = (size, true);
             }
-            known.typical.prompt = positive(kept.prompt);
-            known.typical.output = positive(kept.output);
+            known.typical.prompt = Mean::known(positive(kept.prompt));
+            known.typical.output = Mean::known(positive(kept.output));
             known.typical.density = positive(kept.density);
         }
         for (name, kept) in &memory.servers {

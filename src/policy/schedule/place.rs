@@ -17,6 +17,8 @@ const NEAR: f64 = 1.05;
 const NEAR_LOADS: f64 = 0.002;
 /// How long a server that said it is busy is avoided, s (reliability: a penalty, and no ejection).
 const BUSY: f64 = 5.0;
+/// Waiters that are chosen for anew at each tick: together they take less than a millisecond.
+const VISITS: usize = 64;
 
 impl Scheduler {
     /// A request has come.
@@ -63,6 +65,7 @@ impl Scheduler {
 
     /// The answer to a request that runs has begun.
     pub fn first_byte(&mut self, ticket: Ticket, moment: &Moment<'_>) {
+        self.prompt_is_read(ticket);
         let Some(ran) = self.running.get(&ticket) else { return };
         let (server, model) = (ran.server, ran.model);
         // A load of our own tells itself when it is done.
@@ -75,21 +78,21 @@ impl Scheduler {
 
     /// A request that ran has ended, and its slot is free.
     pub fn finished(&mut self, ticket: Ticket, usage: &Usage, moment: &Moment<'_>) {
-        let Some(ran) = self.running.remove(&ticket) else { return };
+        self.prompt_is_read(ticket);
+        let Some(mut ran) = self.running.remove(&ticket) else { return };
         let (server, model) = (ran.server, ran.model);
+        ran.sharing_answer = (ran.sharing_answer + self.servers[server].sharing()) / 2.0;
         if usage.good {
             self.learn(&ran, usage);
         }
-        let host = &mut self.servers[server];
+        let (host, pair) = (&mut self.servers[server], &mut self.pairs[(server, model)]);
         host.in_flight -= 1;
-        self.pairs[(server, model)].in_flight -= 1;
-        self.pairs[(server, model)].used = moment.now;
-        if self.pairs[(server, model)].in_flight == 0 {
+        pair.in_flight -= 1;
+        pair.used = moment.now;
+        host.answering -= u32::from(pair.answering() == 0);
+        if pair.in_flight == 0 {
             host.active -= 1;
-            if host.loading != Some(model)
-                && matches!(self.pairs[(server, model)].residency, Residency::Loading { .. })
-                && !usage.good
-            {
+            if host.loading != Some(model) && matches!(pair.residency, Residency::Loading { .. }) && !usage.good {
                 // It was to bring the model into memory, and did not.
                 self.set_residency(server, model, Residency::Cold, moment.now);
             }
@@ -106,14 +109,21 @@ impl Scheduler {
         }
     }
 
-    /// What the clock brings: waiters whose server is out of the question find another, loads begin, rules are followed.
+    /// What the clock brings: waiters whose server is out of the question find another, others go where they are better
+    /// off by now, loads begin, rules are followed.
     pub fn tick(&mut self, moment: &Moment<'_>) {
-        for server in 0..self.servers.len() {
+        let mut visits = VISITS;
+        let count = self.servers.len();
+        let first = self.visited % count.max(1);
+        for server in (first..count).chain(0..first) {
             for model in self.servers[server].awaited.clone() {
                 let pair = &self.pairs[(server, model)];
                 let coming = self.servers[server].loading.is_none_or(|loading| loading == model);
                 if !self.may_serve(server, model, moment) || pair.residency == Residency::Cold && !coming {
                     self.place_again(server, model, moment);
+                } else if visits > 0 {
+                    self.visited = server + 1;
+                    self.visit(server, model, &mut visits, moment);
                 }
                 self.serve(server, model, moment);
             }
@@ -147,6 +157,18 @@ impl Scheduler {
             .min_by(f64::total_cmp)
     }
 
+    /// The answer to a request begins, or it ends without one.
+    fn prompt_is_read(&mut self, ticket: Ticket) {
+        let Some(ran) = self.running.get_mut(&ticket).filter(|ran| !ran.answers) else { return };
+        let (host, pair) = (&mut self.servers[ran.server], &mut self.pairs[(ran.server, ran.model)]);
+        ran.answers = true;
+        ran.sharing = (ran.sharing + host.sharing()) / 2.0;
+        host.answering += u32::from(pair.answering() == 0);
+        host.prefilling -= 1;
+        pair.prefilling -= 1;
+        ran.sharing_answer = host.sharing();
+    }
+
     fn note_demand(&mut self, model: ModelId, now: f64) {
         let tau = self.memory();
         let known = &mut self.models[model];
@@ -158,7 +180,12 @@ impl Scheduler {
     /// The server that a request should wait for.
     fn choose(&mut self, request: &Request, moment: &Moment<'_>) -> Option<ServerId> {
         let mut decisions = std::mem::take(&mut self.decisions);
-        let decision = decisions.begin(moment.now, request.model);
+        let chosen = self.weigh(request, moment, decisions.begin(moment.now, request.model));
+        self.decisions = decisions;
+        chosen
+    }
+
+    fn weigh(&mut self, request: &Request, moment: &Moment<'_>, decision: &mut Decision) -> Option<ServerId> {
         let quickest_load = self.quickest_load(request.model);
         for soft_too in [false, true] {
             decision.candidates.clear();
@@ -168,9 +195,7 @@ impl Scheduler {
                 break;
             }
         }
-        let chosen = decision.chosen;
-        self.decisions = decisions;
-        chosen
+        decision.chosen
     }
 
     /// Servers that have the model in memory are scored first. A server that must load it is out of the question where
@@ -347,37 +372,37 @@ impl Scheduler {
         let request = waiter.request;
         let state = self.state(server, model, &request, now);
         let load = self.load(server, model);
-        let known = self
-            .known(&request)
-            .filter(|known| known.server == server && known.model == model && state == State::Ready);
         let prompt = self.prompt_tokens(model, request.bytes);
+        let known = self.known(&request).filter(|_| state == State::Ready);
+        let cached = self.cached(server, model, known, prompt);
+        let answer = self.lengths(model).1;
+        let (host, pair) = (&mut self.servers[server], &mut self.pairs[(server, model)]);
+        pair.turns += 1;
         if let Some(conversation) = request.conversation {
-            let tokens = prompt + self.lengths(model).1;
-            self.conversations.note(conversation, Known { server, model, tokens });
+            let known = Known { server, model, tokens: prompt + answer, turn: pair.turns };
+            self.conversations.note(conversation, known);
         }
-        let pair = &mut self.pairs[(server, model)];
         let beside = pair.in_flight;
         pair.options = Some(request.options);
         pair.in_flight += 1;
+        pair.prefilling += 1;
         pair.used = now;
-        let host = &mut self.servers[server];
         host.in_flight += 1;
+        host.prefilling += 1;
         host.active += u32::from(beside == 0);
-        let active = host.active;
+        let sharing = host.sharing();
         if matches!(state, State::Other | State::Cold) && self.settings.loads {
             self.set_residency(server, model, Residency::Loading { since: now, ready_at: now + load }, now);
         }
-        let cached = known.map_or(0.0, |known| known.tokens.min(0.95 * prompt));
-        let ran = Running { server, model, beside, active, bytes: request.bytes, cached };
+        let bytes = request.bytes;
+        let ran = Running { server, model, beside, bytes, cached, answers: false, sharing, sharing_answer: sharing };
         self.running.insert(waiter.ticket, ran);
         self.actions.push(Action::Bind { ticket: waiter.ticket, server });
     }
 
     /// Chooses anew for all that wait for a model on a server.
     pub(super) fn place_again(&mut self, server: ServerId, model: ModelId, moment: &Moment<'_>) {
-        let here = self.models[model].queue.iter().filter(|(_, _, waiter)| waiter.server == server);
-        let places: Vec<Place> = here.map(|(place, ..)| place).collect();
-        for place in places {
+        for place in self.waiting_here(server, model) {
             let Some(request) = self.models[model].queue.get(place).map(|waiter| waiter.request.clone()) else {
                 continue;
             };
@@ -390,16 +415,50 @@ impl Scheduler {
                 }
                 continue;
             };
-            self.comes(better, model);
-            if better == server {
-                continue;
-            }
-            if let Some(waiter) = self.models[model].queue.get_mut(place) {
-                waiter.server = better;
-            }
-            self.serve(better, model, moment);
-            self.begin_loads(better, moment);
+            self.goes(place, model, server, better, moment);
         }
+    }
+
+    /// Chooses anew for those that wait for a model on a server that is still good: a queue may have grown since, or another
+    /// one become shorter. Whoever is no better off elsewhere stays.
+    fn visit(&mut self, server: ServerId, model: ModelId, visits: &mut usize, moment: &Moment<'_>) {
+        let mut decision = std::mem::take(&mut self.revision);
+        for place in self.waiting_here(server, model) {
+            let waiter = self.models[model].queue.get(place).filter(|waiter| waiter.server == server);
+            let Some(request) = waiter.map(|waiter| waiter.request.clone()).filter(|_| *visits > 0) else { continue };
+            *visits -= 1;
+            decision.begin(moment.now, model);
+            self.left(server, model);
+            let chosen = self.weigh(&request, moment, &mut decision);
+            let stays = decision.total(server);
+            let better = chosen.filter(|chosen| {
+                let goes = decision.total(*chosen);
+                stays.is_none_or(|stays| goes.is_some_and(|goes| goes < stays))
+            });
+            if better.is_some_and(|better| better != server) {
+                self.decisions.note(&decision);
+            }
+            self.goes(place, model, server, better.unwrap_or(server), moment);
+        }
+        self.revision = decision;
+    }
+
+    fn waiting_here(&self, server: ServerId, model: ModelId) -> Vec<Place> {
+        let here = self.models[model].queue.iter().filter(|(_, _, waiter)| waiter.server == server);
+        here.map(|(place, ..)| place).collect()
+    }
+
+    /// A waiter that has left its server waits for another, or for the same again.
+    fn goes(&mut self, place: Place, model: ModelId, from: ServerId, to: ServerId, moment: &Moment<'_>) {
+        self.comes(to, model);
+        if to == from {
+            return;
+        }
+        if let Some(waiter) = self.models[model].queue.get_mut(place) {
+            waiter.server = to;
+        }
+        self.serve(to, model, moment);
+        self.begin_loads(to, moment);
     }
 
     fn comes(&mut self, server: ServerId, model: ModelId) {

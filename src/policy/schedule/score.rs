@@ -4,14 +4,18 @@
 //! shares its time among them):
 //!
 //! ```text
-//! hold     = (0.6 prompt / prefill + answer / decode (1 + 0.25 (P - 1))) E      time that a mean request holds its slot
-//! wait     = (n - P + 1) / P hold                                               when n >= P, or the same for the server's own limit
+//! work     = (prompt / prefill + answer / decode (1 + 0.25 (P - 1)) / P) E      time of the card for a mean request
+//! wait     = (n - P + 1) work                                                   when n >= P, or the same for the server's own limit
 //! load     = time of the load + the loads before it + victims that are busy      when it is cold; what is left, when it is loading
 //! prefill  = (prompt - what the server knows of this conversation) / prefill E   at least a twentieth of the prompt
-//! eviction = for each victim: its load time times the chance that it will be asked for meanwhile, more if it is in use
+//! eviction = for each victim: its load time times the chance that it will be asked for meanwhile, more if it is in use;
+//!            and half the load, for those whose load has to wait for this one
 //! crowding = work of this request for the card, for each of those that it slows down
 //! penalty  = what makes the server a bad choice just now: a load that may not begin yet, a server that said it was busy
 //! ```
+//!
+//! Slots make answers cheaper, which are bound by memory: a step of four costs less than twice a step of one. They do not
+//! make prompts cheaper, which are bound by arithmetic.
 //!
 //! The choice is the least sum; among those within a twentieth of it, a random one, so that equal servers share.
 //! Where the figures come from: a simulation with ablation (discrete events, seven servers, twelve models): without the
@@ -71,6 +75,9 @@ pub struct Victims {
 const NOT_YET: f64 = 2.0;
 /// Unloading takes this share of a typical load.
 const UNLOAD: f64 = 0.05;
+/// The share of a load that others lose whose load waits for it: one at a time on a server. It also keeps a model from
+/// being loaded everywhere in the moment in which a fleet starts.
+const IN_THE_WAY: f64 = 0.75;
 /// How long popularity is remembered, in typical loads.
 const MEMORY: f64 = 6.5;
 
@@ -99,12 +106,21 @@ impl Scheduler {
         let slots = f64::from(self.slots(server, model));
         let prefill = self.prefill(server, model);
         let answer = output / self.decode(server, model) * (1.0 + BATCHING * (slots - 1.0));
-        Cost { slots, prefill, answer, hold: 0.6 * prompt / prefill + answer }
+        let answer = answer / slots;
+        Cost { slots, prefill, answer, work: prompt / prefill + answer }
     }
 
     /// Where the conversation of a request was last.
     pub(super) fn known(&self, request: &Request) -> Option<Known> {
         request.conversation.and_then(|conversation| self.conversations.get(conversation))
+    }
+
+    /// Tokens of a prompt that a server should know from the turn before. Each turn takes the slot that was least recently
+    /// used, so after as many others as there are slots nothing is left of it (Ollama, `runner/ollamarunner/cache.go`).
+    pub(super) fn cached(&self, server: ServerId, model: ModelId, known: Option<Known>, prompt: f64) -> f64 {
+        let Some(known) = known.filter(|known| known.server == server && known.model == model) else { return 0.0 };
+        let since = self.pairs[(server, model)].turns - known.turn;
+        if since < u64::from(self.slots(server, model)) { known.tokens.min(0.95 * prompt) } else { 0.0 }
     }
 
     /// Scores a server for a request whose conversation is `known` somewhere; `ahead` corrects the number of those before
@@ -120,24 +136,22 @@ impl Scheduler {
         let model = request.model;
         let (host, pair) = (&self.servers[server], &self.pairs[(server, model)]);
         let active = self.active(server, model);
-        let Cost { slots, prefill, answer, hold } = self.cost(server, model);
-        let hold = hold * active;
+        let Cost { slots, prefill, answer, work } = self.cost(server, model);
+        let work = work * active;
         let before = (f64::from(pair.in_flight + pair.waiting) + ahead as f64).max(0.0);
-        let mut terms = Terms { wait: self.wait(server, before, slots, hold, ahead), ..Terms::default() };
+        let mut terms = Terms { wait: self.wait(server, before, slots, work, ahead), ..Terms::default() };
         let prompt = self.prompt_tokens(model, request.bytes);
-        let mut fresh = prompt;
+        let mut cached = 0.0;
         match self.state(server, model, request, now) {
             State::Ready => {
-                if let Some(known) = known.filter(|known| known.server == server && known.model == model) {
-                    fresh = (prompt - known.tokens).max(0.05 * prompt);
-                }
+                cached = self.cached(server, model, known, prompt);
             }
             State::Loading { left } => terms.load = left,
             State::Cold => {
                 let victims = self.victims(server, model, now);
                 terms.load = self.load(server, model) + victims.drain + self.loads_before(server, model, now);
-                terms.wait = before / slots * hold;
-                terms.eviction = victims.price;
+                terms.wait = before * work;
+                terms.eviction = victims.price + IN_THE_WAY * self.load(server, model);
                 if !victims.may_begin {
                     terms.penalty += NOT_YET * self.typical_load();
                 }
@@ -148,15 +162,16 @@ impl Scheduler {
             // The runner is there with other options: those who use it first, then it is loaded anew, and they will
             // load it back.
             State::Other => {
-                terms.load = self.load(server, model) + f64::from(pair.in_flight) / slots * hold;
+                terms.load = self.load(server, model) + f64::from(pair.in_flight) * work;
                 terms.eviction = if pair.in_flight + pair.waiting > 0 { 2.0 * terms.load } else { terms.load };
             }
         }
+        let fresh = prompt - cached;
         terms.prefill = fresh / prefill * active;
-        let work = fresh / prefill + answer / slots;
+        let own = fresh / prefill + answer;
         let neighbours = (f64::from(host.in_flight + host.waiting) + ahead as f64).clamp(0.0, 8.0);
-        terms.crowding = work * neighbours / 4.0 / f64::from(host.facts.weight.max(1)) * self.mean_weight;
-        terms.penalty += (1.0 / host.share - 1.0) * hold;
+        terms.crowding = own * neighbours / 4.0 / f64::from(host.facts.weight.max(1)) * self.mean_weight;
+        terms.penalty += (1.0 / host.share - 1.0) * slots * work;
         if now < pair.busy_until {
             terms.penalty += NOT_YET * self.typical_load();
         }
@@ -167,13 +182,11 @@ impl Scheduler {
     }
 
     /// Time until a slot is free.
-    fn wait(&self, server: ServerId, before: f64, slots: f64, hold: f64, ahead: i64) -> f64 {
+    fn wait(&self, server: ServerId, before: f64, slots: f64, work: f64, ahead: i64) -> f64 {
         let host = &self.servers[server];
-        let own = if before >= slots { (before - slots + 1.0) / slots * hold } else { 0.0 };
-        let limit = f64::from(host.facts.max_in_flight);
         let all = f64::from(host.in_flight + host.waiting) + ahead as f64;
-        let shared = if all >= limit { (all - limit + 1.0) / limit * hold } else { 0.0 };
-        own.max(shared)
+        let first = (before - slots).max(all - f64::from(host.facts.max_in_flight)) + 1.0;
+        first.max(0.0) * work
     }
 
     /// What a model is on a server, for a request with its options.
@@ -254,8 +267,7 @@ impl Scheduler {
             }
             if busy {
                 let cost = self.cost(server, victim);
-                let turns = (f64::from(pair.in_flight) / cost.slots).max(1.0);
-                victims.drain += cost.hold * self.active(server, victim) * turns;
+                victims.drain += f64::from(pair.in_flight) * cost.work * self.active(server, victim);
             }
             victims.models.push(victim);
         }
@@ -277,7 +289,7 @@ impl Scheduler {
         let mut elsewhere = 0.0;
         for copy in self.models[model].copies.iter().filter(|copy| **copy != server && self.servers[**copy].present) {
             let cost = self.cost(*copy, model);
-            elsewhere += cost.slots / cost.hold;
+            elsewhere += 1.0 / cost.work;
             if elsewhere >= enough {
                 break;
             }
@@ -292,7 +304,7 @@ impl Scheduler {
         if pair.in_flight > 0 || pair.waiting > 0 {
             price += 2.0 * load;
         }
-        price * self.models[model].rules.worth()
+        DEAR * price * self.models[model].rules.worth()
     }
 
     /// Bytes that models may take on a server, 10^9.
@@ -313,6 +325,9 @@ impl Scheduler {
 
 /// The share of a card's memory that models can have.
 const USABLE: f64 = 0.87;
+/// What is expected to be lost counts so many times: a load is certain, and what it is to bring is not. Below 1 fleets
+/// thrash, between 1 and 4 the first token comes equally soon, with fewer loads the higher it is.
+const DEAR: f64 = 2.0;
 /// The share of a copy's price that is lost at least, however many others there are.
 const LEAST_LOST: f64 = 0.1;
 /// Loads that evicting against the plan costs.
@@ -325,10 +340,10 @@ pub(super) struct Cost {
     pub(super) slots: f64,
     /// Tokens/s of the prompt.
     pub(super) prefill: f64,
-    /// Seconds of the answer beside as many others as there are slots.
+    /// Seconds of the card for the answer, when all slots are taken.
     pub(super) answer: f64,
-    /// Seconds that it holds its slot.
-    pub(super) hold: f64,
+    /// Seconds of the card for all of it.
+    pub(super) work: f64,
 }
 
 /// What a model is on a server, for one request.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use fnv::FnvBuildHasher;
 
-use super::decision::Decisions;
+use super::decision::{Decision, Decisions};
 use super::learned::{Speed, Typical, is_vision};
 use super::pairs::Pairs;
 use super::residency::Residency;
@@ -75,6 +75,10 @@ pub(super) struct Server {
     pub(super) waiting: u32,
     /// Models that requests run for.
     pub(super) active: u32,
+    /// Requests that run and whose answer has not begun.
+    pub(super) prefilling: u32,
+    /// Models that answers come from.
+    pub(super) answering: u32,
     /// The model that a load of ours brings.
     pub(super) loading: Option<ModelId>,
     /// Whether nothing is in the way of that load, so that its time says something.
@@ -102,6 +106,10 @@ pub(super) struct Pair {
     /// Options that the runner was loaded with, where that is known.
     pub(super) options: Option<RunnerOptions>,
     pub(super) in_flight: u32,
+    /// Those of them whose answer has not begun.
+    pub(super) prefilling: u32,
+    /// Requests that have begun here so far.
+    pub(super) turns: u64,
     /// Requests that wait here.
     pub(super) waiting: u32,
     /// What was learned about it.
@@ -192,12 +200,16 @@ pub struct Running {
     pub model: ModelId,
     /// Requests of the same model that ran there already.
     pub beside: u32,
-    /// Models that requests ran for there, its own included.
-    pub active: u32,
     /// Bytes of its body.
     pub bytes: u64,
     /// Tokens of its prompt that the server should know already.
     pub cached: f64,
+    /// Whether its answer has begun.
+    pub answers: bool,
+    /// How many shared the card, itself included, while its prompt was read: the mean of its beginning and its end.
+    pub sharing: f64,
+    /// The same while it was answered.
+    pub sharing_answer: f64,
 }
 
 /// What an answer said about itself; seconds and tokens, 0 for what it did not say.
@@ -311,6 +323,10 @@ pub struct Scheduler {
     pub(super) next_ticket: Ticket,
     pub(super) actions: Vec<Action>,
     pub(super) decisions: Decisions,
+    /// Where choices for those that wait already are made.
+    pub(super) revision: Decision,
+    /// The server after the one whose waiters were chosen for anew last.
+    pub(super) visited: usize,
     pub(super) paused: bool,
     pub(super) planned_at: f64,
     /// The mean weight of the servers.
@@ -318,6 +334,21 @@ pub struct Scheduler {
     pub(super) rule_book: Box<dyn RuleBook>,
     /// Models that there are rules for.
     pub(super) ruled: Vec<ModelId>,
+}
+
+impl Server {
+    /// How many share the card: each prompt that is read has it for itself in turn, answers of one model are worked on
+    /// together.
+    pub(super) fn sharing(&self) -> f64 {
+        f64::from(self.prefilling + self.answering)
+    }
+}
+
+impl Pair {
+    /// Requests whose answer has begun.
+    pub(super) const fn answering(&self) -> u32 {
+        self.in_flight - self.prefilling
+    }
 }
 
 impl Scheduler {
@@ -340,6 +371,8 @@ impl Scheduler {
             next_ticket: 1,
             actions: Vec::new(),
             decisions: Decisions::default(),
+            revision: Decision::default(),
+            visited: 0,
             paused: false,
             planned_at: 0.0,
             mean_weight: 1.0,
@@ -380,6 +413,8 @@ impl Scheduler {
             in_flight: 0,
             waiting: 0,
             active: 0,
+            prefilling: 0,
+            answering: 0,
             loading: None,
             loading_is_clean: false,
             share: 1.0,
