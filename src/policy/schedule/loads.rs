@@ -10,7 +10,7 @@ use super::residency::Residency;
 use super::state::{Action, ModelId, Moment, RunnerOptions, Scheduler, ServerId};
 
 /// Loads that a newcomer waits before a model with waiters of its own makes room for it.
-const PATIENCE: f64 = 8.0;
+const PATIENCE: f64 = 12.0;
 /// Typical loads that a load which failed is not tried again.
 const BROKEN: f64 = 5.0;
 

@@ -58,7 +58,7 @@ impl RuleBook for NoRules {
 }
 
 /// A model just loaded stays for this many typical loads.
-const MIN_RESIDENCY: f64 = 1.1;
+const MIN_RESIDENCY: f64 = 2.0;
 
 impl Scheduler {
     /// Takes the rules of a configuration.

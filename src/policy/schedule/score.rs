@@ -302,7 +302,7 @@ impl Scheduler {
             price += PLANNED * load;
         }
         if pair.in_flight > 0 || pair.waiting > 0 {
-            price += 2.0 * load;
+            price += (2.0 + self.models[model].queue.len() as f64) * load;
         }
         DEAR * price * self.models[model].rules.worth()
     }
@@ -331,7 +331,7 @@ const DEAR: f64 = 2.0;
 /// The share of a copy's price that is lost at least, however many others there are.
 const LEAST_LOST: f64 = 0.1;
 /// Loads that evicting against the plan costs.
-const PLANNED: f64 = 5.0;
+const PLANNED: f64 = 2.0;
 
 /// What a mean request costs a server that has nothing else to do.
 #[derive(Clone, Copy, Debug)]
