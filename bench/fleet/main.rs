@@ -16,7 +16,10 @@ mod replay;
 mod report;
 mod setup;
 mod simple;
+mod simulate;
+mod simulation;
 mod trace;
+mod virtual_fleet;
 mod workload;
 
 use std::net::SocketAddr;
@@ -41,6 +44,8 @@ enum Scene {
     Abort,
     /// A server that comes and goes; then all servers busy.
     Flap,
+    /// A trace in virtual time, without sockets: hundreds of seeds in a second.
+    Simulate,
     /// Only the fleet, and a configuration for it on standard output.
     Serve,
 }
@@ -168,6 +173,7 @@ async fn play(options: &Options) -> Result<bool, String> {
         Scene::Fairness => fairness::play(options).await,
         Scene::Abort => abort::play(options).await,
         Scene::Flap => flap::play(options).await,
+        Scene::Simulate => simulation::play(options),
         Scene::Serve => serve(options).await,
     }
 }
