@@ -4,7 +4,7 @@
 
 use super::residency::Residency;
 use super::score::Terms;
-use super::state::{ModelId, ServerId};
+use super::words::{ModelId, ServerId};
 
 /// Choices that are remembered.
 const KEPT: usize = 256;

@@ -19,7 +19,8 @@ use std::collections::HashMap;
 
 use fnv::FnvBuildHasher;
 
-use super::state::{ModelId, Running, Scheduler, ServerId, Usage};
+use super::state::Scheduler;
+use super::words::{ModelId, Running, ServerId, Usage};
 
 /// Prefill of a model of 10^9 bytes, tokens/s, that nothing is known about.
 const PREFILL: f64 = 15_000.0;

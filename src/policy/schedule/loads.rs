@@ -7,7 +7,8 @@
 //! room is unloaded by us before the load begins.
 
 use super::residency::Residency;
-use super::state::{Action, ModelId, Moment, RunnerOptions, Scheduler, ServerId};
+use super::state::Scheduler;
+use super::words::{Action, ModelId, Moment, RunnerOptions, ServerId};
 
 /// Loads that a newcomer waits before a model with waiters of its own makes room for it.
 const PATIENCE: f64 = 12.0;

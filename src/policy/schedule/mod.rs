@@ -15,7 +15,9 @@
 //!
 //! - [`learned`]: speeds, load times, lengths and slots, from what answers say about themselves; each has a prior.
 //! - [`score`]: what a request would wait on each server, term by term, and what it would cost the others.
-//! - [`place`]: a request finds its server, waits there, is stolen by another one, gives up.
+//! - [`place`]: a request comes, gets a slot, which may be stolen from another server, runs, ends.
+//! - `choice`: the server that it should wait for.
+//! - `waiters`: those that wait, and when they go elsewhere.
 //! - [`loads`]: which model is loaded next on which server, and which one makes room.
 //! - [`residency`]: what is in memory where, from what servers list and from our own loads.
 //! - [`rules`]: what an operator laid down: pins, places, copies, residency.
@@ -49,6 +51,7 @@
 //! - A pinned model, one that is loading, and one younger than its residency make no room by our choice.
 //! - Whoever waits has a server that could serve it, or is told that there is none.
 
+mod choice;
 pub mod decision;
 pub mod learned;
 pub mod loads;
@@ -60,11 +63,14 @@ pub mod residency;
 pub mod rules;
 pub mod score;
 mod state;
+mod waiters;
+mod words;
 
 #[cfg(test)]
 mod tests;
 
-pub use state::{
-    Action, Arrival, Excluded, ModelId, Moment, Request, RunnerOptions, Running, Scheduler, ServerFacts, ServerId,
-    Settings, Ticket, Usage, Waiter,
+pub use state::Scheduler;
+pub use words::{
+    Action, Arrival, Excluded, ModelId, Moment, Request, RunnerOptions, Running, ServerFacts, ServerId, Settings,
+    Ticket, Usage, Waiter,
 };

@@ -4,7 +4,8 @@
 
 use std::ops::{Index, IndexMut};
 
-use super::state::{ModelId, Pair, ServerId};
+use super::state::Pair;
+use super::words::{ModelId, ServerId};
 
 /// A table with a row for each model and a column for each server.
 #[derive(Debug, Default)]

@@ -1,24 +1,15 @@
-//! A request finds its server, waits there, is stolen by another one, runs, ends.
+//! A request comes, gets a slot, runs, ends.
 
-use super::decision::{Candidate, Decision};
+use super::choice::NOT_LOADED;
 use super::learned::Known;
 use super::residency::Residency;
 use super::score::State;
-use super::state::{Action, Arrival, ModelId, Moment, Request, Running, Scheduler, ServerId, Ticket, Usage, Waiter};
+use super::state::Scheduler;
+use super::words::{Action, Arrival, ModelId, Moment, Request, Running, ServerId, Ticket, Usage, Waiter};
 use crate::policy::queue::Place;
 
-/// Why a server is not asked where only those with the model in memory are.
-const NOT_LOADED: &str = "not_loaded";
-/// Why a server is not asked that would have to load the model first.
-const TAKES_LONGER: &str = "load_takes_longer";
-/// Scores this close to the best are equal to it.
-const NEAR: f64 = 1.05;
-/// And this many typical loads besides.
-const NEAR_LOADS: f64 = 0.002;
 /// How long a server that said it is busy is avoided, s (reliability: a penalty, and no ejection).
 const BUSY: f64 = 5.0;
-/// Waiters that are chosen for anew at each tick: together they take less than a millisecond.
-const VISITS: usize = 64;
 
 impl Scheduler {
     /// A request has come.
@@ -109,31 +100,6 @@ impl Scheduler {
         }
     }
 
-    /// What the clock brings: waiters whose server is out of the question find another, others go where they are better
-    /// off by now, loads begin, rules are followed.
-    pub fn tick(&mut self, moment: &Moment<'_>) {
-        let mut visits = VISITS;
-        let count = self.servers.len();
-        let first = self.visited % count.max(1);
-        for server in (first..count).chain(0..first) {
-            for model in self.servers[server].awaited.clone() {
-                let pair = &self.pairs[(server, model)];
-                let coming = self.servers[server].loading.is_none_or(|loading| loading == model);
-                if !self.may_serve(server, model, moment) || pair.residency == Residency::Cold && !coming {
-                    self.place_again(server, model, moment);
-                } else if visits > 0 {
-                    self.visited = server + 1;
-                    self.visit(server, model, &mut visits, moment);
-                }
-                self.serve(server, model, moment);
-            }
-            self.begin_loads(server, moment);
-        }
-        if !self.paused {
-            self.follow_rules(moment);
-        }
-    }
-
     /// Goes on after a pause.
     pub fn resume(&mut self, moment: &Moment<'_>) {
         self.paused = false;
@@ -175,98 +141,6 @@ impl Scheduler {
         known.rate = known.rate * ((known.rate_at - now) / tau).exp() + 1.0;
         known.rate_at = now;
         known.slow_rate += 1.0;
-    }
-
-    /// The server that a request should wait for.
-    fn choose(&mut self, request: &Request, moment: &Moment<'_>) -> Option<ServerId> {
-        let mut decisions = std::mem::take(&mut self.decisions);
-        let chosen = self.weigh(request, moment, decisions.begin(moment.now, request.model));
-        self.decisions = decisions;
-        chosen
-    }
-
-    fn weigh(&mut self, request: &Request, moment: &Moment<'_>, decision: &mut Decision) -> Option<ServerId> {
-        let quickest_load = self.quickest_load(request.model);
-        for soft_too in [false, true] {
-            decision.candidates.clear();
-            self.candidates(request, moment, soft_too, quickest_load, decision);
-            decision.chosen = self.best(&decision.candidates, moment.random);
-            if decision.chosen.is_some() {
-                break;
-            }
-        }
-        decision.chosen
-    }
-
-    /// Servers that have the model in memory are scored first. A server that must load it is out of the question where
-    /// the load alone takes longer than the best of them: then nobody need be found who makes room, and where that holds
-    /// for all, none of them is looked at.
-    fn candidates(
-        &self,
-        request: &Request,
-        moment: &Moment<'_>,
-        soft_too: bool,
-        quickest_load: f64,
-        decision: &mut Decision,
-    ) {
-        let model = request.model;
-        let excluded = |server: ServerId| {
-            if request.tried.contains(&server) {
-                return Some("tried");
-            }
-            let excluded = (moment.excluded)(server, model).filter(|excluded| !(excluded.soft && soft_too));
-            excluded.map(|excluded| excluded.why)
-        };
-        let known = self.known(request);
-        let into = &mut decision.candidates;
-        let mut least = f64::INFINITY;
-        for server in self.warm_holders(model) {
-            let residency = self.pairs[(server, model)].residency;
-            let excluded = excluded(server);
-            let terms = excluded.is_none().then(|| self.score(server, request, known, moment.now, 0));
-            least = terms.map_or(least, |terms| least.min(terms.total()));
-            into.push(Candidate { server, residency, terms, excluded });
-        }
-        if self.models[model].remote {
-            return;
-        }
-        let barred = if self.has_enough_copies(model) {
-            Some("max_warm")
-        } else if self.settings.only_loaded || request.warm {
-            Some(NOT_LOADED)
-        } else {
-            None
-        };
-        let limit = self.near(least);
-        if least < f64::INFINITY && (barred.is_some() || quickest_load > limit) {
-            decision.passed_over = barred.or(Some(TAKES_LONGER));
-            return;
-        }
-        for server in self.holders(model) {
-            let residency = self.pairs[(server, model)].residency;
-            if residency != Residency::Cold {
-                continue;
-            }
-            let slow = || (self.load(server, model) > limit).then_some(TAKES_LONGER);
-            let excluded = barred.or_else(|| excluded(server)).or_else(slow);
-            let terms = excluded.is_none().then(|| self.score(server, request, known, moment.now, 0));
-            into.push(Candidate { server, residency, terms, excluded });
-        }
-    }
-
-    /// Scores up to this are as good as the best.
-    fn near(&self, least: f64) -> f64 {
-        least * NEAR + NEAR_LOADS * self.typical_load()
-    }
-
-    fn best(&self, candidates: &[Candidate], random: u64) -> Option<ServerId> {
-        let scored = candidates.iter().filter_map(|one| Some((one.server, one.terms?.total())));
-        let least = scored.clone().map(|(_, total)| total).min_by(f64::total_cmp)?;
-        let limit = self.near(least);
-        let near = scored.filter(|(_, total)| *total <= limit);
-        let count = near.clone().count() as u64;
-        let chosen = usize::try_from(random % count.max(1)).unwrap_or(0);
-        near.map(|(server, _)| server).nth(chosen)
     }
 
     /// Whether a server may begin requests for a model now: nothing excludes it, or nothing but what excludes all.
@@ -398,92 +272,5 @@ impl Scheduler {
         let ran = Running { server, model, beside, bytes, cached, answers: false, sharing, sharing_answer: sharing };
         self.running.insert(waiter.ticket, ran);
         self.actions.push(Action::Bind { ticket: waiter.ticket, server });
-    }
-
-    /// Chooses anew for all that wait for a model on a server.
-    pub(super) fn place_again(&mut self, server: ServerId, model: ModelId, moment: &Moment<'_>) {
-        for place in self.waiting_here(server, model) {
-            let Some(request) = self.models[model].queue.get(place).map(|waiter| waiter.request.clone()) else {
-                continue;
-            };
-            // It does not wait behind itself.
-            self.left(server, model);
-            let Some(better) = self.choose(&request, moment) else {
-                if let Some(waiter) = self.models[model].queue.remove(place) {
-                    self.waiting.remove(&waiter.ticket);
-                    self.actions.push(Action::Nobody { ticket: waiter.ticket });
-                }
-                continue;
-            };
-            self.goes(place, model, server, better, moment);
-        }
-    }
-
-    /// Chooses anew for those that wait for a model on a server that is still good: a queue may have grown since, or another
-    /// one become shorter. Whoever is no better off elsewhere stays.
-    fn visit(&mut self, server: ServerId, model: ModelId, visits: &mut usize, moment: &Moment<'_>) {
-        let mut decision = std::mem::take(&mut self.revision);
-        for place in self.waiting_here(server, model) {
-            let waiter = self.models[model].queue.get(place).filter(|waiter| waiter.server == server);
-            let Some(request) = waiter.map(|waiter| waiter.request.clone()).filter(|_| *visits > 0) else { continue };
-            *visits -= 1;
-            decision.begin(moment.now, model);
-            self.left(server, model);
-            let chosen = self.weigh(&request, moment, &mut decision);
-            let stays = decision.total(server);
-            let better = chosen.filter(|chosen| {
-                let goes = decision.total(*chosen);
-                stays.is_none_or(|stays| goes.is_some_and(|goes| goes < stays))
-            });
-            if better.is_some_and(|better| better != server) {
-                self.decisions.note(&decision);
-            }
-            self.goes(place, model, server, better.unwrap_or(server), moment);
-        }
-        self.revision = decision;
-    }
-
-    fn waiting_here(&self, server: ServerId, model: ModelId) -> Vec<Place> {
-        let here = self.models[model].queue.iter().filter(|(_, _, waiter)| waiter.server == server);
-        here.map(|(place, ..)| place).collect()
-    }
-
-    /// A waiter that has left its server waits for another, or for the same again.
-    fn goes(&mut self, place: Place, model: ModelId, from: ServerId, to: ServerId, moment: &Moment<'_>) {
-        self.comes(to, model);
-        if to == from {
-            return;
-        }
-        if let Some(waiter) = self.models[model].queue.get_mut(place) {
-            waiter.server = to;
-        }
-        self.serve(to, model, moment);
-        self.begin_loads(to, moment);
-    }
-
-    fn comes(&mut self, server: ServerId, model: ModelId) {
-        let host = &mut self.servers[server];
-        host.waiting += 1;
-        self.pairs[(server, model)].waiting += 1;
-        if self.pairs[(server, model)].waiting == 1 {
-            host.awaited.push(model);
-        }
-    }
-
-    fn push_out(&mut self, model: ModelId, place: Place) {
-        if let Some(waiter) = self.models[model].queue.remove(place) {
-            self.waiting.remove(&waiter.ticket);
-            self.left(waiter.server, model);
-            self.actions.push(Action::PushedOut { ticket: waiter.ticket });
-        }
-    }
-
-    fn left(&mut self, server: ServerId, model: ModelId) {
-        let host = &mut self.servers[server];
-        host.waiting -= 1;
-        self.pairs[(server, model)].waiting -= 1;
-        if self.pairs[(server, model)].waiting == 0 {
-            host.awaited.retain(|awaited| *awaited != model);
-        }
     }
 }

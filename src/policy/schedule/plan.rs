@@ -12,7 +12,8 @@
 //! ([`super::score`]).
 
 use super::learned::BATCHING;
-use super::state::{ModelId, Scheduler, ServerId};
+use super::state::Scheduler;
+use super::words::{ModelId, ServerId};
 use crate::policy::balance::scramble;
 
 /// Time between two plans, in typical loads.

@@ -12,7 +12,8 @@
 //! A server that does not answer `/api/ps` in time is most likely loading something (Ollama's handler waits for the
 //! runner); what was known of it stays. A model that requests of ours run for is in memory, whatever the list says.
 
-use super::state::{ModelId, Moment, Scheduler, ServerId};
+use super::state::Scheduler;
+use super::words::{ModelId, Moment, ServerId};
 
 /// What a model is on a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -1,7 +1,8 @@
 //! What an operator laid down about models: where they may be, where they stay, how many copies there are.
 
 use super::residency::Residency;
-use super::state::{Action, ModelId, Moment, Scheduler, ServerId};
+use super::state::Scheduler;
+use super::words::{Action, ModelId, Moment, ServerId};
 use crate::policy::queue::Class;
 
 /// The rules for one model.

@@ -23,7 +23,8 @@
 
 use super::learned::{BATCHING, Known};
 use super::residency::Residency;
-use super::state::{ModelId, Request, Scheduler, ServerId};
+use super::state::Scheduler;
+use super::words::{ModelId, Request, ServerId};
 
 /// The terms of a score, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -1,0 +1,114 @@
+//! The choice of a server for a request.
+
+use super::decision::{Candidate, Decision};
+use super::residency::Residency;
+use super::state::Scheduler;
+use super::words::{Moment, Request, ServerId};
+
+/// Why a server is not asked where only those with the model in memory are.
+pub(super) const NOT_LOADED: &str = "not_loaded";
+/// Why a server is not asked that would have to load the model first.
+const TAKES_LONGER: &str = "load_takes_longer";
+/// Scores this close to the best are equal to it.
+const NEAR: f64 = 1.05;
+/// And this many typical loads besides.
+const NEAR_LOADS: f64 = 0.002;
+
+impl Scheduler {
+    /// The server that a request should wait for.
+    pub(super) fn choose(&mut self, request: &Request, moment: &Moment<'_>) -> Option<ServerId> {
+        let mut decisions = std::mem::take(&mut self.decisions);
+        let chosen = self.weigh(request, moment, decisions.begin(moment.now, request.model));
+        self.decisions = decisions;
+        chosen
+    }
+
+    pub(super) fn weigh(
+        &mut self,
+        request: &Request,
+        moment: &Moment<'_>,
+        decision: &mut Decision,
+    ) -> Option<ServerId> {
+        let quickest_load = self.quickest_load(request.model);
+        for soft_too in [false, true] {
+            decision.candidates.clear();
+            self.candidates(request, moment, soft_too, quickest_load, decision);
+            decision.chosen = self.best(&decision.candidates, moment.random);
+            if decision.chosen.is_some() {
+                break;
+            }
+        }
+        decision.chosen
+    }
+
+    /// Servers that have the model in memory are scored first. A server that must load it is out of the question where
+    /// the load alone takes longer than the best of them: then nobody need be found who makes room, and where that holds
+    /// for all, none of them is looked at.
+    fn candidates(
+        &self,
+        request: &Request,
+        moment: &Moment<'_>,
+        soft_too: bool,
+        quickest_load: f64,
+        decision: &mut Decision,
+    ) {
+        let model = request.model;
+        let excluded = |server: ServerId| {
+            if request.tried.contains(&server) {
+                return Some("tried");
+            }
+            let excluded = (moment.excluded)(server, model).filter(|excluded| !(excluded.soft && soft_too));
+            excluded.map(|excluded| excluded.why)
+        };
+        let known = self.known(request);
+        let into = &mut decision.candidates;
+        let mut least = f64::INFINITY;
+        for server in self.warm_holders(model) {
+            let residency = self.pairs[(server, model)].residency;
+            let excluded = excluded(server);
+            let terms = excluded.is_none().then(|| self.score(server, request, known, moment.now, 0));
+            least = terms.map_or(least, |terms| least.min(terms.total()));
+            into.push(Candidate { server, residency, terms, excluded });
+        }
+        if self.models[model].remote {
+            return;
+        }
+        let barred = if self.has_enough_copies(model) {
+            Some("max_warm")
+        } else if self.settings.only_loaded || request.warm {
+            Some(NOT_LOADED)
+        } else {
+            None
+        };
+        let limit = self.near(least);
+        if least < f64::INFINITY && (barred.is_some() || quickest_load > limit) {
+            decision.passed_over = barred.or(Some(TAKES_LONGER));
+            return;
+        }
+        for server in self.holders(model) {
+            let residency = self.pairs[(server, model)].residency;
+            if residency != Residency::Cold {
+                continue;
+            }
+            let slow = || (self.load(server, model) > limit).then_some(TAKES_LONGER);
+            let excluded = barred.or_else(|| excluded(server)).or_else(slow);
+            let terms = excluded.is_none().then(|| self.score(server, request, known, moment.now, 0));
+            into.push(Candidate { server, residency, terms, excluded });
+        }
+    }
+
+    /// Scores up to this are as good as the best.
+    pub(super) fn near(&self, least: f64) -> f64 {
+        least * NEAR + NEAR_LOADS * self.typical_load()
+    }
+
+    fn best(&self, candidates: &[Candidate], random: u64) -> Option<ServerId> {
+        let scored = candidates.iter().filter_map(|one| Some((one.server, one.terms?.total())));
+        let least = scored.clone().map(|(_, total)| total).min_by(f64::total_cmp)?;
+        let limit = self.near(least);
+        let near = scored.filter(|(_, total)| *total <= limit);
+        let count = near.clone().count() as u64;
+        let chosen = usize::try_from(random % count.max(1)).unwrap_or(0);
+        near.map(|(server, _)| server).nth(chosen)
+    }
+}
