@@ -14,11 +14,20 @@ const NEAR: f64 = 1.05;
 /// And this many typical loads besides.
 const NEAR_LOADS: f64 = 0.002;
 
+/// Whom a choice is between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Among {
+    /// All that have the model.
+    All,
+    /// Those of them that can begin at once.
+    Free,
+}
+
 impl Scheduler {
     /// The server that a request should wait for.
-    pub(super) fn choose(&mut self, request: &Request, moment: &Moment<'_>) -> Option<ServerId> {
+    pub(super) fn choose(&mut self, request: &Request, among: Among, moment: &Moment<'_>) -> Option<ServerId> {
         let mut decisions = std::mem::take(&mut self.decisions);
-        let chosen = self.weigh(request, moment, decisions.begin(moment.now, request.model));
+        let chosen = self.weigh(request, among, moment, decisions.begin(moment.now, request.model));
         self.decisions = decisions;
         chosen
     }
@@ -26,13 +35,14 @@ impl Scheduler {
     pub(super) fn weigh(
         &mut self,
         request: &Request,
+        among: Among,
         moment: &Moment<'_>,
         decision: &mut Decision,
     ) -> Option<ServerId> {
         let quickest_load = self.quickest_load(request.model);
         for soft_too in [false, true] {
             decision.candidates.clear();
-            self.candidates(request, moment, soft_too, quickest_load, decision);
+            self.candidates(request, among, moment, soft_too, quickest_load, decision);
             decision.chosen = self.best(&decision.candidates, moment.random);
             if decision.chosen.is_some() {
                 break;
@@ -47,6 +57,7 @@ impl Scheduler {
     fn candidates(
         &self,
         request: &Request,
+        among: Among,
         moment: &Moment<'_>,
         soft_too: bool,
         quickest_load: f64,
@@ -56,6 +67,9 @@ impl Scheduler {
         let excluded = |server: ServerId| {
             if request.tried.contains(&server) {
                 return Some("tried");
+            }
+            if among == Among::Free && !self.can_begin(server, request, moment) {
+                return Some("no_slot");
             }
             let excluded = (moment.excluded)(server, model).filter(|excluded| !(excluded.soft && soft_too));
             excluded.map(|excluded| excluded.why)

@@ -1,6 +1,6 @@
 //! A request comes, gets a slot, runs, ends.
 
-use super::choice::NOT_LOADED;
+use super::choice::{Among, NOT_LOADED};
 use super::learned::Known;
 use super::residency::Residency;
 use super::score::State;
@@ -18,15 +18,18 @@ impl Scheduler {
         self.next_ticket += 1;
         self.note_demand(request.model, moment.now);
         let model = request.model;
-        let Some(server) = self.choose(&request, moment) else {
+        let Some(mut server) = self.choose(&request, Among::All, moment) else {
             let last = self.decisions.last();
             let cold = last.is_some_and(|last| last.candidates.iter().any(|one| one.excluded == Some(NOT_LOADED)));
             return (ticket, if cold { Arrival::NotLoaded } else { Arrival::Nobody });
         };
         if self.pending(model) >= self.settings.max_pending && !self.can_begin(server, &request, moment) {
-            match self.models[model].queue.makes_room_for(request.rank) {
-                Some(place) if self.settings.max_pending > 0 => self.push_out(model, place),
-                _ => return (ticket, Arrival::Full),
+            // Where nobody may wait the best server is the best of those that have a slot.
+            let free = if self.settings.max_pending == 0 { self.choose(&request, Among::Free, moment) } else { None };
+            match (free, self.models[model].queue.makes_room_for(request.rank)) {
+                (Some(free), _) => server = free,
+                (None, Some(place)) if self.settings.max_pending > 0 => self.push_out(model, place),
+                (None, _) => return (ticket, Arrival::Full),
             }
         }
         let rank = request.rank;
@@ -162,7 +165,7 @@ impl Scheduler {
     }
 
     /// Whether a request could run on a server at once.
-    fn can_begin(&self, server: ServerId, request: &Request, moment: &Moment<'_>) -> bool {
+    pub(super) fn can_begin(&self, server: ServerId, request: &Request, moment: &Moment<'_>) -> bool {
         !self.paused && self.has_slot(server, request.model) && self.can_run(server, request, moment.now)
     }
 

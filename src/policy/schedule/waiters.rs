@@ -1,5 +1,6 @@
 //! Those that wait: where each waits, and when it goes elsewhere.
 
+use super::choice::Among;
 use super::residency::Residency;
 use super::state::Scheduler;
 use super::words::{Action, ModelId, Moment, ServerId};
@@ -42,7 +43,7 @@ impl Scheduler {
             };
             // It does not wait behind itself.
             self.left(server, model);
-            let Some(better) = self.choose(&request, moment) else {
+            let Some(better) = self.choose(&request, Among::All, moment) else {
                 if let Some(waiter) = self.models[model].queue.remove(place) {
                     self.waiting.remove(&waiter.ticket);
                     self.actions.push(Action::Nobody { ticket: waiter.ticket });
@@ -63,7 +64,7 @@ impl Scheduler {
             *visits -= 1;
             decision.begin(moment.now, model);
             self.left(server, model);
-            let chosen = self.weigh(&request, moment, &mut decision);
+            let chosen = self.weigh(&request, Among::All, moment, &mut decision);
             let stays = decision.total(server);
             let better = chosen.filter(|chosen| {
                 let goes = decision.total(*chosen);
