@@ -128,6 +128,20 @@ async fn a_stream_that_has_its_end_or_an_error_gets_no_other_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_ends_well_before_it_is_done_says_so_and_is_counted() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let line = "{\"model\":\"m\",\"response\":\"half\",\"done\":false}\n";
+    let bytes = format!("{head}{:x}\r\n{line}\r\n0\r\n\r\n", line.len());
+    let script = Script::new(vec![Step::ReadRequest, Step::Write(bytes.into()), Step::Close]);
+    let server = RawUpstream::start(script).await.expect("a server");
+    let proxy = proxy(upstream_yaml("ollama", &[server.url()], "", CALM)).await;
+    let answer = send(proxy.address(), "POST", "/api/generate", r#"{"model":"m","prompt":"x"}"#).await;
+    let said = format!("{line}{{\"error\":\"the server ended the stream before its answer was done\"}}\n");
+    assert_eq!((answer.text(), answer.whole), (said, true));
+    eventually("it is counted", || async { ended(&proxy, "upstream_truncated").await == 1.0 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_error_that_ollama_lost_in_openais_stream_is_told() {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
     let event = |model: &str| {

@@ -60,6 +60,8 @@ impl UsageKind {
 pub struct Usage {
     /// Whether the stream's own end was seen; a transport may end cleanly without it.
     pub finished: bool,
+    /// Whether a stream of lines ended after one that says that it goes on.
+    pub ends_early: bool,
     /// `stop`, `length`, `load` or `unload`.
     pub done_reason: Option<String>,
     /// Tokens of the prompt (OpenAI: `prompt_tokens`, Anthropic: `input_tokens`).
@@ -167,11 +169,19 @@ impl UsageScan {
         self.lost
     }
 
+    /// Whether the last line of a stream says that another one follows: the end is none, however well the transport ends.
+    pub fn ends_early(&self) -> bool {
+        self.kind == UsageKind::Ndjson && !self.failed && fields::goes_on(&self.line, self.line_cut)
+    }
+
     /// The answer has ended, well or not.
     pub fn finish(mut self) -> Usage {
         self.end_line();
         match self.kind {
-            UsageKind::Ndjson => fields::read_native(&self.line, self.line_cut, &mut self.usage),
+            UsageKind::Ndjson => {
+                fields::read_native(&self.line, self.line_cut, &mut self.usage);
+                self.usage.ends_early = self.ends_early();
+            }
             UsageKind::Json => {
                 let closed = self.line.trim_ascii_end().ends_with(b"}");
                 fields::read_native(&self.line, self.line_cut, &mut self.usage);

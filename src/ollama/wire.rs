@@ -62,7 +62,8 @@ pub struct OpenaiListed {
 
 #[derive(Deserialize)]
 struct ModelList {
-    #[serde(default)]
+    /// `null` is Go's empty list; without the key it is another kind of answer.
+    #[serde(deserialize_with = "Option::deserialize")]
     models: Option<Vec<Box<RawValue>>>,
 }
 
@@ -292,12 +293,21 @@ mod tests {
 
     #[test]
     fn odd_lists_are_forgiven_and_other_bodies_are_not() {
-        for empty in [r#"{"models":null}"#, "{}", r#"{"models":[{},{"model":""},{"model":7},"x",null]}"#] {
+        for empty in [r#"{"models":null}"#, r#"{"models":[{},{"model":""},{"model":7},"x",null]}"#] {
             assert!(parse_tags(empty.as_bytes()).expect(empty).is_empty(), "{empty}");
             assert!(parse_ps(empty.as_bytes()).expect(empty).is_empty(), "{empty}");
         }
         assert!(parse_openai_models(br#"{"object":"list","data":null}"#).expect("models").is_empty());
-        for bad in ["", "Ollama is running", "<html>", "[1]", r#"{"models":[{"model":"a"}"#, r#"{"models":"x"}"#] {
+        for bad in [
+            "",
+            "{}",
+            r#"{"error":"no"}"#,
+            "Ollama is running",
+            "<html>",
+            "[1]",
+            r#"{"models":[{"model":"a"}"#,
+            r#"{"models":"x"}"#,
+        ] {
             assert!(parse_tags(bad.as_bytes()).is_err(), "{bad}");
         }
         let escaped = parse_tags(br#"{"models":[{"model":"a\u003ab"}]}"#).expect("tags");

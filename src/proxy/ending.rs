@@ -10,8 +10,8 @@
 //! RST_STREAM. So whoever looks at the transport sees it, too. An answer with a Content-Length gets nothing: its
 //! length tells. Nothing ever says that the answer is done.
 //!
-//! Ollama's streams of OpenAI's API end well when a runner dies, and say nothing: those get the event as well, and end as
-//! the server ended them.
+//! Ollama's streams of OpenAI's API end well when a runner dies, and say nothing; a stream of lines may end well after one that
+//! says that another follows. Those get the event or the line as well, and end as the server ended them.
 
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ use crate::policy::failure::Reason;
 
 /// What is known of an error that the server did not tell.
 const LOST: &str = "the server ended the stream because of an error that it does not tell";
+/// What is known of an end that is none.
+const EARLY: &str = "the server ended the stream before its answer was done";
 /// How long the client may take for the last words.
 const LIMIT: Duration = Duration::from_secs(1);
 /// A reset of an HTTP/2 stream overtakes what waits on it: so long it is held back.
@@ -50,14 +52,19 @@ pub async fn say(exchange: &mut Exchange<'_>, reason: Reason) {
     }
 }
 
-/// The event for a stream that the server ended well after an error that it did not tell.
+/// What is to be said in a stream that the server ended well, and that is not whole: it did not tell an error, or the last
+/// line says that another one follows.
 pub fn lost_error(exchange: &Exchange<'_>) -> Option<Bytes> {
     let ctx = &exchange.ctx;
-    let scan = ctx.usage.as_ref().filter(|scan| scan.error_is_lost() && ctx.encoder.is_none())?;
-    if !exchange.client.is_open_ended() {
+    let scan = ctx.usage.as_ref().filter(|_| ctx.encoder.is_none() && exchange.client.is_open_ended())?;
+    let sentence = if scan.error_is_lost() {
+        LOST
+    } else if scan.ends_early() {
+        EARLY
+    } else {
         return None;
-    }
-    Some(last_words(scan.kind(), scan.is_inside_line(), ctx.dialect, 500, LOST)?.into())
+    };
+    Some(last_words(scan.kind(), scan.is_inside_line(), ctx.dialect, 500, sentence)?.into())
 }
 
 /// The line or the event; `None` where none fits.

@@ -18,6 +18,7 @@ pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
     let reason = match broken.or(ctx.reason) {
         Some(reason) => reason,
         None if usage.error.is_some() => Reason::StreamError,
+        None if usage.ends_early => Reason::UpstreamTruncated,
         None if ctx.attempt.as_ref().and_then(|attempt| attempt.status).is_some_and(|status| status >= 500) => {
             Reason::UpstreamError
         }

@@ -55,6 +55,12 @@ pub(super) fn read_native(line: &[u8], cut: bool, usage: &mut Usage) {
     usage.eval_duration = native.eval_duration.map(Duration::from_nanos);
 }
 
+/// Whether a line of an NDJSON answer says that another one follows.
+pub(super) fn goes_on(line: &[u8], cut: bool) -> bool {
+    let native: Native = if cut { find_native(line) } else { serde_json::from_slice(line).unwrap_or_default() };
+    native.done == Some(false)
+}
+
 /// The same from a line whose middle is missing, by searching for the keys.
 fn find_native(line: &[u8]) -> Native {
     Native {

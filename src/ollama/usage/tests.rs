@@ -29,6 +29,7 @@ const FINAL: &str = r#"{"model":"m:1","created_at":"2026-11-22T01:14:19Z","messa
 
 fn final_usage() -> Usage {
     Usage {
+        ends_early: false,
         finished: true,
         done_reason: Some("stop".into()),
         prompt_eval_count: Some(11),
