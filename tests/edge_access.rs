@@ -189,6 +189,30 @@ async fn a_key_for_some_models_gives_none_another_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_runs_elsewhere_gets_no_name_that_hides_it() {
+    let keys = KeysFile::new(&[("0000000b", "scopes: [inference, management]")]);
+    for (more, status) in [(", management: allow", 403), (", management: allow, cloud_models: allow", 200)] {
+        let (fleet, proxy) = with_keys(more, &keys).await;
+        for (path, body) in [
+            ("/api/copy", r#"{"source":"llava","destination":"mine:cloud"}"#),
+            ("/api/create", r#"{"model":"mine","from":"gpt-oss:120b-cloud","stream":false}"#),
+            ("/api/create", r#"{"From":"GPT-OSS:Cloud","model":"mine","stream":false}"#),
+        ] {
+            for answer in both(&proxy, "POST", path, &bearer("0000000b"), body).await {
+                let refused = answer.text().contains("models that run elsewhere are not allowed here");
+                assert_eq!((answer.head.status == 403, refused), (status == 403, status == 403), "{path} {body}");
+            }
+        }
+        for answer in
+            both(&proxy, "POST", "/api/copy", &bearer("0000000b"), r#"{"source":"llava","destination":"mine"}"#).await
+        {
+            assert_eq!(answer.head.status, 200, "{}", answer.text());
+        }
+        assert_eq!(fleet.hosts[0].ledger().by_path("/api/create").len(), if status == 403 { 0 } else { 4 });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_route_wants_of_keys_is_its_own() {
     let keys = KeysFile::new(&[("0000000a", "")]);
     let server = Small::named("web").await;

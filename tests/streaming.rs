@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 const H2C: &str = "\nlisteners: [{ address: \"127.0.0.1:0\", h2c: true }]\n";
 /// More than kernel buffers take, less than an answer or an upload has.
-const BOUND: u64 = 8 << 20;
+const BOUND: u64 = 48 << 20;
 
 async fn host(config: HostConfig) -> (Host, Proxy) {
     let host = Host::start(config.small_model("llava:13b")).await.expect("a host");

@@ -6,9 +6,10 @@ use crate::setup::Setup;
 use crate::simulate::{self, Outcome, Policy, Workload};
 use crate::{trace, workload};
 
-const ROWS: [(&str, Policy); 5] = [
+const ROWS: [(&str, Policy); 6] = [
     ("round robin", Policy::RoundRobin),
     ("least connections", Policy::LeastConnections),
+    ("fastest response", Policy::FastestResponse),
     ("expected_wait", Policy::ExpectedWait { off: 1, plan: false }),
     ("... estimates off by 2", Policy::ExpectedWait { off: 2, plan: false }),
     ("... with a learned plan", Policy::ExpectedWait { off: 1, plan: true }),

@@ -54,6 +54,18 @@ pub fn check_names(key: &ApiKey, scan: &ModelScan) -> Result<(), String> {
     Ok(())
 }
 
+/// What a scan has read so far, against models that run elsewhere: a new model must not be made from one, or it would be
+/// asked for by a name that does not tell. To be asked like [`check_names`].
+///
+/// # Errors
+/// A sentence for the client, to be answered 403.
+pub fn check_places(scan: &ModelScan) -> Result<(), String> {
+    match scan.others().find(|other| name::has_cloud_tag(&name::canonical(other))) {
+        Some(other) => Err(format!("models that run elsewhere are not allowed here: '{other}'")),
+        None => Ok(()),
+    }
+}
+
 /// What a scan has read so far, against caps: to be asked after each piece of a body, before it is sent on.
 ///
 /// # Errors

@@ -73,7 +73,11 @@ pub async fn prepare(exchange: &mut Exchange<'_>) -> Result<Arc<Route>, Stop> {
     match route.upstream().filter(|upstream| upstream.has_models()) {
         Some(upstream) => {
             canonical_path(exchange)?;
-            let strict = exchange.body.be_strict(&route.caps, exchange.ctx.key.clone());
+            let strict = exchange.body.be_strict(
+                &route.caps,
+                exchange.ctx.key.clone(),
+                route.cloud || upstream.kind != Kind::Ollama,
+            );
             strict.map_err(|fault| body_scan::faulty(&exchange.ctx, fault))?;
             ask_for_model(exchange, route, upstream).await?;
         }

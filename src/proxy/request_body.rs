@@ -16,7 +16,7 @@ use super::client::{Client, ClientFault};
 use super::decode_body::{DecodeError, Decoder};
 use super::held_body::{At, Cursor, HeldBody, HoldError, HoldRules};
 use super::poison;
-use crate::fleet::allowed::{check_caps, check_names};
+use crate::fleet::allowed::{check_caps, check_names, check_places};
 use crate::fleet::keys::Key;
 use crate::ollama::scan::ModelScan;
 use crate::policy::caps::Caps;
@@ -69,6 +69,8 @@ struct Strict {
     caps: Caps,
     /// The key that it came with.
     key: Option<Arc<Key>>,
+    /// Whether it may name models that run elsewhere.
+    elsewhere: bool,
 }
 
 impl RequestBody {
@@ -234,12 +236,13 @@ impl RequestBody {
     }
 
     /// It is for a server with models: what another reader could take for another request, what asks for more than
-    /// `caps`, and what names a model that is not for `key` goes no further.
+    /// `caps`, and what names a model that is not for `key`, or one that runs `elsewhere` where that is not allowed, goes no
+    /// further.
     ///
     /// # Errors
     /// When that is so already.
-    pub fn be_strict(&mut self, caps: &Caps, key: Option<Arc<Key>>) -> Result<(), BodyFault> {
-        self.strict = Some(Strict { caps: *caps, key });
+    pub fn be_strict(&mut self, caps: &Caps, key: Option<Arc<Key>>, elsewhere: bool) -> Result<(), BodyFault> {
+        self.strict = Some(Strict { caps: *caps, key, elsewhere });
         self.judge()
     }
 
@@ -262,11 +265,14 @@ impl RequestBody {
     }
 
     fn judge(&self) -> Result<(), BodyFault> {
-        let (Some(scan), Some(Strict { caps, key })) = (&self.scan, &self.strict) else { return Ok(()) };
+        let (Some(scan), Some(Strict { caps, key, elsewhere })) = (&self.scan, &self.strict) else { return Ok(()) };
         if let Some(violation) = scan.violation() {
             return Err(BodyFault::Refused(violation.to_string()));
         }
         check_caps(caps, scan).map_err(BodyFault::Refused)?;
+        if !elsewhere {
+            check_places(scan).map_err(BodyFault::Forbidden)?;
+        }
         key.as_ref().map_or(Ok(()), |key| check_names(key, scan)).map_err(BodyFault::Forbidden)
     }
 
