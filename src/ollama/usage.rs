@@ -178,15 +178,13 @@ impl UsageScan {
     pub fn finish(mut self) -> Usage {
         self.end_line();
         match self.kind {
-            UsageKind::Ndjson => {
-                fields::read_native(&self.line, self.line_cut, &mut self.usage);
-                self.usage.ends_early = self.ends_early();
-            }
+            UsageKind::Ndjson => fields::read_native(&self.line, self.line_cut, &mut self.usage),
             UsageKind::Json => {
                 let closed = self.line.trim_ascii_end().ends_with(b"}");
                 fields::read_native(&self.line, self.line_cut, &mut self.usage);
                 fields::read_usage_object(&self.line, &mut self.usage);
                 self.usage.finished = closed && self.usage.error.is_none();
+                self.usage.ends_early = false;
             }
             UsageKind::Sse => {}
         }

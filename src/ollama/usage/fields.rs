@@ -44,7 +44,8 @@ pub(super) fn read_native(line: &[u8], cut: bool, usage: &mut Usage) {
         }
         return;
     }
-    let native = if cut { find_native(line) } else { serde_json::from_slice(line).unwrap_or_default() };
+    let native = native(line, cut);
+    usage.ends_early = native.done == Some(false);
     usage.finished = native.done == Some(true);
     usage.done_reason = native.done_reason.filter(|reason| !reason.is_empty());
     usage.prompt_eval_count = native.prompt_eval_count;
@@ -57,8 +58,11 @@ pub(super) fn read_native(line: &[u8], cut: bool, usage: &mut Usage) {
 
 /// Whether a line of an NDJSON answer says that another one follows.
 pub(super) fn goes_on(line: &[u8], cut: bool) -> bool {
-    let native: Native = if cut { find_native(line) } else { serde_json::from_slice(line).unwrap_or_default() };
-    native.done == Some(false)
+    native(line, cut).done == Some(false)
+}
+
+fn native(line: &[u8], cut: bool) -> Native {
+    if cut { find_native(line) } else { serde_json::from_slice(line).unwrap_or_default() }
 }
 
 /// The same from a line whose middle is missing, by searching for the keys.

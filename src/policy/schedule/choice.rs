@@ -112,7 +112,7 @@ impl Scheduler {
     }
 
     /// Scores up to this are as good as the best.
-    pub(super) fn near(&self, least: f64) -> f64 {
+    fn near(&self, least: f64) -> f64 {
         least * NEAR + NEAR_LOADS * self.typical_load()
     }
 

@@ -8,8 +8,8 @@
 //! wait     = (n - P + 1) work                                                   when n >= P, or the same for the server's own limit
 //! load     = time of the load + the loads before it + victims that are busy      when it is cold; what is left, when it is loading
 //! prefill  = (prompt - what the server knows of this conversation) / prefill E   at least a twentieth of the prompt
-//! eviction = for each victim: its load time times the chance that it will be asked for meanwhile, more if it is in use;
-//!            and half the load, for those whose load has to wait for this one
+//! eviction = for each victim twice: its load time times the chance that it will be asked for meanwhile, two loads more if it
+//!            is in use and one for each that waits for it; and 0.75 of the load, for those whose load has to wait for this one
 //! crowding = work of this request for the card, for each of those that it slows down
 //! penalty  = what makes the server a bad choice just now: a load that may not begin yet, a server that said it was busy
 //! ```
