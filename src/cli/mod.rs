@@ -1,29 +1,68 @@
 //! The command line: one file a verb.
 //!
-//! Exit codes: 0 good, 1 invalid configuration or failed start, 2 wrong usage, 3 stopped before all
-//! requests were finished (`import`: something is unsupported), 4 the admin listener cannot be reached.
+//! Those that ask the running Arriero share [`admin_client`] (one conversation with the admin listener), [`asking`] (the answer
+//! shown, or the refusal), [`output`] and [`table`] (text for people, JSON for scripts) and [`words`]. They make a page out
+//! of an answer without I/O. Names in answers are chosen by others: nothing of them reaches a terminal but by
+//! [`words::plain`].
 
 mod admin_client;
+mod asking;
+mod ban;
 mod check;
+mod circuit;
+mod completion;
+mod config;
+mod decisions;
 mod demo;
 mod health;
 mod import;
+mod in_flight;
 mod init;
 mod key;
+mod logs;
+mod man;
+mod models;
 mod operate;
+mod output;
+mod overview;
+mod queue;
 mod reload;
 mod run;
 mod schema;
+mod servers;
+mod status;
+mod table;
+mod top;
 mod upgrade;
+mod usage;
+mod words;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// It failed: the exit code.
+const FAILED: u8 = 1;
+/// Nobody answers at the admin listener: the exit code.
+const UNREACHABLE: u8 = 4;
+/// All exit codes.
+const EXITS: [(u8, &str); 5] = [
+    (0, "good; `status`: all is well"),
+    (FAILED, "the configuration is not valid, the start failed, the running Arriero refused what was asked; `status`: not all is well; `drain --wait`: not empty yet; `health`: not ready"),
+    (2, "wrong usage"),
+    (3, "`run`, `demo`: stopped before all requests were finished; `import`: something is unsupported"),
+    (UNREACHABLE, "the admin listener of the running Arriero cannot be reached"),
+];
+
+fn exits() -> String {
+    let lines = EXITS.map(|(code, meaning)| format!("\n  {code}  {meaning}"));
+    format!("Exit status:{}", lines.concat())
+}
+
 /// A declarative, hot-reloading reverse proxy for fleets of Ollama servers.
 #[derive(Parser)]
-#[command(name = "arriero", version, arg_required_else_help = true)]
+#[command(name = "arriero", version, arg_required_else_help = true, after_help = exits())]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -46,8 +85,32 @@ enum Verb {
     Import(import::Arguments),
     /// Print the JSON schema of the configuration.
     Schema,
+    /// Show how the running Arriero is, on one screen; exit status 1 when not all is well.
+    Status(status::Arguments),
+    /// Watch the running Arriero live.
+    Top(top::Arguments),
+    /// Show the servers, or one of them.
+    Servers(servers::Arguments),
+    /// Show the models and where they are.
+    Models(models::Arguments),
+    /// Show the requests that run.
+    InFlight(in_flight::Arguments),
+    /// Show who waits for a slot; pause and resume that.
+    Queue(queue::Arguments),
+    /// Show circuits; open, close and reset them.
+    Circuit(circuit::Arguments),
+    /// Show bans; add and lift them.
+    Ban(ban::Arguments),
+    /// Show why servers were chosen.
+    Decisions(decisions::Arguments),
+    /// Show requests that ended, or messages of the process.
+    Logs(logs::Arguments),
+    /// Show who used how much.
+    Usage(usage::Arguments),
+    /// Show the configuration in force and what was changed at run time.
+    Config(config::Arguments),
     /// Put the configuration on disk in force in the running Arriero.
-    Reload(AdminArguments),
+    Reload(reload::Arguments),
     /// Let a new process of the program take over, without refusing anybody.
     Upgrade(upgrade::Arguments),
     /// Give a server no new requests; those that run there finish.
@@ -57,17 +120,21 @@ enum Verb {
     /// Give a server no new requests until further notice, or for some time.
     Maintenance(operate::Maintenance),
     /// Exit with 0 when the running Arriero is ready.
-    Health(AdminArguments),
+    Health(health::Arguments),
+    /// Print what a shell needs to complete the command line.
+    Completion(completion::Arguments),
+    /// Write manual pages.
+    Man(man::Arguments),
 }
 
 /// How to find the running Arriero.
 #[derive(clap::Args)]
 struct AdminArguments {
     /// Configuration file that names the admin listener.
-    #[arg(short, long, default_value = run::DEFAULT_FILE)]
+    #[arg(short, long, global = true, default_value = run::DEFAULT_FILE, value_name = "FILE")]
     config: PathBuf,
     /// Address of the admin listener, `HOST:PORT` or `unix:/path`; read from the configuration by default.
-    #[arg(long)]
+    #[arg(long, global = true, value_name = "ADDRESS")]
     admin: Option<String>,
 }
 
@@ -81,11 +148,25 @@ pub fn main() -> ExitCode {
         Verb::Key(arguments) => key::run(&arguments),
         Verb::Import(arguments) => import::run(&arguments),
         Verb::Schema => schema::run(),
+        Verb::Status(arguments) => status::run(&arguments),
+        Verb::Top(arguments) => top::run(&arguments),
+        Verb::Servers(arguments) => servers::run(&arguments),
+        Verb::Models(arguments) => models::run(&arguments),
+        Verb::InFlight(arguments) => in_flight::run(&arguments),
+        Verb::Queue(arguments) => queue::run(&arguments),
+        Verb::Circuit(arguments) => circuit::run(&arguments),
+        Verb::Ban(arguments) => ban::run(&arguments),
+        Verb::Decisions(arguments) => decisions::run(&arguments),
+        Verb::Logs(arguments) => logs::run(&arguments),
+        Verb::Usage(arguments) => usage::run(&arguments),
+        Verb::Config(arguments) => config::run(&arguments),
         Verb::Reload(arguments) => reload::run(&arguments),
         Verb::Upgrade(arguments) => upgrade::run(&arguments),
         Verb::Drain(arguments) => operate::drain(&arguments),
         Verb::Undrain(arguments) => operate::undrain(&arguments),
         Verb::Maintenance(arguments) => operate::maintenance(&arguments),
         Verb::Health(arguments) => health::run(&arguments),
+        Verb::Completion(arguments) => completion::run(&arguments),
+        Verb::Man(arguments) => man::run(&arguments),
     }
 }

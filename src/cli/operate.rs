@@ -4,22 +4,23 @@ use std::process::ExitCode;
 use std::time::Duration as StdDuration;
 
 use http::Method;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{AdminArguments, admin_client};
+use super::admin_client::{Question, segment};
+use super::asking::{Asking, who};
+use super::output::Page;
+use super::words::{count, plain};
 use crate::units::Duration;
 
 /// How long the running Arriero may take to answer beyond the time that it waits.
 const MARGIN: StdDuration = StdDuration::from_secs(10);
-/// What stands for itself in a part of a path (RFC 3986, unreserved).
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Which server, and why.
 #[derive(clap::Args)]
 pub struct Server {
     #[command(flatten)]
-    admin: AdminArguments,
+    asking: Asking,
     /// Name of the server; `UPSTREAM/NAME` where several upstreams have one of that name.
     server: String,
     /// Why; stands in the log and in the lists of the admin listener.
@@ -53,6 +54,20 @@ pub struct Maintenance {
     wait: Option<Duration>,
 }
 
+/// How the server is then.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Settled {
+    operation: Operation,
+    in_flight_requests: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Operation {
+    state: String,
+}
+
 /// `arriero drain`
 pub fn drain(arguments: &Drain) -> ExitCode {
     order(&arguments.server, "drain", &json!({}), arguments.wait)
@@ -74,36 +89,14 @@ fn order(server: &Server, verb: &str, wanted: &Value, wait: Option<Duration>) ->
     let mut body = wanted.clone();
     body["who"] = json!(who());
     body["reason"] = json!(server.reason);
-    let query = wait.map(|limit| format!("?wait={limit}")).unwrap_or_default();
-    let id = utf8_percent_encode(&server.server, SEGMENT);
-    let question = admin_client::Question {
-        method: Method::POST,
-        path: format!("/api/orchestrator/servers/{id}/{verb}{query}"),
-        body: body.to_string().into(),
-        timeout: wait.map_or(StdDuration::ZERO, |limit| limit.0) + MARGIN,
-    };
-    let answer = match admin_client::ask(&server.admin, question) {
-        Ok(answer) => answer,
-        Err(problem) => return problem.report(),
-    };
-    let outcome: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    if answer.status != 200 {
-        let text = String::from_utf8_lossy(&answer.body);
-        eprintln!("error: {}", outcome["detail"].as_str().unwrap_or(&text));
-        return ExitCode::from(1);
-    }
-    let state = outcome["operation"]["state"].as_str().unwrap_or_default();
-    let running = outcome["inFlightRequests"].as_u64().unwrap_or_default();
-    println!("{}: {state}, {running} {} in flight", server.server, if running == 1 { "request" } else { "requests" });
-    if wait.is_some() && running > 0 {
-        eprintln!("error: it is not empty yet");
-        return ExitCode::from(1);
-    }
-    ExitCode::SUCCESS
-}
-
-/// Who gives the order, as far as the environment says.
-fn who() -> String {
-    let named = |name: &str| std::env::var(name).ok().filter(|name| !name.is_empty());
-    named("SUDO_USER").or_else(|| named("USER")).or_else(|| named("LOGNAME")).unwrap_or_else(|| "cli".to_owned())
+    let path = format!("servers/{}/{verb}", segment(&server.server));
+    let question = Question::order(Method::POST, &path, &body)
+        .asking(&[("wait", wait.map(|limit| limit.to_string()))])
+        .within(wait.map_or(StdDuration::ZERO, |limit| limit.0) + MARGIN);
+    server.asking.tell(question, |settled: &Settled, _| {
+        let (state, running) = (plain(&settled.operation.state), settled.in_flight_requests);
+        let requests = count(running, "request", "requests");
+        let wrong = (wait.is_some() && running > 0).then(|| "it is not empty yet".to_owned());
+        Page { wrong, ..Page::of(format!("{}: {state}, {requests} in flight\n", plain(&server.server))) }
+    })
 }

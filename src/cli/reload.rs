@@ -3,25 +3,31 @@
 use std::process::ExitCode;
 
 use http::Method;
+use serde::Deserialize;
+use serde_json::Value;
 
-use super::{AdminArguments, admin_client};
+use super::admin_client::Question;
+use super::asking::Asking;
+use super::output::Page;
+use super::words::plain;
+
+/// Where to ask.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    asking: Asking,
+}
+
+#[derive(Debug, Deserialize)]
+struct Outcome {
+    result: String,
+    hash: String,
+}
 
 /// Asks the running Arriero to reload; waits for the outcome.
-pub fn run(arguments: &AdminArguments) -> ExitCode {
-    let answer = match admin_client::ask(
-        arguments,
-        admin_client::Question::new(Method::POST, "/api/orchestrator/config/reload"),
-    ) {
-        Ok(answer) => answer,
-        Err(problem) => return problem.report(),
-    };
-    let outcome: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let text = |key: &str| outcome.get(key).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
-    if answer.status == 200 {
-        println!("{}: {}", text("result"), text("hash"));
-        return ExitCode::SUCCESS;
-    }
-    let error = text("error");
-    eprintln!("{}", if error.is_empty() { String::from_utf8_lossy(&answer.body).into_owned() } else { error });
-    ExitCode::from(1)
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let question = Question::order(Method::POST, "config/reload", &Value::Null);
+    arguments.asking.tell(question, |outcome: &Outcome, _| {
+        Page::of(format!("{}: {}\n", plain(&outcome.result), plain(&outcome.hash)))
+    })
 }
