@@ -16,6 +16,7 @@ mod find;
 mod handlers;
 mod in_flight;
 mod models;
+mod overview;
 mod problem;
 mod queue;
 mod recovery;
@@ -41,6 +42,7 @@ use tokio::sync::{mpsc, watch};
 use crate::fleet::reload::Reloader;
 use crate::fleet::store::Store;
 use crate::telemetry::metrics::Metrics;
+use overview::Live;
 
 pub use upgrade::{LIMIT, Order};
 
@@ -155,7 +157,7 @@ pub struct State {
 }
 
 /// What operators see and do.
-fn orchestrator() -> Router<Arc<State>> {
+fn orchestrator(live: Arc<Live>) -> Router<Arc<State>> {
     Router::new()
         .route("/config/reload", post(handlers::reload))
         .route("/upgrade", post(upgrade::upgrade))
@@ -166,6 +168,7 @@ fn orchestrator() -> Router<Arc<State>> {
         .merge(queue::routes())
         .merge(models::routes())
         .merge(recovery::routes())
+        .merge(overview::routes(live))
 }
 
 /// Serves until the runtime ends, or until another process does it; then whoever waits for an answer gets it.
@@ -177,12 +180,14 @@ pub async fn serve(listener: AdminListener, state: State) {
         drop(closing.wait_for(|closing| *closing).await);
     };
     let state = Arc::new(state);
+    let live = Live::new(Arc::clone(&state));
+    let sampler = tokio::spawn(Arc::clone(&live).run());
     let app = Router::new()
         .route("/health", get(handlers::health))
         .route("/health/live", get(handlers::live))
         .route("/health/ready", get(handlers::ready))
         .route("/metrics", get(handlers::metrics))
-        .nest("/api/orchestrator", orchestrator())
+        .nest("/api/orchestrator", orchestrator(live))
         .fallback(problem::no_such_path)
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(axum::middleware::from_fn_with_state(
@@ -200,6 +205,7 @@ pub async fn serve(listener: AdminListener, state: State) {
             Err(error) => Err(error),
         },
     };
+    sampler.abort();
     if let Err(error) = served {
         tracing::error!(%error, "the admin listener failed");
     }

@@ -28,6 +28,11 @@ impl Present {
         } else {
             self.since_1970.saturating_sub(self.now - at)
         };
+        Self::text_of_unix(wall)
+    }
+
+    /// A moment by the time since 1970.
+    pub fn text_of_unix(wall: Duration) -> String {
         let milliseconds = i128::try_from(wall.as_millis()).unwrap_or(0);
         let moment = OffsetDateTime::from_unix_timestamp_nanos(milliseconds * 1_000_000);
         // Beyond the year 9999 nobody reads it.

@@ -40,6 +40,7 @@ use crate::policy::schedule::{
 };
 
 mod judgement;
+mod look;
 mod place;
 
 use judgement::Judgement;
@@ -292,17 +293,6 @@ impl Dispatcher {
     pub fn resume(self: &Arc<Self>) {
         self.room.resume();
         self.event(Scheduler::resume);
-    }
-
-    /// Looks at the scheduler.
-    pub fn look<T>(&self, look: impl FnOnce(&Scheduler) -> T) -> T {
-        look(&self.inner.lock().scheduler)
-    }
-
-    /// The last choices, the latest first.
-    pub fn decisions(&self) -> Vec<Explanation> {
-        let now = (clock::now() - self.epoch).as_secs_f64();
-        self.look(|scheduler| scheduler.decisions().iter().map(|decision| explain(scheduler, decision, now)).collect())
     }
 
     /// What was learned.

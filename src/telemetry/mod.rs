@@ -9,4 +9,5 @@ mod combined;
 pub mod logging;
 pub mod metrics;
 pub mod names;
+pub mod recent;
 pub mod service_manager;
