@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Subcommand;
+use clap::{ArgGroup, Subcommand};
 use http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ enum Verb {
 }
 
 #[derive(clap::Args)]
-#[group(id = "what", required = true, multiple = true, args = ["server", "model"])]
+#[command(group(ArgGroup::new("what").args(["server", "model"]).required(true).multiple(true)))]
 struct Add {
     /// Name of the server; all servers by default.
     #[arg(long, value_name = "NAME")]
@@ -51,7 +51,7 @@ struct Add {
 }
 
 #[derive(clap::Args)]
-#[group(id = "which", required = true, multiple = true, args = ["server", "model", "all"])]
+#[command(group(ArgGroup::new("which").args(["server", "model", "all"]).required(true).multiple(true)))]
 struct Lift {
     /// Those of this server; with `--model`, only that of the two.
     #[arg(long, value_name = "NAME")]
@@ -132,5 +132,9 @@ fn lifted(answer: &Bans, look: &Look) -> Page {
     }
     let number = u64::try_from(answer.bans.len()).unwrap_or(u64::MAX);
     let text = table.render(look, "nothing of that was banned");
-    if number == 0 { Page::of(text) } else { Page::of(format!("{text}{}\n", words::count(number, "ban lifted", "bans lifted"))) }
+    if number == 0 {
+        Page::of(text)
+    } else {
+        Page::of(format!("{text}{}\n", words::count(number, "ban lifted", "bans lifted")))
+    }
 }

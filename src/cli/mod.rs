@@ -49,7 +49,10 @@ const UNREACHABLE: u8 = 4;
 /// All exit codes.
 const EXITS: [(u8, &str); 5] = [
     (0, "good; `status`: all is well"),
-    (FAILED, "the configuration is not valid, the start failed, the running Arriero refused what was asked; `status`: not all is well; `drain --wait`: not empty yet; `health`: not ready"),
+    (
+        FAILED,
+        "the configuration is not valid, the start failed, the running Arriero refused what was asked; `status`: not all is well; `drain --wait`: not empty yet; `health`: not ready",
+    ),
     (2, "wrong usage"),
     (3, "`run`, `demo`: stopped before all requests were finished; `import`: something is unsupported"),
     (UNREACHABLE, "the admin listener of the running Arriero cannot be reached"),

@@ -262,7 +262,10 @@ impl Overview {
         for standing in ["draining", "maintenance"] {
             let there = self.servers.iter().filter(|server| server.operation == standing).count();
             if there > 0 {
-                line.push_str(&format!(", {there} {}", if standing == "maintenance" { "in maintenance" } else { standing }));
+                line.push_str(&format!(
+                    ", {there} {}",
+                    if standing == "maintenance" { "in maintenance" } else { standing }
+                ));
             }
         }
         line

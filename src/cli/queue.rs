@@ -73,17 +73,12 @@ fn ordered(path: &str, order: &Order) -> Question {
 }
 
 fn show(answer: &Queues, look: &Look) -> Page {
-    let mut table = Table::new(["UPSTREAM", "STATE", "WAITING", "MOST PER MODEL", "AT MOST", "MODELS"]);
+    let mut table = Table::new(["UPSTREAM", "STATE", "WAITING", "MOST PER MODEL", "TIMEOUT", "MODELS"]);
     for queue in &answer.upstreams {
-        let models: Vec<String> =
-            queue.by_model.iter().map(|(model, waiting)| format!("{model} {waiting}")).collect();
+        let models: Vec<String> = queue.by_model.iter().map(|(model, waiting)| format!("{model} {waiting}")).collect();
         table.row([
             Cell::text(&queue.upstream),
-            Cell::text(if queue.paused { "paused" } else { "running" }).toned(if queue.paused {
-                Tone::Warning
-            } else {
-                Tone::Good
-            }),
+            if queue.paused { Cell::state("paused") } else { Cell::text("running").toned(Tone::Good) },
             Cell::count(queue.size),
             queue.max_pending_per_model.map_or_else(Cell::none, Cell::count),
             Cell::milliseconds(Some(queue.timeout_seconds * 1e3)),

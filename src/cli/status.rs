@@ -52,7 +52,11 @@ fn show(overview: &Overview, look: &Look) -> Page {
         let model = circuit.model.as_ref().map_or_else(String::new, |model| format!(" {}", plain(model)));
         let next = circuit.next_retry_at.as_ref().map(|at| format!(", half open {}", distance(at, look.now)));
         let state = Tone::of(&circuit.state).paint(&plain(&circuit.state), look.colour);
-        text.push_str(&format!("  {}{model}: circuit {state}{}\n", plain(&circuit.server_id), next.unwrap_or_default()));
+        text.push_str(&format!(
+            "  {}{model}: circuit {state}{}\n",
+            plain(&circuit.server_id),
+            next.unwrap_or_default()
+        ));
     }
     if let Some(error) = overview.config.error.as_ref().filter(|_| !overview.config.in_force) {
         text.push_str("\nthe file on disk:\n");

@@ -36,7 +36,8 @@ pub fn span(time: Duration) -> String {
     };
     match seconds {
         0 => format!("{}ms", time.as_millis()),
-        1..10 => format!("{}.{}s", seconds, time.subsec_millis() / 100),
+        1..10 if time.subsec_millis() < 100 => format!("{seconds}s"),
+        1..10 => format!("{seconds}.{}s", time.subsec_millis() / 100),
         10..60 => format!("{seconds}s"),
         60..3600 => two(seconds / 60, "m", seconds % 60, "s"),
         3600..86_400 => two(seconds / 3600, "h", seconds % 3600 / 60, "m"),
@@ -93,10 +94,14 @@ pub fn moment(text: &str) -> Option<OffsetDateTime> {
     OffsetDateTime::parse(text, &Rfc3339).ok()
 }
 
-/// How far away a moment is: `3m 12s ago`, `in 4d 3h`. What is no moment is shown as it is.
+/// How far away a moment is: `3m 12s ago`, `now`, `in 4d 3h`. What is no moment is shown as it is.
 pub fn distance(text: &str, now: OffsetDateTime) -> String {
     let Some(at) = moment(text) else { return plain(text) };
-    let away = span((at - now).unsigned_abs());
+    let away = (at - now).unsigned_abs();
+    if away < Duration::from_secs(1) {
+        return "now".to_owned();
+    }
+    let away = span(Duration::from_secs(away.as_secs()));
     if at > now { format!("in {away}") } else { format!("{away} ago") }
 }
 
@@ -104,7 +109,8 @@ pub fn distance(text: &str, now: OffsetDateTime) -> String {
 pub fn stamp(text: &str) -> String {
     let Some(at) = moment(text) else { return plain(text) };
     let at = at.to_offset(time::UtcOffset::UTC);
-    let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]");
+    let format =
+        time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]");
     at.format(format).unwrap_or_else(|_| plain(text))
 }
 
@@ -117,7 +123,7 @@ mod tests {
         let told: Vec<_> = [0, 850, 1_000, 4_250, 12_900, 60_000, 192_000, 7_500_000, 356_400_000]
             .map(|time| span(Duration::from_millis(time)))
             .into();
-        assert_eq!(told, ["0ms", "850ms", "1.0s", "4.2s", "12s", "1m", "3m 12s", "2h 5m", "4d 3h"]);
+        assert_eq!(told, ["0ms", "850ms", "1s", "4.2s", "12s", "1m", "3m 12s", "2h 5m", "4d 3h"]);
         assert_eq!(milliseconds(-1.0), Duration::ZERO);
         assert_eq!(milliseconds(f64::NAN), Duration::ZERO);
         assert_eq!(milliseconds(1.5), Duration::from_micros(1500));
@@ -143,6 +149,8 @@ mod tests {
         let now = moment("2026-02-03T04:05:06Z").expect("a moment");
         assert_eq!(distance("2026-02-03T04:01:54Z", now), "3m 12s ago");
         assert_eq!(distance("2026-02-03T06:10:06.5Z", now), "in 2h 5m");
+        assert_eq!(distance("2026-02-03T04:05:04.2Z", now), "1s ago");
+        assert_eq!(distance("2026-02-03T04:05:05.9Z", now), "now");
         assert_eq!(distance("never", now), "never");
         assert_eq!(stamp("2026-02-03T04:05:06.789123Z"), "2026-02-03 04:05:06.789");
         assert_eq!(stamp("\u{1b}c"), "\\u{1b}c");

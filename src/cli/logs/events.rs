@@ -95,7 +95,8 @@ mod tests {
 
     #[test]
     fn events_are_read_wherever_their_bytes_are_cut() {
-        let text = ": alive\n\nevent: request\ndata: {\"a\":1}\n\nid: 7\r\nevent:message\r\ndata: 1\r\ndata:2\r\n\r\ndata: 3";
+        let text =
+            ": alive\n\nevent: request\ndata: {\"a\":1}\n\nid: 7\r\nevent:message\r\ndata: 1\r\ndata:2\r\n\r\ndata: 3";
         let wanted = [("request", "{\"a\":1}"), ("message", "1\n2")];
         for cut in 0..text.len() {
             let mut lines = Lines::default();

@@ -85,7 +85,8 @@ mod tests {
             "reason": "none", "durationMs": 1234.5, "model": "llama3.2:3b", "server": "a100-1", "key": null,
             "promptTokens": 12, "outputTokens": 34,
         });
-        let wanted = "2026-02-03 04:05:06.789  200     1.2s  POST /api/chat\\u{1b}[2J\\n  llama3.2:3b  a100-1  12+34 tokens\n";
+        let wanted =
+            "2026-02-03 04:05:06.789  200     1.2s  POST /api/chat\\u{1b}[2J\\n  llama3.2:3b  a100-1  12+34 tokens\n";
         assert_eq!(of_request(&one, &LOOK), wanted);
         let refused = json!({ "at": "2026-02-03T04:05:06Z", "method": "GET", "path": "/", "status": 503, "key": "ana", "reason": "no_server" });
         assert_eq!(

@@ -18,10 +18,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::admin_client::{Listener, Problem, Question, runtime};
 use super::asking::Asking;
 use super::output::{self, Look, Page, Reader};
+use super::words::count;
 use events::{Event, Events};
 
 /// How often it is looked whether somebody still reads what we write.
 const LOOK: StdDuration = StdDuration::from_secs(1);
+/// The event that tells how many others there were no time for.
+const MISSED: &str = "missed";
 
 /// Which logs.
 #[derive(clap::Args)]
@@ -37,24 +40,27 @@ pub struct Arguments {
     /// At most so many of late.
     #[arg(long, value_name = "NUMBER", default_value_t = 20)]
     limit: usize,
-    /// Messages of this level and above: `error`, `warn`, `info`, `debug`.
+    /// Only messages of this level and above.
     #[arg(long, value_enum)]
     level: Option<Level>,
     /// Only requests for this model.
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
-    /// Only requests that this server had.
+    /// Only requests that this server had; `UPSTREAM/NAME` where several upstreams have one of that name.
     #[arg(long, value_name = "NAME")]
     server: Option<String>,
-    /// Only requests of the API key of this name.
-    #[arg(long, value_name = "NAME")]
+    /// Only requests with the API key of this id.
+    #[arg(long, value_name = "ID")]
     key: Option<String>,
-    /// Only requests with this status, such as `503` or `5xx`.
+    /// Only requests with this status.
     #[arg(long, value_name = "STATUS")]
-    status: Option<String>,
+    status: Option<u16>,
     /// Only requests that ended for this reason, such as `queue_full`.
     #[arg(long, value_name = "REASON")]
     reason: Option<String>,
+    /// Of late: only requests from then on, `2026-02-03T04:05:06Z`, or `15m` for the last 15 minutes.
+    #[arg(long, value_name = "MOMENT")]
+    since: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -72,7 +78,6 @@ enum Level {
     Warn,
     Info,
     Debug,
-    Trace,
 }
 
 /// Shows them.
@@ -116,8 +121,9 @@ impl Arguments {
                 ("model", self.model.clone()),
                 ("server", self.server.clone()),
                 ("key", self.key.clone()),
-                ("status", self.status.clone()),
+                ("status", self.status.map(|status| status.to_string())),
                 ("reason", self.reason.clone()),
+                ("since", self.since.clone()),
             ]),
         }
     }
@@ -203,10 +209,16 @@ async fn stream(arguments: &Arguments, listener: &Listener) -> Result<(), Proble
     let mut events = Events::new(opened);
     loop {
         let Event { name, data } = events.next().await.map_err(|error| listener.unreachable(error))?;
+        let one: Value = serde_json::from_str(&data).map_err(unreadable)?;
+        if name == MISSED {
+            eprintln!(
+                "note: {} were missed, there were too many at a time",
+                count(one["missed"].as_u64().unwrap_or(0), "line", "lines")
+            );
+        }
         if name != event {
             continue;
         }
-        let one: Value = serde_json::from_str(&data).map_err(unreadable)?;
         let is_new = one["seq"].as_i64().is_none_or(|seq| last.is_none_or(|last| seq > last));
         if is_new
             && arguments.wants(&one)

@@ -15,8 +15,8 @@ impl Arguments {
             Kind::Requests => {
                 let model = one["model"].as_str().map(canonical);
                 self.model.as_deref().is_none_or(|wanted| model == Some(canonical(wanted)))
-                    && self.status.as_deref().is_none_or(|wanted| is_status(one["status"].as_u64(), wanted))
-                    && is("server", &self.server)
+                    && self.status.is_none_or(|wanted| one["status"] == wanted)
+                    && self.server.as_deref().is_none_or(|wanted| is_server(one, wanted))
                     && is("key", &self.key)
                     && is("reason", &self.reason)
             }
@@ -24,18 +24,15 @@ impl Arguments {
     }
 }
 
+/// A server is called by its name, or by `UPSTREAM/NAME`.
+fn is_server(one: &Value, wanted: &str) -> bool {
+    let longer = |(upstream, name): (&str, &str)| one["upstream"] == upstream && one["server"] == name;
+    one["server"] == wanted || wanted.split_once('/').is_some_and(longer)
+}
+
 /// One without a level that is known is shown always.
 fn level(one: &Value) -> Level {
     one["level"].as_str().and_then(|word| Level::from_str(word, true).ok()).unwrap_or(Level::Error)
-}
-
-/// `503` is itself, `5xx` all of its class.
-fn is_status(status: Option<u64>, wanted: &str) -> bool {
-    let status = status.map(|status| status.to_string()).unwrap_or_default();
-    match wanted.strip_suffix("xx") {
-        Some(class) => status.len() == 3 && status.starts_with(class),
-        None => status == wanted,
-    }
 }
 
 #[cfg(test)]
@@ -57,11 +54,14 @@ mod tests {
 
     #[test]
     fn requests_are_chosen_by_all_that_is_asked_for() {
-        let one = json!({ "model": "m:latest", "server": "a", "key": null, "status": 503, "reason": "no_server" });
-        for yes in [&[][..], &["--model", "M"], &["--status", "5xx", "--server", "a"], &["--status", "503"]] {
+        let one = json!({ "model": "m:latest", "upstream": "fleet", "server": "a", "key": null, "status": 503, "reason": "no_server" });
+        for yes in [&[][..], &["--model", "M"], &["--server", "fleet/a", "--reason", "no_server"], &["--status", "503"]]
+        {
             assert!(wants(yes, &one), "{yes:?}");
         }
-        for no in [&["--model", "n"][..], &["--status", "4xx"], &["--status", "50"], &["--key", "ana"], &["--reason", "x"]] {
+        for no in
+            [&["--model", "n"][..], &["--status", "200"], &["--server", "web/a"], &["--key", "ana"], &["--reason", "x"]]
+        {
             assert!(!wants(no, &one), "{no:?}");
         }
     }
@@ -71,6 +71,6 @@ mod tests {
         let of = |level: &str| json!({ "level": level });
         let warn = ["--kind", "messages", "--level", "warn"];
         assert!(wants(&warn, &of("WARN")) && wants(&warn, &of("error")) && !wants(&warn, &of("info")));
-        assert!(wants(&warn[..2], &of("trace")));
+        assert!(wants(&warn[..2], &of("debug")));
     }
 }

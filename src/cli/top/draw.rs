@@ -145,7 +145,8 @@ fn rows(app: &App, area: Rect, colour: bool) -> Vec<Line<'static>> {
         return vec![span(text, Tone::Faint, colour).into()];
     }
     // The column by which it is sorted says so behind its name.
-    let marked: Vec<String> = table.heads().iter().enumerate().map(|(column, head)| marked(app, column, head)).collect();
+    let marked: Vec<String> =
+        table.heads().iter().enumerate().map(|(column, head)| marked(app, column, head)).collect();
     let mut widths = table.widths(usize::from(area.width));
     for (width, head) in widths.iter_mut().zip(&marked) {
         *width = (*width).max(head.width().min(usize::from(area.width)));
