@@ -40,6 +40,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::fleet::reload::Reloader;
 use crate::fleet::store::Store;
+use crate::history::History;
 use crate::telemetry::metrics::Metrics;
 
 pub use upgrade::{LIMIT, Order};
@@ -140,6 +141,8 @@ pub struct State {
     pub reloader: Arc<Reloader>,
     /// Metrics of the process.
     pub metrics: Arc<Metrics>,
+    /// What happened.
+    pub history: Arc<History>,
     /// What changes need, where it is set.
     pub token: Option<String>,
     /// Whether the process is stopping.

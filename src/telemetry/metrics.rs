@@ -16,6 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
+pub use super::history_metrics::HistoryMetrics;
 use super::names;
 use crate::policy::circuit::State;
 use crate::policy::failure::Reason;
@@ -73,6 +74,8 @@ pub struct Metrics {
     pub accepted: Counter,
     /// Access log lines lost.
     pub log_dropped: Counter,
+    /// What the history counts.
+    pub history: HistoryMetrics,
     /// 1 while the keys file on disk is in force.
     pub keys_ok: Gauge,
     reloads: Counters,
@@ -203,7 +206,7 @@ fn labels<const N: usize>(pairs: [(&'static str, &str); N]) -> Labels {
     pairs.into_iter().map(|(name, value)| (name, value.to_owned())).collect()
 }
 
-fn register<M: Metric + Clone>(registry: &mut Registry, (name, help): names::Metric, metric: M) -> M {
+pub(super) fn register<M: Metric + Clone>(registry: &mut Registry, (name, help): names::Metric, metric: M) -> M {
     registry.register(name, help, metric.clone());
     metric
 }
@@ -251,6 +254,7 @@ impl Default for Metrics {
             connections: register(r, names::CONNECTIONS, Gauge::default()),
             accepted: register(r, names::ACCEPTED, Counter::default()),
             log_dropped: register(r, names::LOG_DROPPED, Counter::default()),
+            history: HistoryMetrics::new(r),
             keys_ok,
             reloads: register(r, names::RELOADS, Family::default()),
             certificate_reloads: register(r, names::CERTIFICATE_RELOADS, Family::default()),

@@ -6,6 +6,7 @@
 
 pub mod access_log;
 mod combined;
+mod history_metrics;
 pub mod logging;
 pub mod metrics;
 pub mod names;

@@ -117,6 +117,15 @@ pub const KEYS_OK: Metric = (
 );
 /// Version.
 pub const BUILD: Metric = ("arriero_build_info", "Version of this program");
+/// What the history has no row of.
+pub const HISTORY_DROPPED: Metric = (
+    "arriero_history_dropped",
+    "Rows that the history lacks, by why: busy (the queue was full), left_out (too many at a time, in the sums only), \
+     failed (the file could not be written)",
+);
+/// Damaged histories.
+pub const HISTORY_DAMAGED: Metric =
+    ("arriero_history_damaged", "Files of the history that were damaged, moved aside and begun anew");
 /// Lost log lines.
 pub const LOG_DROPPED: Metric =
     ("arriero_access_log_dropped", "Access log lines dropped because the writer could not keep up");
