@@ -10,17 +10,21 @@
 //! goes wrong is a [`problem::Problem`]. Keys of answers are camelCase, as operators' scripts for that prefix expect.
 
 mod access;
+mod analytics;
 mod bans;
 mod circuits;
 mod find;
 mod handlers;
 mod in_flight;
+mod logs;
 mod models;
 mod problem;
 mod queue;
 mod recovery;
 mod request;
+mod requests;
 mod servers;
+mod store;
 mod time;
 mod upgrade;
 
@@ -169,6 +173,10 @@ fn orchestrator() -> Router<Arc<State>> {
         .merge(queue::routes())
         .merge(models::routes())
         .merge(recovery::routes())
+        .merge(requests::routes())
+        .merge(logs::routes())
+        .merge(analytics::routes())
+        .route("/metrics", get(handlers::metrics))
 }
 
 /// Serves until the runtime ends, or until another process does it; then whoever waits for an answer gets it.
