@@ -25,11 +25,13 @@ use crate::config::Diagnostics;
 use crate::fleet::body_budget::BodyBudget;
 use crate::fleet::compile::{CompileError, Surroundings, compile};
 use crate::fleet::keys;
-use crate::fleet::memory::LearnedFile;
+use crate::fleet::memory;
 use crate::fleet::reload::{Reloader, Source, apply_process_settings};
 use crate::fleet::sockets::{BindError, Sockets};
 use crate::fleet::store::Store;
 use crate::fleet::watch as file_watch;
+use crate::history::settings::Settings;
+use crate::history::{History, HistoryError};
 use crate::telemetry::access_log::{AccessLog, LastLine};
 use crate::telemetry::logging;
 use crate::telemetry::metrics::Metrics;
@@ -75,6 +77,9 @@ pub enum StartError {
         /// What the system said.
         error: io::Error,
     },
+    /// `server.data_dir` cannot be used.
+    #[error(transparent)]
+    History(#[from] HistoryError),
     /// The system refused a thread or a file.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -103,7 +108,7 @@ pub struct Running {
     finished: oneshot::Sender<()>,
     data: JoinHandle<()>,
     last_line: LastLine,
-    learned: Option<Arc<LearnedFile>>,
+    history: Arc<History>,
     control: Runtime,
 }
 
@@ -154,11 +159,12 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
     let (access_log, last_line) = AccessLog::start(io::stdout(), Arc::clone(&metrics))?;
     let threads = config.server.threads.map_or_else(default_threads, |threads| threads as usize);
     let temp_dir = config.server.temp_dir.clone().map_or_else(std::env::temp_dir, PathBuf::from);
-    let learned = match &config.server.data_dir {
-        Some(folder) => Some(Arc::new(LearnedFile::in_folder(Path::new(folder))?)),
-        None => None,
-    };
-    learned.iter().for_each(|learned| learned.load(&store.load()));
+    let data_dir = config.server.data_dir.as_ref().map(Path::new);
+    let history = Arc::new(History::open(data_dir, Settings::of(&config), Arc::clone(&metrics))?);
+    match history.learned() {
+        Ok(learned) => memory::remember(&store.load(), &learned),
+        Err(error) => tracing::warn!(%error, "what was learned cannot be read and begins anew"),
+    }
     let manager = Arc::new(ServiceManager::new(&|name| std::env::var(name).ok()));
     let reloader = Reloader::new(
         source,
@@ -169,7 +175,8 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
         Arc::clone(&sockets),
         Arc::clone(&manager),
     );
-    let reloader = Arc::new(reloader);
+    let told = Arc::clone(&history);
+    let reloader = Arc::new(reloader.and_tell(move |config| told.set(Settings::of(config))));
     let (stopping, is_stopping) = watch::channel(false);
     let (cut, is_cut) = watch::channel(false);
     let (admin_closing, admin_is_closing) = watch::channel(false);
@@ -186,7 +193,7 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
     let control = Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
     control.block_on(probe::first_look(&store, &metrics, FIRST_LOOK));
     control.spawn(probe::run(Arc::clone(&store), Arc::clone(&metrics)));
-    control.spawn(probe::carry_out_orders(Arc::clone(&store), Arc::clone(&metrics), learned.clone()));
+    control.spawn(probe::carry_out_orders(Arc::clone(&store), Arc::clone(&metrics), Arc::clone(&history)));
     control.spawn(file_watch::watch(Arc::clone(&reloader)));
     control.spawn(probe::watch_certificates(Arc::clone(&store), Arc::clone(&metrics)));
     control.spawn(keys::watch(Arc::clone(&store), Arc::clone(&metrics)));
@@ -196,6 +203,7 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
             store: Arc::clone(&store),
             reloader: Arc::clone(&reloader),
             metrics: Arc::clone(&metrics),
+            history: Arc::clone(&history),
             token,
             stopping: is_stopping,
             own: admin_address.clone(),
@@ -209,6 +217,7 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
         store: Arc::clone(&store),
         metrics,
         access_log,
+        history: Arc::clone(&history),
         temp_dir,
         in_flight: Arc::clone(&in_flight),
         sockets: Arc::clone(&sockets),
@@ -247,7 +256,7 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
         finished,
         data,
         last_line,
-        learned,
+        history,
         control,
     })
 }

@@ -10,7 +10,7 @@ const LAYERS: [&[&str]; 7] = [
     &["clock", "units"],
     &["policy", "routing", "ollama", "telemetry"],
     &["config"],
-    &["fleet"],
+    &["fleet", "history"],
     &["probe", "proxy", "admin", "demo"],
     &["lifecycle"],
     &["cli"],
@@ -24,7 +24,7 @@ const NEIGHBOURS: [(&str, &str); 1] = [("telemetry", "policy")];
 const WITNESSES: [(&str, &[&str]); 1] = [("demo", &["clock", "ollama"])];
 
 /// Where a crate may be named: places that begin like this, below `src/`.
-const HOMES: [(&str, &[&str]); 8] = [
+const HOMES: [(&str, &[&str]); 9] = [
     ("pingora*", &["proxy/", "lifecycle.rs"]),
     ("axum", &["admin/"]),
     ("serde_saphyr", &["config/"]),
@@ -33,6 +33,7 @@ const HOMES: [(&str, &[&str]); 8] = [
     ("serde_yaml*", &["config/"]),
     ("notify", &["fleet/watch.rs"]),
     ("clap", &["cli/"]),
+    ("rusqlite", &["history/"]),
 ];
 
 const LONGEST_FILE: usize = 500;

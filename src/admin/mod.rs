@@ -10,18 +10,22 @@
 //! goes wrong is a [`problem::Problem`]. Keys of answers are camelCase, as operators' scripts for that prefix expect.
 
 mod access;
+mod analytics;
 mod bans;
 mod circuits;
 mod find;
 mod handlers;
 mod in_flight;
+mod logs;
 mod models;
 mod overview;
 mod problem;
 mod queue;
 mod recovery;
 mod request;
+mod requests;
 mod servers;
+mod store;
 mod time;
 mod upgrade;
 
@@ -41,6 +45,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::fleet::reload::Reloader;
 use crate::fleet::store::Store;
+use crate::history::History;
 use crate::telemetry::metrics::Metrics;
 use overview::Live;
 
@@ -142,6 +147,8 @@ pub struct State {
     pub reloader: Arc<Reloader>,
     /// Metrics of the process.
     pub metrics: Arc<Metrics>,
+    /// What happened.
+    pub history: Arc<History>,
     /// What changes need, where it is set.
     pub token: Option<String>,
     /// Whether the process is stopping.
@@ -169,6 +176,10 @@ fn orchestrator(live: Arc<Live>) -> Router<Arc<State>> {
         .merge(models::routes())
         .merge(recovery::routes())
         .merge(overview::routes(live))
+        .merge(requests::routes())
+        .merge(logs::routes())
+        .merge(analytics::routes())
+        .route("/metrics", get(handlers::metrics))
 }
 
 /// Serves until the runtime ends, or until another process does it; then whoever waits for an answer gets it.

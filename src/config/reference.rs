@@ -248,6 +248,11 @@ server:
   drain: 300s
   drain_delay: 0s
   reserved_files: 32
+history:
+  requests: 1d
+  max_requests: 100000
+  aggregates: 30d
+  usage: 400d
 telemetry:
   access_log: json
   log_level: info
@@ -369,7 +374,7 @@ fn wrap(out: &mut String, margin: usize, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::types::{Active, Recovery, Retry, Server, Telemetry};
+    use super::super::types::{Active, History, Recovery, Retry, Server, Telemetry};
     use super::super::types::{Admin, Caps, Check, Circuit, Inventory, Keepalive, ListenerLimits, ListenerTimeouts};
     use super::*;
 
@@ -413,6 +418,7 @@ mod tests {
         assert_eq!(loaded.warnings, []);
         let config = loaded.config;
         assert_eq!(config.server, Server::default());
+        assert_eq!(config.history, History::default());
         assert_eq!(config.telemetry, Telemetry::default());
         assert_eq!(config.admin, Admin::default());
         assert_eq!(config.listeners[0].timeouts, ListenerTimeouts::default());

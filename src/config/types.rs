@@ -16,6 +16,7 @@ use crate::units::{ByteSize, Duration};
 mod access;
 mod content;
 mod fleet;
+mod history;
 mod limits;
 mod models;
 mod tls;
@@ -26,6 +27,7 @@ pub use access::{Access, Auth, Cors, ProxyProtocol, RouteAuth};
 pub use content::{
     Coding, Compress, Files, HeaderChanges, HeaderRules, Redirect, RequestEncoding, Respond, Rewrite, StickyCookie,
 };
+pub use history::History;
 pub use fleet::{Gpu, ModelRule, Priority, Queue, QueueKeepalive};
 pub use limits::{ConcurrencyLimit, Delay, ListenerLimits, Preset, RateLimit};
 pub use models::{Caps, Permission};
@@ -64,6 +66,9 @@ pub struct Config {
     /// The process itself.
     #[serde(default)]
     pub server: Server,
+    /// What is kept of what happened, and how long.
+    #[serde(default)]
+    pub history: History,
     /// Logs.
     #[serde(default)]
     pub telemetry: Telemetry,
@@ -381,7 +386,8 @@ pub struct Server {
     pub body_memory: ByteSize,
     /// Folder for those files; the system's by default.
     pub temp_dir: Option<String>,
-    /// Folder for what is kept over restarts: what was learned of the fleet. Without it nothing is kept.
+    /// Folder for what is kept over restarts: what was learned of the fleet, the history, what operators changed. Without
+    /// it nothing is kept.
     pub data_dir: Option<String>,
     /// How long requests in flight may take to finish after SIGTERM; then they are cut off.
     pub drain: Duration,

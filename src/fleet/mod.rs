@@ -22,7 +22,7 @@
 //!   [`connections::Connections`] hold what they count, and outlive snapshots too.
 //! - [`dispatch::Dispatcher`] schedules the requests of an upstream, by [`crate::policy::schedule`]; [`placement`] says what
 //!   the configuration wants of it.
-//! - [`memory::LearnedFile`] keeps what it learned; [`explain`] says why it chose.
+//! - [`memory`] is what it learned, to be kept; [`explain`] says why it chose.
 //! - [`waiting_room::WaitingRoom`] is where requests wait that are not scheduled.
 //! - [`keys::Keys`] are the API keys, from a file of their own that changes without a reload.
 //! - [`sockets::Sockets`] are the open sockets of the listeners; they come and go with the configuration.

@@ -106,6 +106,8 @@ pub struct Reloader {
     log_level: LogLevel,
     sockets: Arc<Sockets>,
     manager: Arc<ServiceManager>,
+    /// Who is told of a configuration that was put in force.
+    told: Vec<Box<dyn Fn(&Config) + Send + Sync>>,
     /// The configuration in force; `None` once there is to be no other.
     current: Mutex<Option<Config>>,
     status: Mutex<Status>,
@@ -130,9 +132,17 @@ impl Reloader {
             log_level,
             sockets,
             manager,
+            told: Vec::new(),
             current: Mutex::new(Some(first)),
             status: Mutex::new(status),
         }
+    }
+
+    /// Also tells `who` of each configuration that it puts in force.
+    #[must_use]
+    pub fn and_tell(mut self, who: impl Fn(&Config) + Send + Sync + 'static) -> Self {
+        self.told.push(Box::new(who));
+        self
     }
 
     /// From here on every reload is refused: the process stops.
@@ -221,6 +231,7 @@ impl Reloader {
         apply_process_settings(&loaded.config, &self.store, &self.log_level);
         self.store.publish(snapshot);
         self.sockets.put_in_force(sockets);
+        self.told.iter().for_each(|tell| tell(&loaded.config));
         *current = Some(loaded.config);
         Ok(Reloaded::Applied)
     }

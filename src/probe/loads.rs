@@ -13,9 +13,11 @@ use tokio::task::JoinHandle;
 use super::client::{self, Way};
 use crate::clock;
 use crate::fleet::dispatch::Command;
-use crate::fleet::memory::LearnedFile;
+use crate::fleet::memory;
 use crate::fleet::server::Identity;
+use crate::fleet::snapshot::Snapshot;
 use crate::fleet::store::Store;
+use crate::history::{History, HistoryError};
 use crate::policy::schedule::loads::LoadOutcome;
 use crate::telemetry::metrics::Metrics;
 
@@ -29,19 +31,21 @@ const KEEP: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(100);
 
 /// Carries out orders until the process ends.
-pub async fn run(store: Arc<Store>, metrics: Arc<Metrics>, learned: Option<Arc<LearnedFile>>) {
+pub async fn run(store: Arc<Store>, metrics: Arc<Metrics>, history: Arc<History>) {
     let dispatchers = Arc::clone(&store.load().lasting.dispatchers);
     let Some(orders) = dispatchers.take_orders() else { return };
-    tokio::join!(tick(&store), carry_out(orders, &store, &metrics), keep(&store, learned.as_deref()));
+    tokio::join!(tick(&store), carry_out(orders, &store, &metrics), keep(&store, &history));
 }
 
 /// Writes down what was learned, now and then.
-async fn keep(store: &Arc<Store>, learned: Option<&LearnedFile>) {
-    let Some(learned) = learned else { return };
+async fn keep(store: &Arc<Store>, history: &Arc<History>) {
     let mut said = false;
     loop {
         tokio::time::sleep(KEEP).await;
-        let result = learned.save(&store.pin());
+        let (store, history) = (store.pin(), Arc::clone(history));
+        let kept = tokio::task::spawn_blocking(move || keep_now(&store, &history)).await;
+        // Nothing panics there, and nothing ends it but the end of the process.
+        let Ok(result) = kept else { return };
         if let Err(error) = &result
             && !said
         {
@@ -49,6 +53,14 @@ async fn keep(store: &Arc<Store>, learned: Option<&LearnedFile>) {
         }
         said = result.is_err();
     }
+}
+
+/// Writes down what was learned; waits for the disk.
+///
+/// # Errors
+/// When it is not on disk; then what was written before still is.
+pub fn keep_now(snapshot: &Snapshot, history: &History) -> Result<(), HistoryError> {
+    memory::told(snapshot).iter().try_for_each(|(upstream, memory)| history.learn(upstream, memory))
 }
 
 async fn tick(store: &Arc<Store>) {

@@ -32,7 +32,7 @@ use crate::telemetry::metrics::Metrics;
 use client::Fault;
 
 pub use certificates::watch as watch_certificates;
-pub use loads::run as carry_out_orders;
+pub use loads::{keep_now, run as carry_out_orders};
 
 /// Time between two look-ups of a host name.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);

@@ -48,6 +48,17 @@ pub const MODEL_CIRCUITS: Metric = (
     "arriero_server_model_circuits",
     "Models of the server that failed there, by the state of their circuits; others have none",
 );
+/// Circuits by their states.
+pub const CIRCUIT_BREAKERS: Metric = (
+    "arriero_circuit_breakers",
+    "Circuits in each state, by upstream and by whose they are (server or model)",
+);
+/// Memory of the process.
+pub const PROCESS_MEMORY: Metric = ("process_resident_memory_bytes", "Resident memory of the process, in bytes");
+/// Time of processors.
+pub const PROCESS_CPU: Metric = ("process_cpu_seconds", "Time of processors that the process has used");
+/// Start of the process.
+pub const PROCESS_START: Metric = ("process_start_time_seconds", "When the process started, in seconds since 1970");
 /// Changes of circuits.
 pub const CIRCUIT_TRANSITIONS: Metric = (
     "arriero_circuit_transitions",
@@ -117,6 +128,15 @@ pub const KEYS_OK: Metric = (
 );
 /// Version.
 pub const BUILD: Metric = ("arriero_build_info", "Version of this program");
+/// What the history has no row of.
+pub const HISTORY_DROPPED: Metric = (
+    "arriero_history_dropped",
+    "Rows that the history lacks, by why: busy (the queue was full), left_out (too many at a time, in the sums only), \
+     failed (the file could not be written)",
+);
+/// Damaged histories.
+pub const HISTORY_DAMAGED: Metric =
+    ("arriero_history_damaged", "Files of the history that were damaged, moved aside and begun anew");
 /// Lost log lines.
 pub const LOG_DROPPED: Metric =
     ("arriero_access_log_dropped", "Access log lines dropped because the writer could not keep up");

@@ -22,7 +22,7 @@ import tempfile
 import yaml
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BLOCKS = {"version", "listeners", "routes", "upstreams", "defaults", "auth", "admin", "server", "telemetry"}
+BLOCKS = {"version", "listeners", "routes", "upstreams", "defaults", "auth", "admin", "server", "telemetry", "history"}
 SKIPPED_FOLDERS = {".git", "target", "node_modules", "data"}
 
 # What a fragment is completed with.
