@@ -5,6 +5,8 @@ mod support;
 
 #[path = "cli_operate/live.rs"]
 mod live;
+#[path = "cli_operate/logs.rs"]
+mod logs;
 #[path = "cli_operate/orders.rs"]
 mod orders;
 #[path = "cli_operate/reference.rs"]

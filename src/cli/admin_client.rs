@@ -198,18 +198,23 @@ impl Listener {
     /// Sends one request and reads the head of the answer; its body comes by and by.
     ///
     /// # Errors
-    /// What the connection failed with.
+    /// What the connection failed with, or that the head did not come in time.
     pub async fn open(&self, question: Question) -> Result<Opened, String> {
-        let Question { method, path, body, .. } = question;
+        let Question { method, path, body, timeout } = question;
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
-        match self.address.strip_prefix("unix:") {
-            Some(path) => send(UnixStream::connect(path).await.map_err(|error| error.to_string())?, request).await,
-            None => send(TcpStream::connect(&self.address).await.map_err(|error| error.to_string())?, request).await,
-        }
+        let exchange = async {
+            match self.address.strip_prefix("unix:") {
+                Some(path) => send(UnixStream::connect(path).await.map_err(|error| error.to_string())?, request).await,
+                None => {
+                    send(TcpStream::connect(&self.address).await.map_err(|error| error.to_string())?, request).await
+                }
+            }
+        };
+        tokio::time::timeout(timeout, exchange).await.map_err(|_| format!("no answer within {timeout:?}"))?
     }
 
     /// Nobody answers there.

@@ -111,10 +111,13 @@ fn section(command: &Command, parent: &str, level: usize, text: &mut String) {
         .get_arguments()
         .filter(|argument| argument.get_id() != "help" && !(asks && COMMON.iter().any(|id| argument.get_id() == *id)))
         .collect();
-    if !own.is_empty() {
+    if asks || !own.is_empty() {
         text.push('\n');
     }
     own.into_iter().for_each(|argument| item(argument, text));
+    if asks {
+        text.push_str("- [options that many verbs have](#options-that-many-verbs-have)\n");
+    }
     for verb in command.get_subcommands() {
         section(verb, &name, level + 1, text);
     }

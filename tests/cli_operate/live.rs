@@ -65,8 +65,13 @@ impl Terminal {
     }
 
     async fn shows(&self, text: &str) {
+        self.shows_times(text, 1).await;
+    }
+
+    /// Waits until a text was shown so many times.
+    async fn shows_times(&self, text: &str, times: usize) {
         let waited = tokio::time::timeout(PATIENCE, async {
-            while !self.text().contains(text) {
+            while self.text().matches(text).count() < times {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         });
@@ -120,7 +125,10 @@ async fn watched(setup: &Setup) -> (Terminal, [u64; 3]) {
     (terminal, before)
 }
 
-fn is_restored(terminal: &Terminal, before: [u64; 3]) {
+async fn is_restored(terminal: &Terminal, before: [u64; 3]) {
+    // It has ended; what it wrote may still be on its way to us.
+    terminal.shows(BACK).await;
+    terminal.shows(CURSOR).await;
     let text = terminal.text();
     let (other, back) = (text.rfind(OTHER).expect("the other screen"), text.rfind(BACK).expect("back again"));
     assert!(other < back, "{text:?}");
@@ -148,14 +156,15 @@ async fn top_shows_obeys_keys_and_gives_the_terminal_back() {
     setup.told(&["ban", "add", "--model", "n", "--reason", "nobody-wants-it"]).await;
     terminal.shows("nobody-wants-it").await;
     // A filter takes letters; `q` is one of them.
-    terminal.press("/qq\u{1b}");
+    terminal.press("/qq\r");
+    terminal.shows("nothing that the filter lets through").await;
     tcsetwinsize(&terminal.inside, Winsize { ws_row: 12, ws_col: 50, ws_xpixel: 0, ws_ypixel: 0 }).expect("a size");
     terminal.signal(Signal::WINCH);
     terminal.press("2");
-    terminal.shows("[2 models]").await;
+    terminal.shows_times("[2 models]", 2).await;
     terminal.press("q");
     assert_eq!(terminal.ended().await, Some(0));
-    is_restored(&terminal, before);
+    is_restored(&terminal, before).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,7 +174,7 @@ async fn a_signal_gives_the_terminal_back_too() {
         let (mut terminal, before) = watched(&setup).await;
         terminal.signal(signal);
         assert_eq!(terminal.ended().await, Some(0));
-        is_restored(&terminal, before);
+        is_restored(&terminal, before).await;
     }
 }
 
@@ -179,7 +188,7 @@ async fn top_goes_on_when_arriero_is_gone_and_says_so() {
     // Control and C together.
     terminal.press("\u{3}");
     assert_eq!(terminal.ended().await, Some(0));
-    is_restored(&terminal, before);
+    is_restored(&terminal, before).await;
     // Whoever begins now is told so before the terminal is touched.
     let mut late = Terminal::open(arriero(&["top", "--admin", &setup.admin], setup.folder.path()));
     assert_eq!(late.ended().await, Some(4));

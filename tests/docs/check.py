@@ -189,8 +189,8 @@ def check_verbs(place, content, arriero):
     if not VERBS:
         help_text = subprocess.run([arriero, "--help"], capture_output=True, text=True, timeout=60,
                                    stdin=subprocess.DEVNULL).stdout
-        VERBS.update({verb: True for verb in re.findall(r"^  ([a-z]+)  ", help_text, re.MULTILINE)})
-    for verb in re.findall(r"^\s*(?:\$ )?(?:[A-Z_]+=\S+ )*arriero ([a-z]+)", content, re.MULTILINE):
+        VERBS.update({verb: True for verb in re.findall(r"^  ([a-z-]+)  ", help_text, re.MULTILINE)})
+    for verb in re.findall(r"^\s*(?:\$ )?(?:[A-Z_]+=\S+ )*arriero ([a-z][a-z-]*)", content, re.MULTILINE):
         result(f"{place}: arriero {verb}", None if verb in VERBS else f"no such verb; there are {sorted(VERBS)}")
 
 

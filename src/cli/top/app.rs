@@ -111,8 +111,9 @@ impl App {
         if key.kind == KeyEventKind::Release {
             return Step::On;
         }
-        if key.modifiers.contains(KeyModifiers::CONTROL) {
-            return if key.code == KeyCode::Char('c') { Step::Quit } else { Step::On };
+        if key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) {
+            let leaves = key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c');
+            return if leaves { Step::Quit } else { Step::On };
         }
         match self.mode {
             Mode::Looking => return self.order(key.code),
