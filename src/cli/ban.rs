@@ -27,7 +27,7 @@ pub struct Arguments {
 enum Verb {
     /// Show what is banned.
     List,
-    /// Give a server no requests, a model nobody's, or a server none for a model.
+    /// Keep all requests from a server, a model from all servers, or a model from one server.
     Add(Add),
     /// End bans.
     Lift(Lift),
@@ -53,7 +53,7 @@ struct Add {
 #[derive(clap::Args)]
 #[command(group(ArgGroup::new("which").args(["server", "model", "all"]).required(true).multiple(true)))]
 struct Lift {
-    /// Those of this server; with `--model`, only that of the two.
+    /// Those of this server; with `--model`, only that of the model on it.
     #[arg(long, value_name = "NAME")]
     server: Option<String>,
     /// Those of this model.

@@ -31,7 +31,7 @@ enum Verb {
         #[arg(long)]
         effective: bool,
     },
-    /// Show what was changed at run time and stands not in the file.
+    /// Show what was changed at run time and does not stand in the file.
     Diff,
     /// Write what was changed at run time into the file.
     Save,

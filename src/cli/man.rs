@@ -116,7 +116,7 @@ fn section(command: &Command, parent: &str, level: usize, text: &mut String) {
     }
     own.into_iter().for_each(|argument| item(argument, text));
     if asks {
-        text.push_str("- [options that many verbs have](#options-that-many-verbs-have)\n");
+        text.push_str("- The [options that many verbs have](#options-that-many-verbs-have).\n");
     }
     for verb in command.get_subcommands() {
         section(verb, &name, level + 1, text);
@@ -134,7 +134,8 @@ fn item(argument: &Arg, text: &mut String) {
         (false, true) => format!("{} {values}", names.join(", ")),
         (false, false) => names.join(", "),
     };
-    let _ = write!(text, "- `{shown}`: {}", argument.get_help().map(ToString::to_string).unwrap_or_default());
+    let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+    let _ = write!(text, "- `{shown}`: {}.", help.trim_end_matches('.'));
     if takes {
         let choices: Vec<String> =
             argument.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect();

@@ -33,7 +33,7 @@ enum Verb {
 
 #[derive(clap::Args)]
 struct Order {
-    /// Only of this upstream.
+    /// Only that of this upstream.
     #[arg(long, value_name = "NAME")]
     upstream: Option<String>,
     /// Why; stands in the log.

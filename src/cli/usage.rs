@@ -15,10 +15,10 @@ use super::table::{Cell, Table};
 pub struct Arguments {
     #[command(flatten)]
     asking: Asking,
-    /// For whom or what there is a row.
+    /// What each row is about.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "key,model")]
     by: Vec<By>,
-    /// For which stretch of time there is a row.
+    /// How much time each row sums up.
     #[arg(long, value_enum, default_value_t = Per::Day)]
     per: Per,
     /// Only from this moment on: `2026-02-03T04:05:06Z`, or `7d` for the last seven days.

@@ -58,7 +58,7 @@ pub struct Arguments {
     /// Only requests that ended for this reason, such as `queue_full`.
     #[arg(long, value_name = "REASON")]
     reason: Option<String>,
-    /// Of late: only requests from then on, `2026-02-03T04:05:06Z`, or `15m` for the last 15 minutes.
+    /// Of those of late, only requests since then: `2026-02-03T04:05:06Z`, or `15m` for the last 15 minutes.
     #[arg(long, value_name = "MOMENT")]
     since: Option<String>,
 }
