@@ -24,7 +24,7 @@ const NEIGHBOURS: [(&str, &str); 1] = [("telemetry", "policy")];
 const WITNESSES: [(&str, &[&str]); 1] = [("demo", &["clock", "ollama"])];
 
 /// Where a crate may be named: places that begin like this, below `src/`.
-const HOMES: [(&str, &[&str]); 9] = [
+const HOMES: [(&str, &[&str]); 10] = [
     ("pingora*", &["proxy/", "lifecycle.rs"]),
     ("axum", &["admin/"]),
     ("serde_saphyr", &["config/"]),
@@ -33,6 +33,7 @@ const HOMES: [(&str, &[&str]); 9] = [
     ("serde_yaml*", &["config/"]),
     ("notify", &["fleet/watch.rs"]),
     ("clap", &["cli/"]),
+    ("ratatui", &["cli/top/"]),
     ("rusqlite", &["history/"]),
 ];
 

@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::Paragraph;
-use ratatui::{Frame, Terminal};
+use ratatui::widgets::{Paragraph, Widget};
 use unicode_width::UnicodeWidthStr;
 
 use super::app::{App, Mode};
@@ -37,9 +35,10 @@ const HELP: [(&str, &str); 11] = [
 
 /// One screen as text, without colours; no line ends in spaces.
 pub fn as_text(app: &App, width: u16, height: u16) -> String {
-    let Ok(mut terminal) = Terminal::new(TestBackend::new(width, height));
-    let Ok(_) = terminal.draw(|frame| screen(frame, app, false));
-    text_of(terminal.backend().buffer())
+    let area = Rect::new(0, 0, width, height);
+    let mut buffer = Buffer::empty(area);
+    screen(area, &mut buffer, app, false);
+    text_of(&buffer)
 }
 
 fn text_of(buffer: &Buffer) -> String {
@@ -63,15 +62,13 @@ fn text_of(buffer: &Buffer) -> String {
 }
 
 /// Draws all of it.
-pub fn screen(frame: &mut Frame, app: &App, colour: bool) {
+pub fn screen(area: Rect, buffer: &mut Buffer, app: &App, colour: bool) {
     let parts = Layout::vertical([Constraint::Length(HEAD), Constraint::Fill(1), Constraint::Length(1)]);
-    let [head, body, foot] = parts.areas(frame.area());
-    frame.render_widget(Paragraph::new(heading(app, colour)), head);
-    match app.mode {
-        Mode::Help => frame.render_widget(Paragraph::new(help(colour)), body),
-        Mode::Looking | Mode::Filtering => frame.render_widget(Paragraph::new(rows(app, body, colour)), body),
-    }
-    frame.render_widget(Paragraph::new(footer(app, colour)), foot);
+    let [head, body, foot] = parts.areas(area);
+    Paragraph::new(heading(app, colour)).render(head, buffer);
+    let lines = if app.mode == Mode::Help { help(colour) } else { rows(app, body, colour) };
+    Paragraph::new(lines).render(body, buffer);
+    Paragraph::new(footer(app, colour)).render(foot, buffer);
 }
 
 fn style(tone: Tone, colour: bool) -> Style {

@@ -66,7 +66,7 @@ fn spawn(name: &str, sender: &Sender<News>, work: impl FnOnce(&Sender<News>) + S
 
 fn follow(app: &mut App, screen: &mut Screen, news: &Receiver<News>, colour: bool) -> Result<(), Problem> {
     loop {
-        screen.0.draw(|frame| draw::screen(frame, app, colour)).map_err(failed)?;
+        screen.0.draw(|frame| draw::screen(frame.area(), frame.buffer_mut(), app, colour)).map_err(failed)?;
         // All that has come by now is one picture.
         let Ok(first) = news.recv() else { return Ok(()) };
         for one in std::iter::once(first).chain(news.try_iter()) {
