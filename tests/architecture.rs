@@ -6,11 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Layers, lowest first. A module imports only from layers below its own.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &["clock", "units"],
     &["policy", "routing", "ollama", "telemetry"],
     &["config"],
-    &["fleet", "history"],
+    &["history"],
+    &["fleet"],
     &["probe", "proxy", "admin", "demo"],
     &["lifecycle"],
     &["cli"],

@@ -88,6 +88,7 @@ async fn ban(Extract(state): Shared, Wanted(words): Wanted<Words>) -> Answer {
             return Err(Problem::conflict(format!("the upstream `{}` has as many bans as it may", upstream.name)));
         }
     }
+    state.keep().await;
     Ok(list(Extract(state)).await)
 }
 
@@ -105,12 +106,14 @@ fn lift(state: &State, meant: impl Fn(&Upstream, &Ban) -> bool) -> Vec<Value> {
     lifted
 }
 
-fn answer(lifted: Vec<Value>) -> Json<Value> {
-    Json(json!({ "success": true, "removed": lifted.len(), "bans": lifted }))
+async fn answer(state: &Arc<State>, lifted: Vec<Value>) -> Json<Value> {
+    let kept = state.keep().await;
+    let removed = lifted.len();
+    Json(json!({ "success": true, "removed": removed, "bans": lifted, "kept": kept.kept, "warning": kept.warning }))
 }
 
 async fn lift_all(Extract(state): Shared) -> Json<Value> {
-    answer(lift(&state, |_, _| true))
+    answer(&state, lift(&state, |_, _| true)).await
 }
 
 fn is_of(place: &Place, upstream: &Upstream, ban: &Ban) -> bool {
@@ -119,12 +122,12 @@ fn is_of(place: &Place, upstream: &Upstream, ban: &Ban) -> bool {
 
 async fn lift_server(Extract(state): Shared, Named(id): Named<String>) -> Answer {
     let place = find::one(&state.store.load(), &id)?;
-    Ok(answer(lift(&state, |upstream, ban| is_of(&place, upstream, ban))))
+    Ok(answer(&state, lift(&state, |upstream, ban| is_of(&place, upstream, ban))).await)
 }
 
 async fn lift_model(Extract(state): Shared, Named(model): Named<String>) -> Json<Value> {
     let model = canonical(&model).into_owned();
-    answer(lift(&state, |_, ban| ban.model.as_deref() == Some(&model)))
+    answer(&state, lift(&state, |_, ban| ban.model.as_deref() == Some(&model))).await
 }
 
 async fn lift_pair(Extract(state): Shared, Named((id, model)): Named<(String, String)>) -> Answer {
@@ -134,5 +137,5 @@ async fn lift_pair(Extract(state): Shared, Named((id, model)): Named<(String, St
     if lifted.is_empty() {
         return Err(Problem::not_found(format!("`{model}` is not banned from the server `{id}`")));
     }
-    Ok(answer(lifted))
+    Ok(answer(&state, lifted).await)
 }

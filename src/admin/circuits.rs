@@ -151,7 +151,7 @@ async fn order_server(
     Named((id, verb)): Named<(String, String)>,
     Wanted(words): Wanted<Words>,
 ) -> Answer {
-    order(&state, &id, None, &verb, &words)
+    order(&state, &id, None, &verb, &words).await
 }
 
 async fn order_model(
@@ -159,10 +159,10 @@ async fn order_model(
     Named((id, model, verb)): Named<(String, String, String)>,
     Wanted(words): Wanted<Words>,
 ) -> Answer {
-    order(&state, &id, wanted_model(&model), &verb, &words)
+    order(&state, &id, wanted_model(&model), &verb, &words).await
 }
 
-fn order(state: &Admin, id: &str, model: Option<String>, verb: &str, words: &Words) -> Answer {
+async fn order(state: &Arc<Admin>, id: &str, model: Option<String>, verb: &str, words: &Words) -> Answer {
     let place = find::one(&state.store.load(), id)?;
     let present = Present::read();
     let now = present.now;
@@ -197,8 +197,11 @@ fn order(state: &Admin, id: &str, model: Option<String>, verb: &str, words: &Wor
         who = words.who,
         "circuit ordered"
     );
+    let kept = state.keep().await;
     Ok(Json(json!({
         "success": true,
+        "kept": kept.kept,
+        "warning": kept.warning,
         "message": format!("Circuit breaker of {}: {verb}", place.id),
         "serverId": place.id,
         "model": model,

@@ -12,9 +12,11 @@
 mod access;
 mod bans;
 mod circuits;
+mod config;
 mod find;
 mod handlers;
 mod in_flight;
+mod membership;
 mod models;
 mod problem;
 mod queue;
@@ -38,6 +40,7 @@ use axum::routing::{get, post};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 
+use crate::fleet::decisions::Decisions;
 use crate::fleet::reload::Reloader;
 use crate::fleet::store::Store;
 use crate::history::History;
@@ -141,10 +144,10 @@ pub struct State {
     pub reloader: Arc<Reloader>,
     /// Metrics of the process.
     pub metrics: Arc<Metrics>,
-    /// What happened.
+    /// What is kept.
     pub history: Arc<History>,
-    /// What changes need, where it is set.
-    pub token: Option<String>,
+    /// Keeps what operators decide.
+    pub decisions: Arc<Decisions>,
     /// Whether the process is stopping.
     pub stopping: watch::Receiver<bool>,
     /// Where we listen.
@@ -157,12 +160,33 @@ pub struct State {
     pub started: Instant,
 }
 
+/// Whether a decision outlives the process.
+#[derive(serde::Serialize, schemars::JsonSchema)]
+pub struct Kept {
+    /// It does.
+    kept: bool,
+    /// Why it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
+}
+
+impl State {
+    /// Keeps what was decided; returns when it is on disk, or cannot be.
+    async fn keep(self: &Arc<Self>) -> Kept {
+        let state = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || state.decisions.keep(&state.store.pin())).await;
+        let warning = done.unwrap_or_else(|failed| Some(failed.to_string()));
+        Kept { kept: warning.is_none(), warning }
+    }
+}
+
 /// What operators see and do.
 fn orchestrator() -> Router<Arc<State>> {
     Router::new()
-        .route("/config/reload", post(handlers::reload))
         .route("/upgrade", post(upgrade::upgrade))
+        .merge(config::routes())
         .merge(servers::routes())
+        .merge(membership::routes())
         .merge(in_flight::routes())
         .merge(circuits::routes())
         .merge(bans::routes())
@@ -179,6 +203,7 @@ pub async fn serve(listener: AdminListener, state: State) {
         // Nobody who could say so is left: then the process has ended.
         drop(closing.wait_for(|closing| *closing).await);
     };
+    let guard = access::Guard { store: Arc::clone(&state.store), history: Arc::clone(&state.history), own };
     let state = Arc::new(state);
     let app = Router::new()
         .route("/health", get(handlers::health))
@@ -188,10 +213,7 @@ pub async fn serve(listener: AdminListener, state: State) {
         .nest("/api/orchestrator", orchestrator())
         .fallback(problem::no_such_path)
         .method_not_allowed_fallback(problem::wrong_method)
-        .layer(axum::middleware::from_fn_with_state(
-            Arc::new(access::Guard { token: state.token.clone(), own }),
-            access::check,
-        ))
+        .layer(axum::middleware::from_fn_with_state(Arc::new(guard), access::check))
         .with_state(state);
     let served = match listener {
         AdminListener::Tcp(listener, _) => match TcpListener::from_std(listener) {

@@ -82,14 +82,14 @@ async fn show(Extract(state): Shared) -> Answer {
 }
 
 async fn pause(Extract(state): Shared, Wanted(words): Wanted<Words>) -> Answer {
-    order(&state, &words, true)
+    order(&state, &words, true).await
 }
 
 async fn resume(Extract(state): Shared, Wanted(words): Wanted<Words>) -> Answer {
-    order(&state, &words, false)
+    order(&state, &words, false).await
 }
 
-fn order(state: &State, words: &Words, pause: bool) -> Answer {
+async fn order(state: &Arc<State>, words: &Words, pause: bool) -> Answer {
     for upstream in upstreams(state, words.upstream.as_deref())? {
         if upstream.dispatcher.is_paused() == pause {
             continue;
@@ -102,7 +102,11 @@ fn order(state: &State, words: &Words, pause: bool) -> Answer {
         let (reason, who) = (words.reason.as_deref(), words.who.as_deref());
         tracing::info!(upstream = upstream.name, paused = pause, reason, who, "queue ordered");
     }
-    picture(state).map(Json)
+    let kept = state.keep().await;
+    let mut picture = picture(state)?;
+    picture["kept"] = json!(kept.kept);
+    picture["warning"] = json!(kept.warning);
+    Ok(Json(picture))
 }
 
 async fn decisions(Extract(state): Shared, Asked(wish): Asked<Wish>) -> Answer {

@@ -171,7 +171,7 @@ async fn undrain(Extract(state): Shared, Named(id): Named<String>, Wanted(words)
     activate(&state, &place, words).await
 }
 
-async fn activate(state: &State, place: &Place, words: Words) -> Answer {
+async fn activate(state: &Arc<State>, place: &Place, words: Words) -> Answer {
     let now = Present::read().now;
     let decision = words.decision(now);
     let before = place.state().operate(Operation::Active, now);
@@ -233,8 +233,9 @@ fn log(place: &Place, from: Standing, to: Standing, decision: &Decision) {
     );
 }
 
-/// Waits, if that was asked for, until the server is empty or everything ends; tells how it is then.
-async fn settled(state: &State, place: &Place, patience: Patience, message: String) -> Answer {
+/// Keeps the decision, waits, if that was asked for, until the server is empty or everything ends; tells how it is then.
+async fn settled(state: &Arc<State>, place: &Place, patience: Patience, message: String) -> Answer {
+    let kept = state.keep().await;
     if let Some(limit) = patience.wait {
         let mut closing = state.closing.clone();
         tokio::select! {
@@ -253,5 +254,7 @@ async fn settled(state: &State, place: &Place, patience: Patience, message: Stri
         "operation": operation(&place.state().operation(present.now), present),
         "inFlightRequests": in_flight,
         "empty": in_flight == 0,
+        "kept": kept.kept,
+        "warning": kept.warning,
     })))
 }

@@ -44,7 +44,7 @@ pub async fn upgrade(Extract(state): Extract<Arc<State>>, body: Bytes) -> Respon
         Err(error) => return answer(StatusCode::BAD_REQUEST, Err(error.to_string())),
     };
     // Whoever may reach a port of loopback must not choose what this user runs.
-    if wanted.binary.is_some() && state.token.is_none() && matches!(state.own, AdminAddress::Tcp(_)) {
+    if wanted.binary.is_some() && !state.store.load().admin.has_tokens() && matches!(state.own, AdminAddress::Tcp(_)) {
         let what = "another binary needs `admin.token_file`, or an `admin.address` that is a unix socket; without either, \
                     put the new binary in the place of the old one and leave `--binary` out";
         return answer(StatusCode::FORBIDDEN, Err(what.to_owned()));

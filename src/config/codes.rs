@@ -70,6 +70,7 @@ codes! {
     HASH_ON "E037" "What `consistent_hash` should hash is not correct.";
     CONTRADICTION "E038" "Two values contradict each other.";
     OPEN_ADMIN "E039" "The admin listener can be reached from outside and has no token.";
+    OUT_OF_REACH "E041" "A server that was added at run time may not be at its address.";
     UNKNOWN_SERVER "E040" "A rule names a server that does not exist.";
     TLS_FILE "E050" "A certificate, key or OCSP file cannot be read.";
     CERTIFICATE "E051" "A file does not hold the certificate that it should.";

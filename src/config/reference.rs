@@ -239,6 +239,12 @@ defaults:
 admin:
   address: 127.0.0.1:5100
   #token_file: /run/secrets/arriero_admin
+  #tokens:
+    #- name: grafana
+      #token_file: /run/secrets/arriero_grafana
+      #scope: read
+  #without_token: read
+  #server_networks: [10.0.0.0/8, "fd00::/8"]
 server:
   #threads: 4
   body_budget: 512MiB

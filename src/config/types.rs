@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::units::{ByteSize, Duration};
 
 mod access;
+mod admin;
 mod content;
 mod fleet;
 mod history;
@@ -24,11 +25,12 @@ mod upstream;
 mod words;
 
 pub use access::{Access, Auth, Cors, ProxyProtocol, RouteAuth};
+pub use admin::{Admin, AdminScope, AdminToken, WithoutToken};
 pub use content::{
     Coding, Compress, Files, HeaderChanges, HeaderRules, Redirect, RequestEncoding, Respond, Rewrite, StickyCookie,
 };
-pub use history::History;
 pub use fleet::{Gpu, ModelRule, Priority, Queue, QueueKeepalive};
+pub use history::History;
 pub use limits::{ConcurrencyLimit, Delay, ListenerLimits, Preset, RateLimit};
 pub use models::{Caps, Permission};
 pub use tls::{CertificateFiles, ClientAuth, ListenerTls, MinVersion, UpstreamTls};
@@ -355,22 +357,6 @@ pub struct Defaults {
     pub timeouts: Timeouts,
     /// Size limits.
     pub limits: Limits,
-}
-
-/// Health, metrics and control. A change of the address needs a restart.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Admin {
-    /// `HOST:PORT`, or `unix:/path/to/socket`. Port 0 takes a free one.
-    pub address: String,
-    /// File with the token that changes need; required when the address is not loopback.
-    pub token_file: Option<String>,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { address: "127.0.0.1:5100".to_owned(), token_file: None }
-    }
 }
 
 /// The process itself. A change of `threads` or `temp_dir` needs a restart.

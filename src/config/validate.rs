@@ -11,6 +11,7 @@ use super::types::{Config, Timeouts};
 use crate::units::{ByteSize, Duration};
 
 mod access;
+mod admin;
 mod content;
 mod fleet;
 mod keys;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderName, Method};
 
+use super::admin_access::AdminAccess;
 use super::content::Target;
 use super::dispatch::Dispatchers;
 use super::limiter::Limiter;
@@ -14,6 +15,7 @@ use super::snapshot::{Lasting, Route, Snapshot, Timeouts, Upstream};
 use crate::config::types::{self, Config};
 use crate::ollama::ModelPattern;
 use crate::policy::caps::Caps;
+use crate::policy::reach::Reach;
 use crate::policy::retry::{RetryOn, RetryPolicy};
 use crate::routing::Scheme;
 use crate::routing::table::{ModelMatch, RouteMatch, RouteTable};
@@ -92,13 +94,15 @@ fn compile_with(
     before: Option<&Snapshot>,
 ) -> Result<Snapshot, CompileError> {
     let keys = access::keys(&config.auth, before.and_then(|before| before.keys.as_ref()))?;
+    let admin = AdminAccess::open(&config.admin).map_err(|(place, why)| error(place, why))?;
+    let reach = Arc::new(Reach(access::networks("admin.server_networks", &config.admin.server_networks)?));
     let upstreams = config
         .upstreams
         .iter()
         .map(|(name, upstream)| {
             let known = before.and_then(|before| before.upstreams.iter().find(|known| known.name == *name));
             let known = known.map(|known| &known.state);
-            upstreams::compile(name, upstream, known, around, &lasting.dispatchers).map(Arc::new)
+            upstreams::compile(name, upstream, known, &reach, around, &lasting.dispatchers).map(Arc::new)
         })
         .collect::<Result<Vec<_>, _>>()?;
     let by_name: HashMap<&str, &Arc<Upstream>> =
@@ -148,6 +152,8 @@ fn compile_with(
         routes,
         upstreams,
         keys,
+        admin: Arc::new(admin),
+        reach,
         listeners: listeners::compile(&config.listeners, listeners, &lasting)?,
         body_memory: to_usize(config.server.body_memory.0),
         access_log: match config.telemetry.access_log {

@@ -28,6 +28,7 @@
 //! - [`sockets::Sockets`] are the open sockets of the listeners; they come and go with the configuration.
 //! - [`reload::Reloader`] is the one way to a new snapshot, whoever asks for it.
 
+pub mod admin_access;
 pub mod allowed;
 pub mod bans;
 pub mod body_budget;
@@ -38,6 +39,7 @@ pub mod compile;
 pub mod concurrency;
 pub mod connections;
 pub mod content;
+pub mod decisions;
 pub mod dispatch;
 pub mod ejection;
 pub mod exclusion;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -26,6 +26,7 @@ use super::waiting_room::WaitingRoom;
 use crate::policy::balance::peak_ewma::PeakEwma;
 use crate::policy::circuit::{CircuitPolicy, State, Transition};
 use crate::policy::health::{self, Change, Health, HealthPolicy};
+use crate::policy::reach::Reach;
 use crate::telemetry::metrics::ServerMetrics;
 
 /// What makes a server the same one after a reload.
@@ -92,6 +93,8 @@ pub struct ServerState {
     inventory_wanted: Notify,
     times: Mutex<PeakEwma>,
     addresses: ArcSwap<Vec<SocketAddr>>,
+    /// Where it may be; anywhere by default.
+    reach: ArcSwapOption<Reach>,
     next_address: AtomicU32,
     inventory: ArcSwap<Inventory>,
     /// Microseconds that the last answer to a check took, and one more; 0 before the first.
@@ -132,6 +135,7 @@ impl ServerState {
             times: Mutex::default(),
             addresses: ArcSwap::from_pointee(literal.into_iter().collect()),
             next_address: AtomicU32::new(0),
+            reach: ArcSwapOption::empty(),
             inventory: ArcSwap::from_pointee(Inventory::default()),
             response_time: AtomicU64::new(0),
         }
@@ -312,11 +316,38 @@ impl ServerState {
         }
     }
 
+    /// Says where it may be. Addresses elsewhere are forgotten, those of its URL come back.
+    pub fn set_reach(&self, reach: Option<Arc<Reach>>) {
+        self.reach.store(reach);
+        let mut addresses = Vec::clone(&self.addresses.load());
+        addresses.extend(self.location.host.parse().ok().map(|ip| SocketAddr::new(ip, self.location.port)));
+        addresses.sort_unstable();
+        addresses.dedup();
+        self.keep_reachable(&mut addresses);
+        if addresses != **self.addresses.load() {
+            self.addresses.store(Arc::new(addresses));
+            self.idle.clear();
+        }
+    }
+
+    fn keep_reachable(&self, addresses: &mut Vec<SocketAddr>) {
+        let Some(reach) = self.reach.load_full() else { return };
+        addresses.retain(|address| {
+            let objection = reach.objection(address.ip());
+            if let Some(why) = objection {
+                let server = self.name();
+                tracing::warn!(server, %address, why, "a server that was added at run time is not connected to there");
+            }
+            objection.is_none()
+        });
+    }
+
     /// Notes the addresses that its host name has now; returns whether they changed. An empty list
     /// is ignored: the last good one stays. Idle connections to the old ones are closed.
     pub fn resolved(&self, mut addresses: Vec<SocketAddr>) -> bool {
         addresses.sort_unstable();
         addresses.dedup();
+        self.keep_reachable(&mut addresses);
         if addresses.is_empty() || addresses == **self.addresses.load() {
             return false;
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use super::admin_access::AdminAccess;
 use super::concurrency::Concurrency;
 use super::connections::{AllConnections, ConnectionLimits, Connections};
 use super::content::{Content, Target};
@@ -32,6 +33,7 @@ use crate::policy::circuit::CircuitPolicy;
 use crate::policy::cors::Cors;
 use crate::policy::health::HealthPolicy;
 use crate::policy::queue::Class;
+use crate::policy::reach::Reach;
 use crate::policy::recovery::RecoveryPolicy;
 use crate::policy::retry::RetryPolicy;
 use crate::policy::schedule::{Scheduler, Settings};
@@ -55,6 +57,10 @@ pub struct Snapshot {
     pub upstreams: Vec<Arc<Upstream>>,
     /// The API keys, where there are any.
     pub keys: Option<Arc<Keys>>,
+    /// Who may do what on the admin listener.
+    pub admin: Arc<AdminAccess>,
+    /// Where servers may be that are added at run time.
+    pub reach: Arc<Reach>,
     /// Listeners in the order of the file.
     pub listeners: Vec<Arc<ListenerSettings>>,
     /// The largest `body_limit` of a route.
@@ -353,6 +359,8 @@ pub struct Member {
     pub max_loaded: u32,
     /// Bytes of its card's memory.
     pub memory: Option<u64>,
+    /// Where it may be, if it was added at run time.
+    pub reach: Option<Arc<Reach>>,
 }
 
 impl Member {

@@ -167,6 +167,12 @@ impl History {
         Ok(history)
     }
 
+    /// Whether what is kept outlives the process.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.shared.place.is_file()
+    }
+
     /// Whether requests are worth handing over.
     #[must_use]
     pub fn wants_requests(&self) -> bool {

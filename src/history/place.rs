@@ -57,6 +57,11 @@ impl fmt::Debug for Place {
 }
 
 impl Place {
+    /// Whether it outlives the process.
+    pub(super) const fn is_file(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+
     /// The place in this folder, which is made if it is not there; in memory without one.
     ///
     /// # Errors

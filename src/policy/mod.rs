@@ -34,6 +34,8 @@
 //! | [`cidr`] | is this address in one of these networks, and may it use the route? |
 //! | [`cors`] | what may web pages of other origins do? |
 //! | [`auth`] | which key does the request have, and is that enough? |
+//! | [`admin_access`] | what does a call of the admin API need? |
+//! | [`reach`] | where may a server be that is added at run time? |
 //! | [`api_key`] | how is a key written, and what is kept of it? |
 //!
 //! # Invariants
@@ -42,6 +44,7 @@
 //! - A new configuration replaces the numbers of a policy and keeps what it has learned.
 //! - No input, however odd, makes a policy panic or overflow.
 
+pub mod admin_access;
 pub mod api_key;
 pub mod auth;
 pub mod balance;
@@ -59,6 +62,7 @@ pub mod network;
 pub mod quarantine;
 pub mod queue;
 pub mod rate_limit;
+pub mod reach;
 pub mod recovery;
 pub mod retry;
 pub mod retry_budget;

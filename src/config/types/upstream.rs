@@ -104,6 +104,9 @@ pub struct ServerEntry {
     /// Its card (`policy: expected_wait`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<Gpu>,
+    /// Whether its URL was set at run time and stands in no file: then it is kept to `admin.server_networks`.
+    #[serde(skip)]
+    pub at_run_time: bool,
 }
 
 const fn one() -> u32 {

@@ -23,12 +23,14 @@ use crate::policy::balance::sticky::StickyCookie;
 use crate::policy::ban::BanRule;
 use crate::policy::circuit::CircuitPolicy;
 use crate::policy::health::HealthPolicy;
+use crate::policy::reach::Reach;
 use crate::policy::recovery::RecoveryPolicy;
 
 pub(super) fn compile(
     name: &str,
     upstream: &types::Upstream,
     known: Option<&Arc<UpstreamState>>,
+    reach: &Arc<Reach>,
     around: &Surroundings<'_>,
     dispatchers: &Dispatchers,
 ) -> Result<Upstream, CompileError> {
@@ -77,6 +79,7 @@ pub(super) fn compile(
                 max_in_flight_per_model: entry.max_in_flight_per_model,
                 max_loaded: entry.max_loaded.unwrap_or(fleet::MAX_LOADED),
                 memory: entry.gpu.as_ref().and_then(|gpu| gpu.memory).map(|memory| memory.0),
+                reach: entry.at_run_time.then(|| Arc::clone(reach)),
             })
         })
         .collect::<Result<Vec<_>, CompileError>>()?;
