@@ -51,7 +51,8 @@ pub async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: 
         let status = response.status();
         let detail = response.extensions().get::<Detail>().map(|detail| detail.0.clone()).unwrap_or_default();
         let (who, scope) = caller.map_or_else(Default::default, |one| (one.name, one.scope.as_str().to_owned()));
-        tracing::info!(target: "audit", who, scope, method = method.as_str(), path, status = status.as_u16(), detail);
+        let (method_name, code) = (method.as_str(), status.as_u16());
+        tracing::info!(who, scope, method = method_name, path, status = code, detail, "audit");
         guard.history.audit(Audit {
             at: clock::unix_time().as_secs_f64(),
             who,

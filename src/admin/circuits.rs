@@ -113,10 +113,12 @@ async fn one(Extract(state): Shared, Named((id, model)): Named<(String, String)>
     let present = Present::read();
     let model = wanted_model(&model);
     let found = place.state().circuit_views(present.now).into_iter().find(|circuit| circuit.model == model);
-    let view = found.map(|circuit| view(&place, &circuit, present));
-    let view = view.ok_or_else(|| {
+    // The circuit of a model is made when it first fails; until then it is closed.
+    let is_there = || model.as_deref().is_some_and(|model| place.state().inventory().has(model));
+    let found = found.or_else(|| is_there().then(|| circuits::CircuitView::closed(model.clone())));
+    let view = found.map(|circuit| view(&place, &circuit, present)).ok_or_else(|| {
         let model = model.as_deref().unwrap_or(SERVER);
-        Problem::not_found(format!("no circuit is kept for the model `{model}` on the server `{}`", place.id))
+        Problem::not_found(format!("the server `{}` has no model `{model}`, and no circuit for it", place.id))
     })?;
     Ok(Json(json!({
         "success": true, "key": view.key, "serverId": view.server_id, "model": view.model, "stats": view.stats,

@@ -10,6 +10,7 @@
 //! goes wrong is a [`problem::Problem`]. Keys of answers are camelCase, as operators' scripts for that prefix expect.
 
 mod access;
+mod audit;
 mod bans;
 mod circuits;
 mod config;
@@ -184,6 +185,7 @@ impl State {
 fn orchestrator() -> Router<Arc<State>> {
     Router::new()
         .route("/upgrade", post(upgrade::upgrade))
+        .merge(audit::routes())
         .merge(config::routes())
         .merge(servers::routes())
         .merge(membership::routes())
