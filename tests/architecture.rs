@@ -25,9 +25,10 @@ const NEIGHBOURS: [(&str, &str); 1] = [("telemetry", "policy")];
 const WITNESSES: [(&str, &[&str]); 1] = [("demo", &["clock", "ollama"])];
 
 /// Where a crate may be named: places that begin like this, below `src/`.
-const HOMES: [(&str, &[&str]); 9] = [
+const HOMES: [(&str, &[&str]); 10] = [
     ("pingora*", &["proxy/", "lifecycle.rs"]),
     ("axum", &["admin/"]),
+    ("aide", &["admin/"]),
     ("serde_saphyr", &["config/"]),
     ("granit_parser", &["config/"]),
     ("saphyr_parser", &["config/"]),

@@ -8,9 +8,9 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use support::admin::{PREFIX, json as json_of};
+use support::eventually;
 use support::fleet::{fleet, generate, send, send_with};
 use support::process::Program;
-use support::eventually;
 use support::wire::proxy;
 
 const GUIDE: &str = include_str!("fixtures/runbook/commands.sh");
@@ -116,7 +116,8 @@ impl Scene {
         if command.contains("@config-backup.json") {
             let backup = std::fs::read_dir(self.folder.path()).expect("the folder");
             let name = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("config-");
-            let backup = backup.map(|entry| entry.expect("an entry")).find(name).expect("the backup of the command before");
+            let backup =
+                backup.map(|entry| entry.expect("an entry")).find(name).expect("the backup of the command before");
             std::fs::copy(backup.path(), self.folder.path().join("config-backup.json")).expect("copied");
         }
     }
@@ -135,11 +136,15 @@ impl Scene {
         let status = self.folder.path().join("status");
         let noted = format!("-sS --max-time 60 -w '%{{stderr}}%{{http_code}}' 2> {}", status.display());
         let filled = filled.replacen("curl ", &format!("curl {noted} "), 1);
-        let output = Command::new("bash").args(["-o", "pipefail", "-c", &filled]).current_dir(self.folder.path()).output();
+        let output =
+            Command::new("bash").args(["-o", "pipefail", "-c", &filled]).current_dir(self.folder.path()).output();
         let output = output.expect("a shell");
         let said = std::fs::read_to_string(status).expect("the status");
         assert!(output.status.success(), "`{command}`: {said} {}", String::from_utf8_lossy(&output.stderr));
-        (said.trim().parse().unwrap_or_else(|_| panic!("`{command}`: {said}")), String::from_utf8_lossy(&output.stdout).into_owned())
+        (
+            said.trim().parse().unwrap_or_else(|_| panic!("`{command}`: {said}")),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
     }
 }
 
@@ -164,7 +169,11 @@ async fn each_command_of_the_guide_does_what_it_says() {
     let scene = Scene { program, folder };
     eventually("the model is known to be in memory", || async {
         let answer = send(scene.program.admin(), "GET", &format!("{PREFIX}/servers"), "").await;
-        json_of(&answer)["servers"].as_array().expect("a list").iter().any(|one| one["loaded"].as_array().is_some_and(|loaded| !loaded.is_empty()))
+        json_of(&answer)["servers"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .any(|one| one["loaded"].as_array().is_some_and(|loaded| !loaded.is_empty()))
     })
     .await;
     let commands = commands();
@@ -188,9 +197,13 @@ async fn each_command_of_the_guide_does_what_it_says() {
     }
     // What the commands changed is there: the guide adds a server, and puts a saved configuration back at the end.
     let servers = json_of(&send(scene.program.admin(), "GET", &format!("{PREFIX}/servers"), "").await);
-    let names: Vec<&str> = servers["servers"].as_array().expect("a list").iter().filter_map(|one| one["id"].as_str()).collect();
+    let names: Vec<&str> =
+        servers["servers"].as_array().expect("a list").iter().filter_map(|one| one["id"].as_str()).collect();
     assert_eq!(names, ["s0", "s1", "new-server"]);
-    assert!(std::fs::read_to_string(Path::new(&file)).expect("the file").contains("new-server"), "config/save wrote it");
+    assert!(
+        std::fs::read_to_string(Path::new(&file)).expect("the file").contains("new-server"),
+        "config/save wrote it"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,7 +211,8 @@ async fn the_guide_works_on_a_unix_socket_too() {
     let fleet = fleet(1, &["m"]).await;
     let folder = tempfile::tempdir().expect("a folder");
     let socket = folder.path().join("admin.sock");
-    let text = format!("{}admin: {{ address: \"unix:{}\" }}\n", support::ollama_yaml(&fleet.urls(), ""), socket.display());
+    let text =
+        format!("{}admin: {{ address: \"unix:{}\" }}\n", support::ollama_yaml(&fleet.urls(), ""), socket.display());
     let proxy = proxy(text).await;
     let ask = |path: &str| {
         let socket = socket.clone();

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use aide::axum::ApiRouter;
+use aide::axum::routing::get_with;
 use axum::extract::State as Extract;
-use axum::routing::get;
-use axum::{Json, Router};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::State;
+use super::openapi::{Done, about};
 use super::problem::Problem;
 use super::request::Asked;
 use super::time::Present;
@@ -18,13 +19,14 @@ const LINES: usize = 100;
 const MOST: usize = 10_000;
 
 /// The paths of this topic.
-pub fn routes() -> Router<Arc<State>> {
-    Router::new().route("/audit", get(list))
+pub fn routes() -> ApiRouter<Arc<State>> {
+    ApiRouter::new().api_route("/audit", get_with(list, about("listAudit", "Who changed what, the latest first")))
 }
 
 /// How much is wanted.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "AuditWish")]
 pub struct Wish {
     /// Lines, 100 by default, 10,000 at most.
     limit: Option<usize>,
@@ -32,6 +34,7 @@ pub struct Wish {
 
 /// Something that somebody did, or was not allowed to do.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AuditLine")]
 pub struct Line {
     /// Later ones have higher numbers.
     seq: i64,
@@ -49,13 +52,13 @@ pub struct Line {
 
 /// What was done last.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AuditLines")]
 pub struct Lines {
-    success: bool,
     count: usize,
     audit: Vec<Line>,
 }
 
-async fn list(Extract(state): Extract<Arc<State>>, Asked(wish): Asked<Wish>) -> Result<Json<Lines>, Problem> {
+async fn list(Extract(state): Extract<Arc<State>>, Asked(wish): Asked<Wish>) -> Result<Done<Lines>, Problem> {
     let limit = wish.limit.unwrap_or(LINES).min(MOST);
     let history = Arc::clone(&state.history);
     let rows = tokio::task::spawn_blocking(move || history.audits(limit)).await.map_err(Problem::internal)?;
@@ -71,5 +74,5 @@ async fn list(Extract(state): Extract<Arc<State>>, Asked(wish): Asked<Wish>) -> 
         detail: row.audit.detail,
     };
     let audit: Vec<Line> = rows.map_err(Problem::internal)?.into_iter().map(line).collect();
-    Ok(Json(Lines { success: true, count: audit.len(), audit }))
+    Ok(Done(Lines { count: audit.len(), audit }))
 }

@@ -5,18 +5,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use aide::axum::ApiRouter;
+use aide::axum::routing::{delete_with, post_with};
 use axum::extract::{Extension, State as Extract};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
-use axum::routing::{delete, post};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::State;
-use super::config::make;
+use super::config::{ChangedView, make};
 use super::find;
+use super::openapi::{Tagged, about};
 use super::problem::Problem;
 use super::request::{Named, Wanted};
 use crate::config::ServerUrl;
@@ -32,8 +32,12 @@ type Shared = Extract<Arc<State>>;
 const LOOK_UP: Duration = Duration::from_secs(2);
 
 /// The paths of this topic.
-pub fn routes() -> Router<Arc<State>> {
-    Router::new().route("/servers/add", post(add)).route("/servers/{server}", delete(remove).patch(change))
+pub fn routes() -> ApiRouter<Arc<State>> {
+    let one = delete_with(remove, about("removeServer", "Take a server away; requests that run there finish"))
+        .patch_with(change, about("changeServer", "Change the numbers of a server"));
+    ApiRouter::new()
+        .api_route("/servers/add", post_with(add, about("addServer", "Add a server")))
+        .api_route("/servers/{server}", one)
 }
 
 /// A server to add.
@@ -84,7 +88,7 @@ async fn add(
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Wanted(new): Wanted<NewServer>,
-) -> Result<Response, Problem> {
+) -> Result<Tagged<ChangedView>, Problem> {
     let url = ServerUrl::parse(&new.url).map_err(|why| Problem::bad_request(format!("`url`: {why}")))?;
     let reach = Arc::clone(&state.store.load().reach);
     may_be_at(&url, &reach).await?;
@@ -177,7 +181,7 @@ async fn remove(
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Named(id): Named<String>,
-) -> Result<Response, Problem> {
+) -> Result<Tagged<ChangedView>, Problem> {
     let (upstream, server) = names(&state, &id)?;
     let what = format!("server {id}");
     make(state, caller, &headers, &what, move |in_force| {
@@ -200,7 +204,7 @@ async fn change(
     headers: HeaderMap,
     Named(id): Named<String>,
     Wanted(change): Wanted<ServerChange>,
-) -> Result<Response, Problem> {
+) -> Result<Tagged<ChangedView>, Problem> {
     let (upstream, server) = names(&state, &id)?;
     if let Some(url) = &change.url {
         let url = ServerUrl::parse(url).map_err(|why| Problem::bad_request(format!("`url`: {why}")))?;

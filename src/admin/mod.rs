@@ -19,6 +19,7 @@ mod handlers;
 mod in_flight;
 mod membership;
 mod models;
+mod openapi;
 mod problem;
 mod queue;
 mod recovery;
@@ -36,8 +37,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Router;
-use axum::routing::{get, post};
+use aide::axum::ApiRouter;
+use aide::axum::routing::post_with;
+use axum::routing::get;
+use axum::{Json, Router};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 
@@ -47,7 +50,11 @@ use crate::fleet::store::Store;
 use crate::history::History;
 use crate::telemetry::metrics::Metrics;
 
+use openapi::about;
 pub use upgrade::{LIMIT, Order};
+
+/// Where operators' calls are.
+const PREFIX: &str = "/api/orchestrator";
 
 /// Where the admin listener is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -182,9 +189,9 @@ impl State {
 }
 
 /// What operators see and do.
-fn orchestrator() -> Router<Arc<State>> {
-    Router::new()
-        .route("/upgrade", post(upgrade::upgrade))
+fn orchestrator() -> ApiRouter<Arc<State>> {
+    ApiRouter::new()
+        .api_route("/upgrade", post_with(upgrade::upgrade, about("upgrade", "Let a new process take over")))
         .merge(audit::routes())
         .merge(config::routes())
         .merge(servers::routes())
@@ -207,12 +214,14 @@ pub async fn serve(listener: AdminListener, state: State) {
     };
     let guard = access::Guard { store: Arc::clone(&state.store), history: Arc::clone(&state.history), own };
     let state = Arc::new(state);
+    let (orchestrator, document) = openapi::finish(orchestrator(), PREFIX);
+    let orchestrator = orchestrator.route(openapi::PATH, get(async move || Json(document)));
     let app = Router::new()
         .route("/health", get(handlers::health))
         .route("/health/live", get(handlers::live))
         .route("/health/ready", get(handlers::ready))
         .route("/metrics", get(handlers::metrics))
-        .nest("/api/orchestrator", orchestrator())
+        .nest(PREFIX, orchestrator)
         .fallback(problem::no_such_path)
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(axum::middleware::from_fn_with_state(Arc::new(guard), access::check))

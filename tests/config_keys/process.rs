@@ -118,9 +118,8 @@ async fn admin_token() {
 async fn admin_tokens() {
     let folder = folder();
     fs::write(folder.path().join("token"), "secret\n").expect("written");
-    let tokens = |scope: &str| {
-        json!([{ "name": "grafana", "token_file": folder.path().join("token"), "scope": scope }])
-    };
+    let tokens =
+        |scope: &str| json!([{ "name": "grafana", "token_file": folder.path().join("token"), "scope": scope }]);
     for (scope, without, drained, read) in [("read", "read", 403, 200), ("operate", "health", 404, 401)] {
         let keys = [("admin.tokens", tokens(scope)), ("admin.without_token", json!(without))];
         let program = with(folder.path(), "http://127.0.0.1:9", &keys).await;

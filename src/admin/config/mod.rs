@@ -8,17 +8,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use aide::axum::ApiRouter;
+use aide::axum::routing::{get_with, patch_with, post_with};
+use axum::Json;
 use axum::extract::{Extension, State as Extract};
-use axum::http::{HeaderMap, HeaderName, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch, post};
-use axum::{Json, Router};
+use axum::http::{HeaderMap, header};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::State;
-use super::access::Detail;
+use super::openapi::{Tagged, about};
 use super::problem::Problem;
 use super::request::{Asked, Named, Wanted};
 use super::time::Present;
@@ -29,22 +29,26 @@ use crate::fleet::reload::{Changed, InForce, Refused, Reloaded, Saved, Source};
 mod section;
 
 type Shared = Extract<Arc<State>>;
+type Changing = Result<Tagged<ChangedView>, Problem>;
 
 /// The paths of this topic.
-pub fn routes() -> Router<Arc<State>> {
-    Router::new()
-        .route("/config", get(show).post(replace))
-        .route("/config/schema", get(schema))
-        .route("/config/diff", get(diff))
-        .route("/config/reload", post(reload))
-        .route("/config/save", post(save))
-        .route("/config/revert", post(revert))
-        .route("/config/{section}", patch(change))
+pub fn routes() -> ApiRouter<Arc<State>> {
+    let whole = get_with(show, about("getConfig", "The configuration in force"))
+        .post_with(replace, about("replaceConfig", "Put another configuration in force, at run time"));
+    ApiRouter::new()
+        .api_route("/config", whole)
+        .api_route("/config/schema", get_with(schema, about("getConfigSchema", "The JSON schema of the configuration")))
+        .api_route("/config/diff", get_with(diff, about("getConfigChanges", "What was changed at run time")))
+        .api_route("/config/reload", post_with(reload, about("reloadConfig", "Put the file on disk in force")))
+        .api_route("/config/save", post_with(save, about("saveConfig", "Write what was changed into the file")))
+        .api_route("/config/revert", post_with(revert, about("revertConfig", "Take changes back")))
+        .api_route("/config/{section}", patch_with(change, about("changeConfig", "Change a section at run time")))
 }
 
 /// What is wanted of the configuration.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "ConfigWish")]
 pub struct Wish {
     /// With every default filled in, and variables replaced.
     effective: bool,
@@ -54,7 +58,6 @@ pub struct Wish {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigView {
-    success: bool,
     /// Hash of what is in force, also the `ETag`.
     hash: String,
     /// The file; none where the command line made it.
@@ -90,7 +93,6 @@ pub struct ChangeView {
 /// What differs from the file.
 #[derive(Serialize, JsonSchema)]
 pub struct DiffView {
-    success: bool,
     hash: String,
     count: usize,
     changes: Vec<ChangeView>,
@@ -100,7 +102,6 @@ pub struct DiffView {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ChangedView {
-    success: bool,
     message: String,
     /// Hash of what is in force now.
     hash: String,
@@ -117,7 +118,6 @@ pub struct ChangedView {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SavedView {
-    success: bool,
     message: String,
     /// The file.
     path: String,
@@ -128,15 +128,11 @@ pub struct SavedView {
     hash: String,
 }
 
-fn etag(hash: &str) -> [(HeaderName, String); 1] {
-    [(header::ETAG, format!("\"{hash}\""))]
-}
-
 fn look<T>(state: &State, look: impl FnOnce(&InForce) -> T) -> Result<T, Problem> {
     state.reloader.in_force(look).ok_or_else(|| Refused::Stopping.into())
 }
 
-async fn show(Extract(state): Shared, Asked(wish): Asked<Wish>) -> Result<Response, Problem> {
+async fn show(Extract(state): Shared, Asked(wish): Asked<Wish>) -> Result<Tagged<ConfigView>, Problem> {
     let status = state.reloader.status();
     let hash = state.store.load().hash.clone();
     let view = look(&state, |in_force| {
@@ -146,7 +142,6 @@ async fn show(Extract(state): Shared, Asked(wish): Asked<Wish>) -> Result<Respon
             Ok(masked(&in_force.written))
         };
         config.map(|config| ConfigView {
-            success: true,
             hash: hash.clone(),
             source: state.reloader.source().path().map(|path| path.display().to_string()),
             in_force: status.in_force,
@@ -155,15 +150,14 @@ async fn show(Extract(state): Shared, Asked(wish): Asked<Wish>) -> Result<Respon
             config,
         })
     })?;
-    let view = view.map_err(Problem::internal)?;
-    Ok((etag(&hash), Json(view)).into_response())
+    Ok(Tagged::new(hash, view.map_err(Problem::internal)?))
 }
 
 async fn schema() -> Json<Value> {
     Json(crate::config::schema())
 }
 
-async fn diff(Extract(state): Shared) -> Result<Response, Problem> {
+async fn diff(Extract(state): Shared) -> Result<Tagged<DiffView>, Problem> {
     let present = Present::read();
     let hash = state.store.load().hash.clone();
     let changes = look(&state, |in_force| {
@@ -181,8 +175,8 @@ async fn diff(Extract(state): Shared) -> Result<Response, Problem> {
         };
         in_force.changes.iter().map(one).collect::<Vec<_>>()
     })?;
-    let view = DiffView { success: true, hash: hash.clone(), count: changes.len(), changes };
-    Ok((etag(&hash), Json(view)).into_response())
+    let view = DiffView { hash: hash.clone(), count: changes.len(), changes };
+    Ok(Tagged::new(hash, view))
 }
 
 /// Another configuration: what differs from the one in force is changed. Takes what `GET config` answers.
@@ -191,7 +185,7 @@ async fn replace(
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Wanted(mut wanted): Wanted<Value>,
-) -> Result<Response, Problem> {
+) -> Changing {
     if let Some(config) = wanted.get_mut("config").map(Value::take) {
         wanted = config;
     }
@@ -204,6 +198,7 @@ async fn replace(
 /// Which upstream is meant by a section of upstreams.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "ConfigWhich")]
 pub struct Which {
     /// Its name; all with models by default.
     upstream: Option<String>,
@@ -217,7 +212,7 @@ async fn change(
     Named(section): Named<String>,
     Asked(which): Asked<Which>,
     Wanted(wanted): Wanted<Value>,
-) -> Result<Response, Problem> {
+) -> Changing {
     let name = section.clone();
     make(state, caller, &headers, &name, move |in_force| {
         section::plan(&section, which.upstream.as_deref(), &wanted, in_force)
@@ -232,36 +227,25 @@ pub(super) async fn make(
     headers: &HeaderMap,
     what: &str,
     plan: impl FnOnce(&InForce) -> Result<Vec<Edit>, Refused> + Send + 'static,
-) -> Result<Response, Problem> {
-    let changed = carry_out(state, caller, headers, plan).await?;
+) -> Changing {
+    let expected = expected(headers)?;
+    let done =
+        tokio::task::spawn_blocking(move || state.reloader.change(&caller.name, expected.as_deref(), plan)).await;
+    let changed = done.map_err(Problem::internal)??;
     let places: Vec<String> = changed.edits.iter().map(|edit| edit.place.to_string()).collect();
     let message = match places.len() {
         0 => format!("{what}: nothing to change"),
         _ => format!("{what} changed"),
     };
-    let detail = Extension(Detail(places.join(", ")));
+    let detail = places.join(", ");
     let view = ChangedView {
-        success: true,
         message,
         hash: changed.hash.clone(),
         changed: places,
         kept: changed.not_kept.is_none(),
         warning: changed.not_kept,
     };
-    Ok((etag(&changed.hash), detail, Json(view)).into_response())
-}
-
-/// Makes the edits of a plan.
-pub(super) async fn carry_out(
-    state: Arc<State>,
-    caller: Caller,
-    headers: &HeaderMap,
-    plan: impl FnOnce(&InForce) -> Result<Vec<Edit>, Refused> + Send + 'static,
-) -> Result<Changed, Problem> {
-    let expected = expected(headers)?;
-    let done =
-        tokio::task::spawn_blocking(move || state.reloader.change(&caller.name, expected.as_deref(), plan)).await;
-    Ok(done.map_err(Problem::internal)??)
+    Ok(Tagged::new(changed.hash, view).about(detail))
 }
 
 /// The hash that must be in force (RFC 9110, 13.1.1); any without the field, or with `*`.
@@ -287,14 +271,13 @@ pub struct ReloadWish {
 /// What became of a reload.
 #[derive(Serialize, JsonSchema)]
 pub struct ReloadView {
-    success: bool,
     /// `applied`, or `unchanged` when the file was in force already.
     result: &'static str,
     hash: String,
 }
 
 /// Puts the file on disk in force; answers when that is done or refused.
-async fn reload(Extract(state): Shared, Wanted(wish): Wanted<ReloadWish>) -> Result<Response, Problem> {
+async fn reload(Extract(state): Shared, Wanted(wish): Wanted<ReloadWish>) -> Result<Tagged<ReloadView>, Problem> {
     if let Some(path) = &wish.config_path {
         is_ours(state.reloader.source(), Path::new(path))?;
     }
@@ -305,7 +288,7 @@ async fn reload(Extract(state): Shared, Wanted(wish): Wanted<ReloadWish>) -> Res
         Reloaded::Unchanged => "unchanged",
     };
     let hash = state.store.load().hash.clone();
-    Ok((etag(&hash), Json(ReloadView { success: true, result, hash: hash.clone() })).into_response())
+    Ok(Tagged::new(hash.clone(), ReloadView { result, hash }))
 }
 
 fn is_ours(source: &Source, path: &Path) -> Result<(), Problem> {
@@ -323,7 +306,7 @@ fn is_ours(source: &Source, path: &Path) -> Result<(), Problem> {
 }
 
 /// Writes what was changed at run time into the file, which keeps its comments.
-async fn save(Extract(state): Shared, Extension(caller): Extension<Caller>) -> Result<Response, Problem> {
+async fn save(Extract(state): Shared, Extension(caller): Extension<Caller>) -> Result<Tagged<SavedView>, Problem> {
     let done = tokio::task::spawn_blocking(move || state.reloader.save(&caller.name)).await;
     let Saved { path, backup, changes, hash } = done.map_err(Problem::internal)??;
     let path = path.display().to_string();
@@ -333,9 +316,9 @@ async fn save(Extract(state): Shared, Extension(caller): Extension<Caller>) -> R
         several => format!("{several} changes were written to {path}"),
     };
     let backup = backup.map(|path| path.display().to_string());
-    let detail = Extension(Detail(message.clone()));
-    let view = SavedView { success: true, message, path, backup, changes, hash: hash.clone() };
-    Ok((etag(&hash), detail, Json(view)).into_response())
+    let detail = message.clone();
+    let view = SavedView { message, path, backup, changes, hash: hash.clone() };
+    Ok(Tagged::new(hash, view).about(detail))
 }
 
 /// Which changes are taken back.
@@ -351,20 +334,19 @@ async fn revert(
     Extract(state): Shared,
     Extension(caller): Extension<Caller>,
     Wanted(wish): Wanted<RevertWish>,
-) -> Result<Response, Problem> {
+) -> Changing {
     let hash = state.store.load().hash.clone();
     let done = tokio::task::spawn_blocking(move || state.reloader.revert(&caller.name, wish.path.as_deref())).await;
     let Changed { edits, hash: now, not_kept } = done.map_err(Problem::internal)??;
     let places: Vec<String> = edits.iter().map(|edit| edit.place.to_string()).collect();
     let message = if places.is_empty() { "nothing was changed at run time" } else { "the file holds again" };
-    let detail = Extension(Detail(format!("from {hash}: {}", places.join(", "))));
+    let detail = format!("from {hash}: {}", places.join(", "));
     let view = ChangedView {
-        success: true,
         message: message.to_owned(),
         hash: now.clone(),
         changed: places,
         kept: not_kept.is_none(),
         warning: not_kept,
     };
-    Ok((etag(&now), detail, Json(view)).into_response())
+    Ok(Tagged::new(now, view).about(detail))
 }
