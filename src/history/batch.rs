@@ -46,17 +46,32 @@ pub(super) fn slot(time: f64, width: i64) -> i64 {
     (time.floor() as i64).div_euclid(width) * width
 }
 
+/// How the model of a request is called in the sums.
+#[derive(Clone, Copy, Debug)]
+enum Called {
+    /// By its name.
+    ByName,
+    /// As one of many.
+    Others,
+    /// Not at all: no server has it, so its name is a word that a client made up.
+    Nothing,
+}
+
 /// Requests that are summed up together: a request stands for all that are like it.
 #[derive(Clone, Debug)]
 struct Alike {
     start: i64,
     like: Arc<Entry>,
-    named: bool,
+    called: Called,
 }
 
 impl Alike {
     fn model(&self) -> &str {
-        if self.named { &self.like.model } else { OTHERS }
+        match self.called {
+            Called::ByName => &self.like.model,
+            Called::Others => OTHERS,
+            Called::Nothing => "",
+        }
     }
 
     fn facts(&self) -> (i64, &str, &str, &str, &str, u16) {
@@ -156,9 +171,9 @@ impl Batch {
     pub(super) fn request(&mut self, recorded: Recorded, settings: &Settings) -> u64 {
         let entry = &recorded.entry;
         let time = ended(entry);
-        let named = self.names(slot(time, sums::HOUR), entry);
+        let called = self.call(slot(time, sums::HOUR), entry);
         let mut left_out = 0;
-        let alike = |width| Alike { start: slot(time, width), like: Arc::clone(entry), named };
+        let alike = |width| Alike { start: slot(time, width), like: Arc::clone(entry), called };
         if !settings.aggregates.is_zero() {
             left_out += u64::from(!add(&mut self.sums, alike(sums::SHORT), entry));
         }
@@ -187,24 +202,22 @@ impl Batch {
         has_room
     }
 
-    /// Whether the model of a request has a name of its own in the sums of its hour.
-    fn names(&mut self, hour: i64, entry: &Entry) -> bool {
+    /// How the model of a request is called in the sums of its hour.
+    fn call(&mut self, hour: i64, entry: &Entry) -> Called {
         if self.names_of != hour {
             self.names_of = hour;
             self.names.clear();
         }
-        // What no server has is a word that a client made up.
         if entry.reason == Reason::ModelNotFound.as_str() {
-            return false;
+            return Called::Nothing;
         }
-        if self.names.contains(&entry.model) {
-            return true;
-        }
-        let has_room = self.names.len() < MODELS;
-        if has_room {
+        if !self.names.contains(&entry.model) {
+            if self.names.len() >= MODELS {
+                return Called::Others;
+            }
             self.names.insert(entry.model.clone());
         }
-        has_room
+        Called::ByName
     }
 
     pub(super) fn is_empty(&self) -> bool {
