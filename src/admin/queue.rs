@@ -1,4 +1,4 @@
-//! Who waits for a slot, a pause for all of them, and why servers were chosen.
+//! Who waits for a slot, and a pause for all of them.
 
 use std::sync::Arc;
 
@@ -10,23 +10,15 @@ use serde_json::{Value, json};
 
 use super::State;
 use super::problem::Problem;
-use super::request::{Asked, Wanted};
+use super::request::Wanted;
 use crate::fleet::snapshot::Upstream;
-use crate::ollama::name::canonical;
 
 type Shared = Extract<Arc<State>>;
 type Answer = Result<Json<Value>, Problem>;
 
-/// Choices that are told unless more or fewer are wanted.
-const DECISIONS: usize = 100;
-
 /// The paths of this topic.
 pub fn routes() -> Router<Arc<State>> {
-    Router::new()
-        .route("/queue", get(show))
-        .route("/queue/pause", post(pause))
-        .route("/queue/resume", post(resume))
-        .route("/analytics/decisions", get(decisions))
+    Router::new().route("/queue", get(show)).route("/queue/pause", post(pause)).route("/queue/resume", post(resume))
 }
 
 /// Which upstream, all by default; why and who.
@@ -36,14 +28,6 @@ struct Words {
     upstream: Option<String>,
     reason: Option<String>,
     who: Option<String>,
-}
-
-/// What is wanted of the choices.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Wish {
-    limit: Option<usize>,
-    model: Option<String>,
 }
 
 fn upstreams(state: &State, name: Option<&str>) -> Result<Vec<Arc<Upstream>>, Problem> {
@@ -103,25 +87,4 @@ fn order(state: &State, words: &Words, pause: bool) -> Answer {
         tracing::info!(upstream = upstream.name, paused = pause, reason, who, "queue ordered");
     }
     picture(state).map(Json)
-}
-
-async fn decisions(Extract(state): Shared, Asked(wish): Asked<Wish>) -> Answer {
-    let model = wish.model.as_deref().map(canonical);
-    let mut all = Vec::new();
-    for upstream in upstreams(&state, None)? {
-        let wanted = upstream.dispatcher.decisions().into_iter();
-        let wanted = wanted.filter(|one| model.as_ref().is_none_or(|model| one.model == *model));
-        all.extend(wanted.map(|one| (upstream.name.clone(), one)));
-    }
-    all.sort_by(|one, other| one.1.age.total_cmp(&other.1.age));
-    all.truncate(wish.limit.unwrap_or(DECISIONS));
-    let shown: Vec<Value> = all
-        .into_iter()
-        .map(|(upstream, one)| {
-            let mut value = json!(one);
-            value["upstream"] = upstream.into();
-            value
-        })
-        .collect();
-    Ok(Json(json!({ "success": true, "count": shown.len(), "decisions": shown })))
 }

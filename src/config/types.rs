@@ -27,8 +27,8 @@ pub use access::{Access, Auth, Cors, ProxyProtocol, RouteAuth};
 pub use content::{
     Coding, Compress, Files, HeaderChanges, HeaderRules, Redirect, RequestEncoding, Respond, Rewrite, StickyCookie,
 };
-pub use history::History;
 pub use fleet::{Gpu, ModelRule, Priority, Queue, QueueKeepalive};
+pub use history::History;
 pub use limits::{ConcurrencyLimit, Delay, ListenerLimits, Preset, RateLimit};
 pub use models::{Caps, Permission};
 pub use tls::{CertificateFiles, ClientAuth, ListenerTls, MinVersion, UpstreamTls};

@@ -98,6 +98,9 @@ pub struct Status {
     pub error: Option<String>,
 }
 
+/// Whoever is told of a configuration that was put in force.
+type Told = Box<dyn Fn(&Config) + Send + Sync>;
+
 /// Makes reloads, one at a time.
 pub struct Reloader {
     source: Source,
@@ -107,7 +110,7 @@ pub struct Reloader {
     sockets: Arc<Sockets>,
     manager: Arc<ServiceManager>,
     /// Who is told of a configuration that was put in force.
-    told: Vec<Box<dyn Fn(&Config) + Send + Sync>>,
+    told: Vec<Told>,
     /// The configuration in force; `None` once there is to be no other.
     current: Mutex<Option<Config>>,
     status: Mutex<Status>,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use super::decisions::Decided;
 use super::histogram::Histogram;
 use super::kept::Audit;
 use super::settings::Settings;
@@ -23,6 +24,8 @@ const ROWS: usize = 500;
 const SUMS: usize = 20_000;
 /// What somebody did, in one batch.
 const AUDITS: usize = 1000;
+/// Choices of servers, in one batch.
+const DECISIONS: usize = 1000;
 /// Models that have a name of their own in the sums of an hour: clients choose names, and could choose many.
 const MODELS: usize = 256;
 /// What the others are called.
@@ -160,6 +163,7 @@ pub(super) struct Batch {
     rows: Vec<Recorded>,
     good: usize,
     audits: Vec<Audit>,
+    decisions: Vec<Decided>,
     sums: HashMap<Alike, Sum>,
     usage: HashMap<Used, Sum>,
     names: HashSet<String>,
@@ -202,6 +206,14 @@ impl Batch {
         has_room
     }
 
+    /// Takes choices of servers. How many there was no room for.
+    pub(super) fn decided(&mut self, decided: Vec<Decided>) -> u64 {
+        let room = DECISIONS.saturating_sub(self.decisions.len());
+        let over = decided.len().saturating_sub(room);
+        self.decisions.extend(decided.into_iter().take(room));
+        over as u64
+    }
+
     /// How the model of a request is called in the sums of its hour.
     fn call(&mut self, hour: i64, entry: &Entry) -> Called {
         if self.names_of != hour {
@@ -221,7 +233,8 @@ impl Batch {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.audits.is_empty() && self.sums.is_empty() && self.usage.is_empty()
+        let rows = self.rows.len() + self.audits.len() + self.decisions.len();
+        rows == 0 && self.sums.is_empty() && self.usage.is_empty()
     }
 
     /// Writes all of it, or nothing.
@@ -229,6 +242,7 @@ impl Batch {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         self.rows.iter().try_for_each(|row| write_row(&transaction, row))?;
         self.audits.iter().try_for_each(|audit| write_audit(&transaction, audit))?;
+        self.decisions.iter().try_for_each(|decided| write_decided(&transaction, decided))?;
         for (alike, sum) in &self.sums {
             for width in sums::WIDTHS {
                 write_sum(&transaction, width, alike, sum)?;
@@ -249,10 +263,11 @@ impl Batch {
 
     /// Gives up what does not stay small. How many rows that were.
     pub(super) fn drop_rows(&mut self) -> u64 {
-        let dropped = self.rows.len() + self.audits.len();
+        let dropped = self.rows.len() + self.audits.len() + self.decisions.len();
         self.rows.clear();
         self.good = 0;
         self.audits.clear();
+        self.decisions.clear();
         dropped as u64
     }
 }
@@ -310,6 +325,15 @@ fn write_audit(transaction: &Transaction<'_>, audit: &Audit) -> rusqlite::Result
     )?;
     let Audit { at, who, scope, method, path, status, detail } = audit;
     insert.execute(params![at, who, scope, method, path, status, detail])?;
+    Ok(())
+}
+
+fn write_decided(transaction: &Transaction<'_>, decided: &Decided) -> rusqlite::Result<()> {
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO decisions (at, upstream, model, server, candidates) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
+    let Decided { at, upstream, model, server, candidates } = decided;
+    insert.execute(params![at, upstream, model, server, candidates.to_string()])?;
     Ok(())
 }
 

@@ -17,8 +17,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
 pub use super::history_metrics::HistoryMetrics;
-pub use super::process_metrics::ProcessMetrics;
 use super::names;
+pub use super::process_metrics::ProcessMetrics;
 use crate::policy::circuit::State;
 use crate::policy::failure::Reason;
 
@@ -189,7 +189,9 @@ impl FleetGauges {
     }
 
     fn circuits(&self, upstream: &str, of: &str, state: &str, more: i64) {
-        self.circuit_breakers.get_or_create(&labels([("upstream", upstream), ("of", of), ("state", state)])).inc_by(more);
+        self.circuit_breakers
+            .get_or_create(&labels([("upstream", upstream), ("of", of), ("state", state)]))
+            .inc_by(more);
     }
 
     /// Tells how many bans and quarantined requests an upstream has.

@@ -49,10 +49,8 @@ pub const MODEL_CIRCUITS: Metric = (
     "Models of the server that failed there, by the state of their circuits; others have none",
 );
 /// Circuits by their states.
-pub const CIRCUIT_BREAKERS: Metric = (
-    "arriero_circuit_breakers",
-    "Circuits in each state, by upstream and by whose they are (server or model)",
-);
+pub const CIRCUIT_BREAKERS: Metric =
+    ("arriero_circuit_breakers", "Circuits in each state, by upstream and by whose they are (server or model)");
 /// Memory of the process.
 pub const PROCESS_MEMORY: Metric = ("process_resident_memory_bytes", "Resident memory of the process, in bytes");
 /// Time of processors.

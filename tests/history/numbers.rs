@@ -118,11 +118,17 @@ async fn requests_are_kept_with_their_facts_and_found_by_them() {
     assert_eq!((&first["model"], &first["key"], &first["attempts"]), (&"m:latest".into(), &ANA.into(), &1.into()));
     assert_eq!((&first["outputTokens"], &first["clientIp"]), (&4.into(), &"127.0.0.1".into()));
     assert!(first["promptTokens"].as_u64() > Some(0) && first["bytesIn"].as_u64() > Some(0), "{first}");
-    assert!(first["durationMs"].as_f64() >= first["ttfbMs"].as_f64() && first["ttfbMs"].as_f64() > Some(0.0), "{first}");
+    assert!(
+        first["durationMs"].as_f64() >= first["ttfbMs"].as_f64() && first["ttfbMs"].as_f64() > Some(0.0),
+        "{first}"
+    );
     // Requests on connections of their own may end in another order than their clients see.
     let ended = |reason: &str| all.iter().find(|row| row["reason"] == reason).expect("a row");
     let (denied, unknown) = (ended("endpoint_denied"), ended("model_not_found"));
-    assert_eq!((&denied["path"], &denied["server"], &denied["model"]), (&"/api/pull".into(), &Value::Null, &Value::Null));
+    assert_eq!(
+        (&denied["path"], &denied["server"], &denied["model"]),
+        (&"/api/pull".into(), &Value::Null, &Value::Null)
+    );
     assert_eq!((&unknown["reason"], &unknown["model"]), (&"model_not_found".into(), &"made-up:latest".into()));
     // By each of its facts.
     let count = async |query: &str| scene.rows(&format!("limit=1000&{query}")).await.len();
@@ -228,7 +234,9 @@ fn percentile(values: &[f64], percent: usize) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn analytics_say_what_was_sent() {
     let scene = scene("").await;
-    scene.fleet.hosts[1].faults().add(FaultRule::inference(Fault::Delay(std::time::Duration::from_millis(60))).on_model("m"));
+    scene.fleet.hosts[1]
+        .faults()
+        .add(FaultRule::inference(Fault::Delay(std::time::Duration::from_millis(60))).on_model("m"));
     scene.traffic().await;
     scene.written(SENT).await;
     let rows = scene.rows("limit=1000").await;
@@ -276,7 +284,10 @@ async fn analytics_say_what_was_sent() {
     let seen = show(&scene.proxy, "/analytics/top-models").await;
     let models = seen["models"].as_array().expect("a list");
     assert_eq!(texts(models, "model"), ["m:latest", "n:latest"], "{seen}");
-    assert_eq!((&models[0]["requests"], &models[1]["requests"], &models[1]["errors"]), (&8.into(), &4.into(), &2.into()));
+    assert_eq!(
+        (&models[0]["requests"], &models[1]["requests"], &models[1]["errors"]),
+        (&8.into(), &4.into(), &2.into())
+    );
     let shares: f64 = models.iter().map(|model| number(&model["percentage"])).sum();
     assert!((99.9..100.1).contains(&shares), "{seen}");
     let top = show(&scene.proxy, "/analytics/top-models?limit=1").await;
@@ -333,7 +344,8 @@ async fn what_is_not_kept_is_not_told_as_nothing_and_a_reload_changes_what_is_ke
     }
     let text = std::fs::read_to_string(&scene.proxy.file).expect("a text");
     scene.proxy.rewrite(&text.replace("requests: 0s, aggregates: 0s, usage: 0s", "max_requests: 3"));
-    eventually("kept from now on", || async { call(&scene.proxy, "GET", "/requests", "").await.head.status == 200 }).await;
+    eventually("kept from now on", || async { call(&scene.proxy, "GET", "/requests", "").await.head.status == 200 })
+        .await;
     for _ in 0..8 {
         assert_eq!(scene.ask("m", Some(ANA)).await, 200);
     }

@@ -4,6 +4,7 @@
 //! however many there were; each answer says from when to when it is. Percentiles are at most 4.5 % off.
 
 mod capacity;
+mod decisions;
 mod errors;
 mod performance;
 mod timeline;
@@ -39,6 +40,7 @@ pub fn routes() -> Router<Arc<State>> {
         .route("/analytics/capacity", get(capacity::capacity))
         .route("/analytics/trends/{metric}", get(timeline::trend))
         .route("/analytics/requests", get(timeline::requests))
+        .route("/analytics/decisions", get(decisions::decisions))
 }
 
 /// Which time, and which requests of it.
