@@ -12,6 +12,7 @@ use super::State;
 use super::openapi::{Done, about};
 use super::problem::Problem;
 use super::request::Asked;
+use super::store::ask;
 use super::time::Present;
 
 /// Lines that are told unless more or fewer are wanted, and at most.
@@ -60,8 +61,7 @@ pub struct Lines {
 
 async fn list(Extract(state): Extract<Arc<State>>, Asked(wish): Asked<Wish>) -> Result<Done<Lines>, Problem> {
     let limit = wish.limit.unwrap_or(LINES).min(MOST);
-    let history = Arc::clone(&state.history);
-    let rows = tokio::task::spawn_blocking(move || history.audits(limit)).await.map_err(Problem::internal)?;
+    let rows = ask(&state, move |history| history.audits(limit)).await?;
     let present = Present::read();
     let line = |row: crate::history::Audited| Line {
         seq: row.seq,
@@ -73,6 +73,6 @@ async fn list(Extract(state): Extract<Arc<State>>, Asked(wish): Asked<Wish>) -> 
         status: row.audit.status,
         detail: row.audit.detail,
     };
-    let audit: Vec<Line> = rows.map_err(Problem::internal)?.into_iter().map(line).collect();
+    let audit: Vec<Line> = rows.into_iter().map(line).collect();
     Ok(Done(Lines { count: audit.len(), audit }))
 }

@@ -132,6 +132,7 @@ pub async fn metrics(Extract(state): Shared) -> Response {
         fleet.certificate(&name, end);
     }
     let status = state.reloader.status();
+    state.metrics.process.refresh();
     fleet.process(state.store.body_budget.used(), &snapshot.hash, status.in_force, snapshot.loaded_at);
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], state.metrics.encode()).into_response()

@@ -10,6 +10,7 @@
 //! goes wrong is a [`problem::Problem`]. Keys of answers are camelCase, as operators' scripts for that prefix expect.
 
 mod access;
+mod analytics;
 mod audit;
 mod bans;
 mod circuits;
@@ -17,6 +18,7 @@ mod config;
 mod find;
 mod handlers;
 mod in_flight;
+mod logs;
 mod membership;
 mod models;
 mod openapi;
@@ -24,7 +26,9 @@ mod problem;
 mod queue;
 mod recovery;
 mod request;
+mod requests;
 mod servers;
+mod store;
 mod time;
 mod upgrade;
 
@@ -202,6 +206,10 @@ fn orchestrator() -> ApiRouter<Arc<State>> {
         .merge(queue::routes())
         .merge(models::routes())
         .merge(recovery::routes())
+        .merge(requests::routes())
+        .merge(logs::routes())
+        .merge(analytics::routes())
+        .route("/metrics", get(handlers::metrics))
 }
 
 /// Serves until the runtime ends, or until another process does it; then whoever waits for an answer gets it.

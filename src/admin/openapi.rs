@@ -111,6 +111,31 @@ impl<T: JsonSchema + Serialize> OperationOutput for Tagged<T> {
     }
 }
 
+/// A stream of server-sent events.
+pub struct Events<R>(pub R);
+
+impl<R: IntoResponse> IntoResponse for Events<R> {
+    fn into_response(self) -> axum::response::Response {
+        self.0.into_response()
+    }
+}
+
+impl<R> OperationOutput for Events<R> {
+    type Inner = String;
+
+    fn operation_response(ctx: &mut GenContext, operation: &mut Operation) -> Option<Response> {
+        let mut response = String::operation_response(ctx, operation)?;
+        let content = response.content.swap_remove_index(0)?.1;
+        response.content = [("text/event-stream".to_owned(), content)].into_iter().collect();
+        Some(response)
+    }
+
+    fn inferred_responses(ctx: &mut GenContext, operation: &mut Operation) -> Vec<(Option<StatusCode>, Response)> {
+        let response = Self::operation_response(ctx, operation);
+        response.map(|response| (Some(StatusCode::Code(200)), response)).into_iter().collect()
+    }
+}
+
 /// The names in a path are added from the path, at the end.
 impl<T> OperationInput for Named<T> {}
 

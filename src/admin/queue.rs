@@ -1,4 +1,4 @@
-//! Who waits for a slot, a pause for all of them, and why servers were chosen.
+//! Who waits for a slot, and a pause for all of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,17 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use super::openapi::{Done, about};
 use super::problem::Problem;
-use super::request::{Asked, Wanted};
+use super::request::Wanted;
 use super::{Kept, State};
-use crate::fleet::explain::Explanation;
 use crate::fleet::snapshot::Upstream;
-use crate::ollama::name::canonical;
 
 type Shared = Extract<Arc<State>>;
 type Ordered = Result<Done<OrderedQueue>, Problem>;
-
-/// Choices that are told unless more or fewer are wanted.
-const DECISIONS: usize = 100;
 
 /// The paths of this topic.
 pub fn routes() -> ApiRouter<Arc<State>> {
@@ -29,7 +24,6 @@ pub fn routes() -> ApiRouter<Arc<State>> {
         .api_route("/queue", get_with(show, about("getQueue", "Who waits for a slot")))
         .api_route("/queue/pause", post_with(pause, about("pauseQueue", "Let nobody begin")))
         .api_route("/queue/resume", post_with(resume, about("resumeQueue", "Let requests begin again")))
-        .api_route("/analytics/decisions", get_with(decisions, about("listDecisions", "Why servers were chosen")))
 }
 
 /// Which upstream, all by default; why and who.
@@ -40,15 +34,6 @@ struct Words {
     upstream: Option<String>,
     reason: Option<String>,
     who: Option<String>,
-}
-
-/// What is wanted of the choices.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(rename = "DecisionsWish")]
-struct Wish {
-    limit: Option<usize>,
-    model: Option<String>,
 }
 
 fn upstreams(state: &State, name: Option<&str>) -> Result<Vec<Arc<Upstream>>, Problem> {
@@ -93,21 +78,6 @@ struct OrderedQueue {
     queue: QueueView,
     #[serde(flatten)]
     kept: Kept,
-}
-
-/// A choice.
-#[derive(Serialize, JsonSchema)]
-struct DecisionView {
-    upstream: String,
-    #[serde(flatten)]
-    decision: Explanation,
-}
-
-/// The last choices, the youngest first.
-#[derive(Serialize, JsonSchema)]
-struct DecisionList {
-    count: usize,
-    decisions: Vec<DecisionView>,
 }
 
 fn picture(state: &State) -> Result<QueueView, Problem> {
@@ -157,19 +127,4 @@ async fn order(state: &Arc<State>, words: &Words, pause: bool) -> Ordered {
     }
     let kept = state.keep().await;
     Ok(Done(OrderedQueue { queue: picture(state)?, kept }))
-}
-
-async fn decisions(Extract(state): Shared, Asked(wish): Asked<Wish>) -> Result<Done<DecisionList>, Problem> {
-    let model = wish.model.as_deref().map(canonical);
-    let mut all = Vec::new();
-    for upstream in upstreams(&state, None)? {
-        let wanted = upstream.dispatcher.decisions().into_iter();
-        let wanted = wanted.filter(|one| model.as_ref().is_none_or(|model| one.model == *model));
-        all.extend(wanted.map(|one| (upstream.name.clone(), one)));
-    }
-    all.sort_by(|one, other| one.1.age.total_cmp(&other.1.age));
-    all.truncate(wish.limit.unwrap_or(DECISIONS));
-    let decisions: Vec<DecisionView> =
-        all.into_iter().map(|(upstream, decision)| DecisionView { upstream, decision }).collect();
-    Ok(Done(DecisionList { count: decisions.len(), decisions }))
 }

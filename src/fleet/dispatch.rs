@@ -305,6 +305,19 @@ impl Dispatcher {
         self.look(|scheduler| scheduler.decisions().iter().map(|decision| explain(scheduler, decision, now)).collect())
     }
 
+    /// The choices after a moment of the scheduler's own time, the oldest first and `most` at most, and the moment of the
+    /// last one.
+    pub fn decisions_after(&self, moment: f64, most: usize) -> (Vec<Explanation>, f64) {
+        let now = (clock::now() - self.epoch).as_secs_f64();
+        self.look(|scheduler| {
+            let last = scheduler.decisions().last().map_or(moment, |decision| decision.at);
+            let fresh = scheduler.decisions().iter().take_while(|decision| decision.at > moment).take(most);
+            let mut told: Vec<_> = fresh.map(|decision| explain(scheduler, decision, now)).collect();
+            told.reverse();
+            (told, last.max(moment))
+        })
+    }
+
     /// What was learned.
     pub fn memory(&self) -> Memory {
         self.look(Scheduler::memory_of_all)

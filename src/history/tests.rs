@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::batch::slot;
+use super::decisions::{Decided, Which};
 use super::requests::Wanted;
 use super::settings::Settings;
 use super::sums::{Among, Line, RANGES, Totals};
@@ -328,6 +329,54 @@ fn a_damaged_file_is_set_aside_whenever_that_is_seen() {
         (metrics.history.damaged.get() == 2 && rows.is_ok_and(|rows| rows.len() == 1)).then_some(())
     });
     assert_eq!(aside(), 3);
+}
+
+#[test]
+fn what_must_not_be_lost_is_taken_out_of_a_damaged_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("arriero.db");
+    let (history, _) = open(Some(folder.path()), Settings::default());
+    history.keep("server", "a", &json!({ "url": "http://a" }), "ana", 1.5).unwrap();
+    history.learn("fleet", &json!(7)).unwrap();
+    history.close(PATIENCE);
+    drop(history);
+    // The table of single requests is gone, the others are whole.
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let root: u64 = connection
+        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'requests'", [], |row| row.get(0))
+        .unwrap();
+    let size: u64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0)).unwrap();
+    drop(connection);
+    let mut bytes = fs::read(&path).unwrap();
+    let at = usize::try_from((root - 1) * size).unwrap();
+    bytes[at..at + 4096].fill(0x5a);
+    fs::write(&path, bytes).unwrap();
+    let (history, metrics) = open(Some(folder.path()), Settings::default());
+    assert_eq!(metrics.history.damaged.get(), 1);
+    let kept = history.kept("server").unwrap();
+    assert_eq!((kept.len(), kept[0].who.as_str(), &kept[0].value["url"]), (1, "ana", &json!("http://a")));
+    assert_eq!(history.learned().unwrap()["fleet"], 7);
+    assert_eq!(all(&history), []);
+}
+
+#[test]
+fn choices_are_kept_and_found_by_what_they_were_for() {
+    let (history, _) = open(None, Settings::default());
+    let at = now();
+    let decided = |step: f64, model: &str, server: &str| Decided {
+        at: at + step,
+        upstream: "fleet".to_owned(),
+        model: model.to_owned(),
+        server: server.to_owned(),
+        candidates: json!([{ "server": server, "model_is": "ready" }]),
+    };
+    let told = vec![decided(-90.0, "m", "a"), decided(0.0, "m", "b"), decided(1.0, "n", "")];
+    history.decided(told.clone());
+    let ask = |which: Which| history.decisions(&Which { limit: 10, ..which }).unwrap();
+    eventually("written", || (ask(Which::default()).len() == 3).then_some(()));
+    assert_eq!(ask(Which::default()), told.iter().rev().cloned().collect::<Vec<_>>());
+    assert_eq!(ask(Which { since: at - 1.0, model: Some("m".to_owned()), ..Which::default() }), told[1..2]);
+    assert_eq!(ask(Which { server: Some("a".to_owned()), ..Which::default() }), told[..1]);
 }
 
 #[test]

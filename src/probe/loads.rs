@@ -17,6 +17,7 @@ use crate::fleet::memory;
 use crate::fleet::server::Identity;
 use crate::fleet::snapshot::Snapshot;
 use crate::fleet::store::Store;
+use crate::history::decisions::Decided;
 use crate::history::{History, HistoryError};
 use crate::policy::schedule::loads::LoadOutcome;
 use crate::telemetry::metrics::Metrics;
@@ -27,6 +28,8 @@ const LOAD_TIMEOUT: Duration = Duration::from_secs(600);
 const UNLOAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time between two times that what was learned is written down.
 const KEEP: Duration = Duration::from_secs(60);
+/// Choices of a second that the history is told.
+const DECISIONS: usize = 100;
 /// Time between two looks of the schedulers at their queues.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -34,7 +37,12 @@ const TICK: Duration = Duration::from_millis(100);
 pub async fn run(store: Arc<Store>, metrics: Arc<Metrics>, history: Arc<History>) {
     let dispatchers = Arc::clone(&store.load().lasting.dispatchers);
     let Some(orders) = dispatchers.take_orders() else { return };
-    tokio::join!(tick(&store), carry_out(orders, &store, &metrics), keep(&store, &history));
+    tokio::join!(
+        tick(&store),
+        carry_out(orders, &store, &metrics),
+        keep(&store, &history),
+        tell_decisions(&store, &history)
+    );
 }
 
 /// Writes down what was learned, now and then.
@@ -52,6 +60,35 @@ async fn keep(store: &Arc<Store>, history: &Arc<History>) {
             tracing::warn!(%error, "what was learned cannot be written");
         }
         said = result.is_err();
+    }
+}
+
+/// Tells the history why servers were chosen, each second; of very many choices the last ones.
+async fn tell_decisions(store: &Arc<Store>, history: &Arc<History>) {
+    let mut told: HashMap<String, f64> = HashMap::new();
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let snapshot = store.pin();
+        told.retain(|name, _| snapshot.upstreams.iter().any(|upstream| upstream.name == *name));
+        for upstream in snapshot.upstreams.iter().filter(|upstream| upstream.is_scheduled()) {
+            let before = told.get(&upstream.name).copied().unwrap_or(f64::NEG_INFINITY);
+            let (decisions, last) = upstream.dispatcher.decisions_after(before, DECISIONS);
+            told.insert(upstream.name.clone(), last);
+            if decisions.is_empty() || history.settings().requests.is_zero() {
+                continue;
+            }
+            let now = clock::unix_time().as_secs_f64();
+            let decided = decisions.into_iter().map(|one| Decided {
+                at: now - one.age,
+                upstream: upstream.name.clone(),
+                model: one.model,
+                server: one.chosen.unwrap_or_default(),
+                candidates: serde_json::json!(one.candidates),
+            });
+            history.decided(decided.collect());
+        }
     }
 }
 

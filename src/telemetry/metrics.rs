@@ -18,6 +18,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 pub use super::history_metrics::HistoryMetrics;
 use super::names;
+pub use super::process_metrics::ProcessMetrics;
 use crate::policy::circuit::State;
 use crate::policy::failure::Reason;
 
@@ -74,6 +75,8 @@ pub struct Metrics {
     pub accepted: Counter,
     /// Access log lines lost.
     pub log_dropped: Counter,
+    /// What the process takes of the machine.
+    pub process: ProcessMetrics,
     /// What the history counts.
     pub history: HistoryMetrics,
     /// 1 while the keys file on disk is in force.
@@ -93,6 +96,7 @@ pub struct FleetGauges {
     server_operation: Gauges,
     server_flapping: Gauges,
     model_circuits: Gauges,
+    circuit_breakers: Gauges,
     bans: Gauges,
     quarantined: Gauges,
     server_models: Gauges,
@@ -139,6 +143,7 @@ impl FleetGauges {
             &self.server_operation,
             &self.server_flapping,
             &self.model_circuits,
+            &self.circuit_breakers,
             &self.bans,
             &self.quarantined,
             &self.server_models,
@@ -166,7 +171,10 @@ impl FleetGauges {
             let mut labels = labels();
             labels.push(("state", state.to_owned()));
             self.server_circuit.get_or_create(&labels).set(i64::from(sample.circuit == state));
-            self.model_circuits.get_or_create(&labels).set(i64::try_from(models).unwrap_or(i64::MAX));
+            let models = i64::try_from(models).unwrap_or(i64::MAX);
+            self.model_circuits.get_or_create(&labels).set(models);
+            self.circuits(sample.upstream, "server", state, i64::from(sample.circuit == state));
+            self.circuits(sample.upstream, "model", state, models);
         }
         for state in ["active", "draining", "maintenance"] {
             let mut labels = labels();
@@ -178,6 +186,12 @@ impl FleetGauges {
             labels.push(("in", place.to_owned()));
             self.server_models.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+    }
+
+    fn circuits(&self, upstream: &str, of: &str, state: &str, more: i64) {
+        self.circuit_breakers
+            .get_or_create(&labels([("upstream", upstream), ("of", of), ("state", state)]))
+            .inc_by(more);
     }
 
     /// Tells how many bans and quarantined requests an upstream has.
@@ -254,6 +268,7 @@ impl Default for Metrics {
             connections: register(r, names::CONNECTIONS, Gauge::default()),
             accepted: register(r, names::ACCEPTED, Counter::default()),
             log_dropped: register(r, names::LOG_DROPPED, Counter::default()),
+            process: ProcessMetrics::new(r),
             history: HistoryMetrics::new(r),
             keys_ok,
             reloads: register(r, names::RELOADS, Family::default()),
@@ -266,6 +281,7 @@ impl Default for Metrics {
                 server_operation: register(r, names::SERVER_OPERATION, Family::default()),
                 server_flapping: register(r, names::SERVER_FLAPPING, Family::default()),
                 model_circuits: register(r, names::MODEL_CIRCUITS, Family::default()),
+                circuit_breakers: register(r, names::CIRCUIT_BREAKERS, Family::default()),
                 bans: register(r, names::BANS, Family::default()),
                 quarantined: register(r, names::QUARANTINED, Family::default()),
                 server_models: register(r, names::SERVER_MODELS, Family::default()),

@@ -8,6 +8,8 @@ pub mod access_log;
 mod combined;
 mod history_metrics;
 pub mod logging;
+pub mod messages;
 pub mod metrics;
 pub mod names;
+mod process_metrics;
 pub mod service_manager;

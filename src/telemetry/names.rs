@@ -48,6 +48,15 @@ pub const MODEL_CIRCUITS: Metric = (
     "arriero_server_model_circuits",
     "Models of the server that failed there, by the state of their circuits; others have none",
 );
+/// Circuits by their states.
+pub const CIRCUIT_BREAKERS: Metric =
+    ("arriero_circuit_breakers", "Circuits in each state, by upstream and by whose they are (server or model)");
+/// Memory of the process.
+pub const PROCESS_MEMORY: Metric = ("process_resident_memory_bytes", "Resident memory of the process, in bytes");
+/// Time of processors.
+pub const PROCESS_CPU: Metric = ("process_cpu_seconds", "Time of processors that the process has used");
+/// Start of the process.
+pub const PROCESS_START: Metric = ("process_start_time_seconds", "When the process started, in seconds since 1970");
 /// Changes of circuits.
 pub const CIRCUIT_TRANSITIONS: Metric = (
     "arriero_circuit_transitions",

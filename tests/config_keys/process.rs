@@ -34,6 +34,10 @@ pub const PROCESS: &[(&str, Proof)] = &[
     ("server.temp_dir", || temp_dir().boxed()),
     ("server.data_dir", || data_dir().boxed()),
     ("server.body_budget", || body_budget().boxed()),
+    ("history.requests", || kept("history.requests", "/requests").boxed()),
+    ("history.max_requests", || max_requests().boxed()),
+    ("history.aggregates", || kept("history.aggregates", "/analytics/summary").boxed()),
+    ("history.usage", || kept("history.usage", "/usage").boxed()),
     ("telemetry.access_log", || access_log().boxed()),
     ("telemetry.log_level", || log_level().boxed()),
 ];
@@ -184,7 +188,37 @@ async fn data_dir() {
     assert_eq!(send(program.address(), "POST", "/api/generate", generate("llava")).await.head.status, 200);
     program.signal(Signal::TERM);
     program.ended().await;
-    assert!(data.path().join("learned.json").is_file());
+    assert!(data.path().join("arriero.db").is_file());
+}
+
+/// The status of a question about the history, with a key that keeps nothing of what it asks for and without it.
+async fn kept(key: &str, path: &str) {
+    let (server, folder) = (Small::named("a").await, folder());
+    let kind = ("upstreams.*.kind", json!("http"));
+    let asked = async |program: &Program| {
+        send(program.admin(), "GET", &format!("/api/orchestrator{path}"), "").await.head.status
+    };
+    let all = with(folder.path(), &server.url(), std::slice::from_ref(&kind)).await;
+    assert_eq!(asked(&all).await, 200);
+    let none = with(folder.path(), &server.url(), &[kind, (key, json!("0s"))]).await;
+    assert_eq!(asked(&none).await, 409);
+}
+
+async fn max_requests() {
+    let (server, folder) = (Small::named("a").await, folder());
+    let keys = [("upstreams.*.kind", json!("http")), ("history.max_requests", json!(2))];
+    let program = with(folder.path(), &server.url(), &keys).await;
+    for _ in 0..5 {
+        assert_eq!(ask(program.address(), get("/")).await.head.status, 200);
+    }
+    eventually("two of five are kept", || async {
+        let show = async |path: &str| {
+            let answer = send(program.admin(), "GET", &format!("/api/orchestrator{path}"), "").await;
+            serde_json::from_slice::<Value>(&answer.body).expect("JSON")
+        };
+        show("/analytics/summary").await["requests"] == 5 && show("/requests").await["count"] == 2
+    })
+    .await;
 }
 
 async fn body_budget() {
