@@ -18,6 +18,8 @@ mod content;
 mod fleet;
 mod limits;
 mod models;
+mod notification;
+mod recovery_action;
 mod tls;
 mod upstream;
 mod words;
@@ -29,6 +31,8 @@ pub use content::{
 pub use fleet::{Gpu, ModelRule, Priority, Queue, QueueKeepalive};
 pub use limits::{ConcurrencyLimit, Delay, ListenerLimits, Preset, RateLimit};
 pub use models::{Caps, Permission};
+pub use notification::Notification;
+pub use recovery_action::RecoveryAction;
 pub use tls::{CertificateFiles, ClientAuth, ListenerTls, MinVersion, UpstreamTls};
 pub use upstream::{
     Active, Balance, BalancePolicy, Check, Circuit, Health, Inventory, Keepalive, Kind, ModelAffinity, Off, Plan,
@@ -58,6 +62,9 @@ pub struct Config {
     /// API keys.
     #[serde(default)]
     pub auth: Auth,
+    /// Webhooks that are told what happens; none by default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notifications: Vec<Notification>,
     /// Health, metrics and control, on a listener of their own.
     #[serde(default)]
     pub admin: Admin,

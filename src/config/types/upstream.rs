@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Gpu, ModelRule, Queue, StickyCookie, UpstreamTls, secs};
+use super::{Gpu, ModelRule, Queue, RecoveryAction, StickyCookie, UpstreamTls, secs};
 use crate::units::{Duration, Percent};
 
 /// What the servers of an upstream are.
@@ -104,6 +104,10 @@ pub struct ServerEntry {
     /// Its card (`policy: expected_wait`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<Gpu>,
+    /// What is done to make it well again when its checks fail; nothing by default. How it is tested meanwhile stands in
+    /// `recovery` of its upstream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoveryAction>,
 }
 
 const fn one() -> u32 {
