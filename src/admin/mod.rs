@@ -16,9 +16,11 @@ mod find;
 mod handlers;
 mod in_flight;
 mod models;
+mod notifications;
 mod problem;
 mod queue;
 mod recovery;
+mod recovery_action;
 mod request;
 mod servers;
 mod time;
@@ -166,6 +168,8 @@ fn orchestrator() -> Router<Arc<State>> {
         .merge(queue::routes())
         .merge(models::routes())
         .merge(recovery::routes())
+        .merge(recovery_action::routes())
+        .merge(notifications::routes())
 }
 
 /// Serves until the runtime ends, or until another process does it; then whoever waits for an answer gets it.

@@ -28,11 +28,16 @@ impl Present {
         } else {
             self.since_1970.saturating_sub(self.now - at)
         };
-        let milliseconds = i128::try_from(wall.as_millis()).unwrap_or(0);
-        let moment = OffsetDateTime::from_unix_timestamp_nanos(milliseconds * 1_000_000);
-        // Beyond the year 9999 nobody reads it.
-        moment.ok().and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_else(|| "never".to_owned())
+        self::wall(wall)
     }
+}
+
+/// A moment since 1970.
+pub fn wall(since_1970: Duration) -> String {
+    let milliseconds = i128::try_from(since_1970.as_millis()).unwrap_or(0);
+    let moment = OffsetDateTime::from_unix_timestamp_nanos(milliseconds * 1_000_000);
+    // Beyond the year 9999 nobody reads it.
+    moment.ok().and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_else(|| "never".to_owned())
 }
 
 /// Milliseconds, to the microsecond.

@@ -47,7 +47,8 @@ impl Event {
 #[must_use]
 pub fn new_id() -> String {
     let mut bytes = [0; 16];
-    let number = getrandom::fill(&mut bytes).map_or_else(|_| clock::unix_time().as_nanos(), |()| u128::from_le_bytes(bytes));
+    let number =
+        getrandom::fill(&mut bytes).map_or_else(|_| clock::unix_time().as_nanos(), |()| u128::from_le_bytes(bytes));
     format!("{number:032x}")
 }
 

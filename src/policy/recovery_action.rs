@@ -109,8 +109,17 @@ pub enum Next {
     At(Instant),
     /// The action may run.
     Run,
-    /// A check is wanted, until then.
-    Verify(Instant),
+}
+
+/// How a server got well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// A check passed in the time for it.
+    Verified,
+    /// A check passed only when the attempt had failed already.
+    Late,
+    /// By itself, when its recovery had been given up.
+    ByItself,
 }
 
 /// How an attempt, or all of them, ended; for the caller to log, count and tell.
@@ -120,8 +129,8 @@ pub enum Ended {
     Well {
         /// Attempts of this round.
         attempts: u32,
-        /// Whether it had been given up before.
-        given_up: bool,
+        /// How it got well.
+        how: How,
     },
     /// There will be another attempt.
     Again {
@@ -159,6 +168,12 @@ impl RecoveryAction {
         self.attempts
     }
 
+    /// Whether an attempt runs or is being verified.
+    #[must_use]
+    pub const fn is_under_way(&self) -> bool {
+        matches!(self.state, State::Running | State::Verifying { .. })
+    }
+
     /// Failed checks in a row.
     #[must_use]
     pub const fn failed_checks(&self) -> u32 {
@@ -181,8 +196,9 @@ impl RecoveryAction {
         (self.failed_checks, self.failing_since) = (0, None);
         match self.state {
             State::Watching | State::Running => None,
-            State::Verifying { .. } | State::BackingOff { .. } => Some(self.well(false)),
-            State::GivenUp { .. } => Some(self.well(true)),
+            State::Verifying { .. } => Some(self.well(How::Verified)),
+            State::BackingOff { .. } => Some(self.well(How::Late)),
+            State::GivenUp { .. } => Some(self.well(How::ByItself)),
         }
     }
 
@@ -191,8 +207,7 @@ impl RecoveryAction {
     pub fn next(&self, down: bool, policy: &ActionPolicy, now: Instant) -> Next {
         match self.state {
             State::Watching if down && self.failed_checks >= policy.after.max(1) => Next::Run,
-            State::Watching | State::Running => Next::Nothing,
-            State::Verifying { until } => Next::Verify(until),
+            State::Watching | State::Running | State::Verifying { .. } => Next::Nothing,
             State::BackingOff { until } | State::GivenUp { until } if now >= until => Next::Run,
             State::BackingOff { until } | State::GivenUp { until } => Next::At(until),
         }
@@ -227,8 +242,7 @@ impl RecoveryAction {
 
     /// Whoever carried it out is gone, so an attempt that was under way has failed.
     pub fn interrupted(&mut self, policy: &ActionPolicy, now: Instant, random: u64) -> Option<Ended> {
-        let under_way = matches!(self.state, State::Running | State::Verifying { .. });
-        under_way.then(|| self.failed(policy, now, random))
+        self.is_under_way().then(|| self.failed(policy, now, random))
     }
 
     /// Forgets all attempts; checks go on being counted.
@@ -236,10 +250,10 @@ impl RecoveryAction {
         (self.state, self.attempts) = (State::Watching, 0);
     }
 
-    fn well(&mut self, given_up: bool) -> Ended {
+    fn well(&mut self, how: How) -> Ended {
         let attempts = self.attempts;
         self.forget();
-        Ended::Well { attempts, given_up }
+        Ended::Well { attempts, how }
     }
 
     fn failed(&mut self, policy: &ActionPolicy, now: Instant, random: u64) -> Ended {

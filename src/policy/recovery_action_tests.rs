@@ -49,9 +49,10 @@ fn an_action_that_helps_is_verified_by_a_check() {
     assert_eq!(action.next(true, &policy(), now), Next::Nothing, "it runs");
     assert_eq!(action.checked(true, now), None, "perhaps the last answer before the restart");
     assert_eq!(action.ran(true, &policy(), now, EVEN), None);
-    assert_eq!(action.next(true, &policy(), now), Next::Verify(now + seconds(60)));
+    assert_eq!(action.state(), State::Verifying { until: now + seconds(60) });
+    assert_eq!(action.next(true, &policy(), now), Next::Nothing);
     assert_eq!(action.checked(false, now + seconds(5)), None);
-    assert_eq!(action.checked(true, now + seconds(6)), Some(Ended::Well { attempts: 1, given_up: false }));
+    assert_eq!(action.checked(true, now + seconds(6)), Some(Ended::Well { attempts: 1, how: How::Verified }));
     assert_eq!((action.state(), action.attempts()), (State::Watching, 0));
 }
 
@@ -82,7 +83,7 @@ fn it_backs_off_longer_each_time_gives_up_and_begins_anew_later() {
     now = until;
     let (waits, attempts, _) = round(&mut action, &mut now);
     assert_eq!((waits, attempts), (vec![10, 15], 3), "counting anew");
-    assert_eq!(action.checked(true, now), Some(Ended::Well { attempts: 3, given_up: true }), "by itself");
+    assert_eq!(action.checked(true, now), Some(Ended::Well { attempts: 3, how: How::ByItself }));
 }
 
 #[test]
@@ -94,7 +95,7 @@ fn an_action_after_which_no_check_passes_has_failed() {
     let end = now + seconds(60);
     assert_eq!(action.not_verified(&policy(), end, EVEN), Some(Ended::Again { at: end + seconds(10) }));
     assert_eq!(action.not_verified(&policy(), end, EVEN), None, "once");
-    assert_eq!(action.checked(true, end), Some(Ended::Well { attempts: 1, given_up: false }), "late is not too late");
+    assert_eq!(action.checked(true, end), Some(Ended::Well { attempts: 1, how: How::Late }), "late is not too late");
 }
 
 #[test]
@@ -157,8 +158,8 @@ proptest! {
                     running = false;
                     action.ran(random % 2 == 0, &policy, now, random)
                 }
-                4 => match action.next(true, &policy, now) {
-                    Next::Verify(until) if now >= until => action.not_verified(&policy, now, random),
+                4 => match action.state() {
+                    State::Verifying { until } if now >= until => action.not_verified(&policy, now, random),
                     _ => None,
                 },
                 _ => None,

@@ -81,10 +81,8 @@ pub const RECOVERY_ACTIONS: Metric = (
     "Attempts of recovery actions, by server, action and result (recovered, failed, not_verified); gave_up counts the rounds that were given up",
 );
 /// Messages to webhooks.
-pub const NOTIFICATIONS: Metric = (
-    "arriero_notifications",
-    "Messages to webhooks, by event and result (delivered, failed, dropped, deduplicated)",
-);
+pub const NOTIFICATIONS: Metric =
+    ("arriero_notifications", "Messages to webhooks, by event and result (delivered, failed, dropped, deduplicated)");
 /// Events that were lost.
 pub const EVENTS_LOST: Metric = ("arriero_events_lost", "Events that nobody was told because too many came at a time");
 /// Client connections.

@@ -80,7 +80,9 @@ pub(super) fn compile(
                 max_in_flight_per_model: entry.max_in_flight_per_model,
                 max_loaded: entry.max_loaded.unwrap_or(fleet::MAX_LOADED),
                 action: (entry.recovery.as_ref())
-                    .map(|written| notifications::action(&format!("upstreams.{name}.servers[{number}].recovery"), written))
+                    .map(|written| {
+                        notifications::action(&format!("upstreams.{name}.servers[{number}].recovery"), written)
+                    })
                     .transpose()?,
                 memory: entry.gpu.as_ref().and_then(|gpu| gpu.memory).map(|memory| memory.0),
             })

@@ -112,7 +112,9 @@ impl Kind {
             Self::QueueFull => {
                 "Add servers, raise `max_in_flight` or `queue.max_pending`, or limit those who ask most (`concurrency`)."
             }
-            Self::ConfigRefused => "Run `arriero check` on the file and mend what it names; the one before stays in force.",
+            Self::ConfigRefused => {
+                "Run `arriero check` on the file and mend what it names; the one before stays in force."
+            }
             Self::CertificateExpiring => "Renew it and put it in the place of the old one; it is taken up by itself.",
             Self::RecoveryGaveUp => {
                 "Look at the host itself; `GET /api/orchestrator/recovery-actions` tells what the attempts said."
