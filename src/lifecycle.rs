@@ -182,8 +182,10 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
     let tasks = TaskTracker::new();
 
     let control = Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
+    let events = store.load().lasting.telling.events.listen();
+    control.spawn(probe::notify(Arc::clone(&store), Arc::clone(&metrics), events));
     control.block_on(probe::first_look(&store, &metrics, FIRST_LOOK));
-    control.spawn(probe::run(Arc::clone(&store), Arc::clone(&metrics)));
+    control.spawn(probe::run(Arc::clone(&store), Arc::clone(&metrics), is_stopping.clone()));
     control.spawn(probe::carry_out_orders(Arc::clone(&store), Arc::clone(&metrics), Arc::clone(&history)));
     control.spawn(file_watch::watch(Arc::clone(&reloader)));
     control.spawn(probe::watch_certificates(Arc::clone(&store), Arc::clone(&metrics)));

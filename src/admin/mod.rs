@@ -22,9 +22,11 @@ mod logs;
 mod membership;
 mod models;
 mod openapi;
+mod notifications;
 mod problem;
 mod queue;
 mod recovery;
+mod recovery_action;
 mod request;
 mod requests;
 mod servers;
@@ -210,6 +212,8 @@ fn orchestrator() -> ApiRouter<Arc<State>> {
         .merge(logs::routes())
         .merge(analytics::routes())
         .route("/metrics", get(handlers::metrics))
+        .merge(recovery_action::routes())
+        .merge(notifications::routes())
 }
 
 /// Serves until the runtime ends, or until another process does it; then whoever waits for an answer gets it.

@@ -24,7 +24,7 @@ impl Present {
 
     /// A moment of the wall clock, in seconds since 1970.
     pub fn unix_text(&self, at: f64) -> String {
-        rfc3339(Duration::try_from_secs_f64(at).unwrap_or_default())
+        wall(Duration::try_from_secs_f64(at).unwrap_or_default())
     }
 
     /// A moment, past or to come.
@@ -34,15 +34,8 @@ impl Present {
         } else {
             self.since_1970.saturating_sub(self.now - at)
         };
-        rfc3339(wall)
+        self::wall(wall)
     }
-}
-
-fn rfc3339(since_1970: Duration) -> String {
-    let milliseconds = i128::try_from(since_1970.as_millis()).unwrap_or(0);
-    let moment = OffsetDateTime::from_unix_timestamp_nanos(milliseconds * 1_000_000);
-    // Beyond the year 9999 nobody reads it.
-    moment.ok().and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_else(|| "never".to_owned())
 }
 
 /// A moment that somebody asked for, in seconds since 1970: RFC 3339, such seconds themselves, or a length of time back
@@ -66,6 +59,14 @@ pub fn moment_of(key: &str, text: &str, now: f64) -> Result<f64, Problem> {
             "`{key}` is a moment such as `2026-01-31T12:00:00Z`, seconds since 1970, or a time back such as `15m`"
         ))),
     }
+}
+
+/// A moment since 1970.
+pub fn wall(since_1970: Duration) -> String {
+    let milliseconds = i128::try_from(since_1970.as_millis()).unwrap_or(0);
+    let moment = OffsetDateTime::from_unix_timestamp_nanos(milliseconds * 1_000_000);
+    // Beyond the year 9999 nobody reads it.
+    moment.ok().and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_else(|| "never".to_owned())
 }
 
 /// Milliseconds, to the microsecond.

@@ -88,6 +88,9 @@ codes! {
     FIELD "E083" "A header field of a rule is not correct.";
     ERROR_PAGE "E084" "An error page is not correct.";
     COOKIE "E085" "A cookie is not correct.";
+    WEBHOOK "E095" "The URL of a webhook is not correct.";
+    SECRET_FILE "E096" "A file with a secret cannot be used.";
+    RECOVERY_ACTION "E097" "A recovery action is not correct.";
     NEVER_MATCHES "W001" "A route can never match.";
     UNUSED_UPSTREAM "W002" "No route uses this upstream.";
     SLOW_CHECK "W003" "A health check may take longer than the time between two checks.";

@@ -20,6 +20,8 @@ mod fleet;
 mod history;
 mod limits;
 mod models;
+mod notification;
+mod recovery_action;
 mod tls;
 mod upstream;
 mod words;
@@ -33,6 +35,8 @@ pub use fleet::{Gpu, ModelRule, Priority, Queue, QueueKeepalive};
 pub use history::History;
 pub use limits::{ConcurrencyLimit, Delay, ListenerLimits, Preset, RateLimit};
 pub use models::{Caps, Permission};
+pub use notification::Notification;
+pub use recovery_action::RecoveryAction;
 pub use tls::{CertificateFiles, ClientAuth, ListenerTls, MinVersion, UpstreamTls};
 pub use upstream::{
     Active, Balance, BalancePolicy, Check, Circuit, Health, Inventory, Keepalive, Kind, ModelAffinity, Off, Plan,
@@ -62,6 +66,9 @@ pub struct Config {
     /// API keys.
     #[serde(default)]
     pub auth: Auth,
+    /// Webhooks that are told what happens; none by default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notifications: Vec<Notification>,
     /// Health, metrics and control, on a listener of their own.
     #[serde(default)]
     pub admin: Admin,

@@ -18,7 +18,9 @@ mod keys;
 mod limits;
 mod listeners;
 mod models;
+mod notifications;
 mod process;
+mod recovery_action;
 mod routes;
 mod tls;
 mod upstreams;
@@ -35,6 +37,7 @@ pub(super) fn validate(config: &Config, tree: &Node<'_>, report: &mut Report<'_>
     routes::check(config, &mut rules);
     upstreams::check(config, &mut rules);
     process::check(config, &mut rules);
+    notifications::check(config, &mut rules);
     access::check(config, &mut rules);
 }
 

@@ -9,7 +9,9 @@ use http::{HeaderName, Method};
 use super::admin_access::AdminAccess;
 use super::content::Target;
 use super::dispatch::Dispatchers;
+use super::events::Events;
 use super::limiter::Limiter;
+use super::notifications::Telling;
 use super::server::{Identity, ServerState};
 use super::snapshot::{Lasting, Route, Snapshot, Timeouts, Upstream};
 use crate::config::types::{self, Config};
@@ -27,6 +29,7 @@ mod content;
 mod fleet;
 mod limits;
 mod listeners;
+mod notifications;
 mod upstreams;
 
 pub use content::pages_stamp;
@@ -68,6 +71,10 @@ pub fn compile(config: &Config, hash: String, around: &Surroundings<'_>) -> Resu
         running: Arc::default(),
         connections: Arc::default(),
         dispatchers: Arc::new(Dispatchers::new(around.now)),
+        telling: Telling {
+            events: Arc::new(Events::new(around.metrics.events_lost.clone())),
+            notifications: Arc::default(),
+        },
     };
     compile_with(config, hash, around, lasting, None)
 }
@@ -102,7 +109,7 @@ fn compile_with(
         .map(|(name, upstream)| {
             let known = before.and_then(|before| before.upstreams.iter().find(|known| known.name == *name));
             let known = known.map(|known| &known.state);
-            upstreams::compile(name, upstream, known, &reach, around, &lasting.dispatchers).map(Arc::new)
+            upstreams::compile(name, upstream, known, &reach, around, &lasting).map(Arc::new)
         })
         .collect::<Result<Vec<_>, _>>()?;
     let by_name: HashMap<&str, &Arc<Upstream>> =
@@ -165,6 +172,7 @@ fn compile_with(
         drain: config.server.drain.0,
         drain_delay: config.server.drain_delay.0,
         reserved_files: config.server.reserved_files,
+        hooks: notifications::hooks(&config.notifications)?,
         lasting,
     };
     Ok(snapshot)

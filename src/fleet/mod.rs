@@ -12,6 +12,8 @@
 //!   addresses. It is kept by identity (upstream, name, URL) and shared by successive snapshots.
 //! - [`operation`] is what an operator decided about a server, [`running`] which requests run on it, [`recovery`] how it
 //!   is tested while it is ill.
+//! - [`recovery_action`] is what may make it well again.
+//! - [`events`] is where what happens is told, [`notifications`] who is told and what became of it.
 //! - [`exclusion`] says why a server may not have a request: [`circuits`] with their [`permit::Permit`]s, [`bans`]; and
 //!   [`ejection`] when circuits are not followed.
 //! - [`upstream_state::UpstreamState`] is what is known of an upstream as a whole.
@@ -42,6 +44,7 @@ pub mod content;
 pub mod decisions;
 pub mod dispatch;
 pub mod ejection;
+pub mod events;
 pub mod exclusion;
 pub mod explain;
 pub mod files;
@@ -52,10 +55,12 @@ pub mod limiter;
 pub mod limits;
 pub mod listener_tls;
 pub mod memory;
+pub mod notifications;
 pub mod operation;
 pub mod permit;
 pub mod placement;
 pub mod recovery;
+pub mod recovery_action;
 pub mod reload;
 pub mod running;
 pub mod server;

@@ -20,6 +20,7 @@ use crate::config::types::Config;
 use crate::config::{self, Diagnostics, Loaded, Overlay};
 use crate::history::History;
 use crate::history::settings::Settings;
+use crate::policy::notification::Kind;
 use crate::telemetry::logging::LogLevel;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::service_manager::ServiceManager;
@@ -244,13 +245,22 @@ impl Reloader {
         match &result {
             Ok(Reloaded::Applied) => {
                 tracing::info!(trigger, hash = %self.store.load().hash, "configuration applied");
+                self.tell(Kind::ConfigApplied, &format!("the configuration is in force ({trigger})"));
             }
-            Ok(Reloaded::Unchanged) => tracing::debug!(trigger, "configuration unchanged"),
+            Ok(Reloaded::Unchanged) => {
+                tracing::debug!(trigger, "configuration unchanged");
+                // Somebody may have put the file back that is in force.
+                if !before.in_force {
+                    self.tell(Kind::ConfigApplied, &format!("the file is the one that is in force ({trigger})"));
+                }
+            }
             Err(refused) => {
                 let error = refused.to_string();
                 // The slow poll and editors ask often; one message for one mistake.
                 if before.error.as_deref() != Some(&error) {
                     tracing::error!(trigger, "configuration refused, the one before stays in force\n{error}");
+                    let message = format!("the configuration was refused ({trigger}): {error}");
+                    self.tell(Kind::ConfigRefused, &message);
                 }
             }
         }
@@ -260,6 +270,12 @@ impl Reloader {
         in_force.refresh_certificates(clock::unix_seconds(), &self.metrics);
         in_force.admin.refresh();
         result
+    }
+
+    /// Tells what became of the file, whoever cares.
+    fn tell(&self, kind: Kind, message: &str) {
+        let file = self.source.path().map_or_else(|| "configuration".to_owned(), |path| path.display().to_string());
+        self.store.load().lasting.telling.events.tell(kind, file, message);
     }
 
     fn try_reload(&self, current: &mut Option<InForce>) -> Result<Reloaded, Refused> {

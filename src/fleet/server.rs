@@ -17,10 +17,12 @@ use tokio::sync::Notify;
 
 use super::bans::Bans;
 use super::circuits::{CircuitOrder, Circuits};
+use super::events::Events;
 use super::idle::IdlePool;
 use super::inventory::Inventory;
 use super::operation::{Operating, Operation, Standing};
 use super::recovery::Recovering;
+use super::recovery_action::Acting;
 use super::running::Register;
 use super::waiting_room::WaitingRoom;
 use crate::policy::balance::peak_ewma::PeakEwma;
@@ -59,6 +61,8 @@ pub struct Shared {
     pub bans: Arc<Bans>,
     /// Where requests wait for a slot.
     pub room: Arc<WaitingRoom>,
+    /// Where what happens is told.
+    pub events: Arc<Events>,
 }
 
 /// What changes by itself about one server.
@@ -79,6 +83,10 @@ pub struct ServerState {
     pub requests: Register,
     /// Its tests while it is ill.
     pub recovery: Recovering,
+    /// What may make it well again.
+    pub acting: Acting,
+    /// Where what happens to it is told.
+    pub events: Arc<Events>,
     operating: Operating,
     /// Its circuits.
     pub circuits: Circuits,
@@ -112,7 +120,7 @@ impl ServerState {
         shared: Shared,
         born: Instant,
     ) -> Self {
-        let Shared { bans, room } = shared;
+        let Shared { bans, room, events } = shared;
         let literal = location.host.parse().ok().map(|ip| SocketAddr::new(ip, location.port));
         Self {
             identity,
@@ -124,6 +132,8 @@ impl ServerState {
             room,
             requests: Register::default(),
             recovery: Recovering::default(),
+            acting: Acting::default(),
+            events,
             operating: Operating::default(),
             circuits: Circuits::new(circuit, born),
             bans,
@@ -144,6 +154,11 @@ impl ServerState {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.identity.name
+    }
+
+    /// What events about it name: `UPSTREAM/SERVER`.
+    pub fn subject(&self) -> String {
+        format!("{}/{}", self.identity.upstream, self.identity.name)
     }
 
     /// Takes the numbers of a new configuration; what was learned stays.
@@ -185,6 +200,7 @@ impl ServerState {
         let before = self.operating.decide(next, now);
         self.idle.clear();
         self.recovery.stir();
+        self.acting.stir();
         before
     }
 

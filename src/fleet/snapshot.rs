@@ -16,7 +16,9 @@ use super::keys::Keys;
 use super::limiter::Limiter;
 use super::limits::RouteLimits;
 use super::listener_tls::ListenerTls;
+use super::notifications::{Hook, Telling};
 use super::placement::Placement;
+use super::recovery_action::ActionPlan;
 use super::server::ServerState;
 use super::upstream_state::UpstreamState;
 use super::upstream_tls::UpstreamTls;
@@ -81,6 +83,8 @@ pub struct Snapshot {
     pub drain_delay: Duration,
     /// File descriptors that connections of clients leave free.
     pub reserved_files: u32,
+    /// Webhooks that are told what happens.
+    pub hooks: Vec<Hook>,
     /// What all snapshots of the process share.
     pub lasting: Lasting,
 }
@@ -96,6 +100,8 @@ pub struct Lasting {
     pub connections: Arc<AllConnections>,
     /// The schedulers of the upstreams.
     pub dispatchers: Arc<Dispatchers>,
+    /// What happens, and who is told.
+    pub telling: Telling,
 }
 
 impl Snapshot {
@@ -361,6 +367,8 @@ pub struct Member {
     pub memory: Option<u64>,
     /// Where it may be, if it was added at run time.
     pub reach: Option<Arc<Reach>>,
+    /// What may make it well again.
+    pub action: Option<ActionPlan>,
 }
 
 impl Member {

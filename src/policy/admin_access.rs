@@ -38,7 +38,7 @@ const PREFIX: &str = "/api/orchestrator/";
 const HEALTH: [&str; 5] = ["/health", "/health/live", "/health/ready", "/metrics", "/api/orchestrator/metrics"];
 /// First parts of the paths below the prefix of calls that act on what runs, whatever their method.
 const OPERATE: [&str; 7] =
-    ["bans", "circuit-breakers", "jobs", "notifications", "queue", "recovery-failures", "recovery-test"];
+    ["bans", "circuit-breakers", "jobs", "notifications", "queue", "recovery-actions", "recovery-failures"];
 /// Last parts of the paths of such calls about servers and models.
 const OPERATE_VERBS: [&str; 9] =
     ["drain", "undrain", "maintenance", "recovery-test", "warmup", "unload", "cancel", "reload", "health-check"];

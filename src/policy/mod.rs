@@ -22,6 +22,8 @@
 //! | [`quarantine`] | did this request make a runner crash? |
 //! | [`health`] | do the background checks say that this server is up? |
 //! | [`recovery`] | when is a server that is ill tested again, and what do its tests add up to? |
+//! | [`recovery_action`] | when is what may make it well again run, and when is that given up? |
+//! | [`notification`] | what are people told, how often, and how do they know who tells it? |
 //! | [`retry`] | may this failed attempt be made again? |
 //! | [`retry_budget`] | are there too many such attempts already? |
 //! | [`caps`] | may a request ask for this much? |
@@ -59,11 +61,13 @@ pub mod ejection;
 pub mod failure;
 pub mod health;
 pub mod network;
+pub mod notification;
 pub mod quarantine;
 pub mod queue;
 pub mod rate_limit;
 pub mod reach;
 pub mod recovery;
+pub mod recovery_action;
 pub mod retry;
 pub mod retry_budget;
 pub mod schedule;

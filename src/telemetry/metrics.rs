@@ -64,6 +64,10 @@ pub struct Metrics {
     model_changes: Counters,
     queue_wait: Histograms,
     recovery_tests: Counters,
+    recovery_actions: Counters,
+    notifications: Counters,
+    /// Events that a listener missed.
+    pub events_lost: Counter,
     refused: Vec<Counter>,
     rate_limited: Counters,
     connections_refused: Counters,
@@ -261,6 +265,9 @@ impl Default for Metrics {
             model_changes: register(r, names::MODEL_CHANGES, Family::default()),
             queue_wait: register(r, names::QUEUE_WAIT, histograms()),
             recovery_tests: register(r, names::RECOVERY_TESTS, Family::default()),
+            recovery_actions: register(r, names::RECOVERY_ACTIONS, Family::default()),
+            notifications: register(r, names::NOTIFICATIONS, Family::default()),
+            events_lost: register(r, names::EVENTS_LOST, Counter::default()),
             refused: by_reason(r, names::REFUSED),
             rate_limited: register(r, names::RATE_LIMITED, Family::default()),
             connections_refused: register(r, names::CONNECTIONS_REFUSED, Family::default()),
@@ -365,6 +372,17 @@ impl Metrics {
     pub fn tested(&self, upstream: &str, server: &str, result: &'static str) {
         let labels = labels([("upstream", upstream), ("server", server), ("result", result)]);
         self.recovery_tests.get_or_create(&labels).inc();
+    }
+
+    /// Counts an attempt of a recovery action, `recovered`, `failed` or `not_verified`, or that it was `gave_up`.
+    pub fn acted(&self, upstream: &str, server: &str, action: &'static str, result: &'static str) {
+        let labels = labels([("upstream", upstream), ("server", server), ("action", action), ("result", result)]);
+        self.recovery_actions.get_or_create(&labels).inc();
+    }
+
+    /// Counts messages to webhooks: `delivered`, `failed`, `dropped` or `deduplicated`.
+    pub fn notified(&self, event: &'static str, result: &'static str, count: u32) {
+        self.notifications.get_or_create(&labels([("event", event), ("result", result)])).inc_by(count.into());
     }
 
     /// Counts a load or unload that was ordered.

@@ -84,6 +84,16 @@ pub const RECOVERY_TESTS: Metric =
 /// Servers that flap.
 pub const SERVER_FLAPPING: Metric =
     ("arriero_server_flapping", "1 while the server falls ill and gets well again and again, else 0");
+/// Attempts of recovery actions.
+pub const RECOVERY_ACTIONS: Metric = (
+    "arriero_recovery_actions",
+    "Attempts of recovery actions, by server, action and result (recovered, failed, not_verified); gave_up counts the rounds that were given up",
+);
+/// Messages to webhooks.
+pub const NOTIFICATIONS: Metric =
+    ("arriero_notifications", "Messages to webhooks, by event and result (delivered, failed, dropped, deduplicated)");
+/// Events that were lost.
+pub const EVENTS_LOST: Metric = ("arriero_events_lost", "Events that nobody was told because too many came at a time");
 /// Client connections.
 pub const CONNECTIONS: Metric = ("arriero_connections", "Open client connections");
 /// Accepted connections.
