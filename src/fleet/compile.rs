@@ -66,6 +66,7 @@ pub fn compile(config: &Config, hash: String, around: &Surroundings<'_>) -> Resu
         running: Arc::default(),
         connections: Arc::default(),
         dispatchers: Arc::new(Dispatchers::new(around.now)),
+        jobs: Arc::default(),
     };
     compile_with(config, hash, around, lasting, None)
 }

@@ -11,6 +11,7 @@ use super::connections::{AllConnections, ConnectionLimits, Connections};
 use super::content::{Content, Target};
 use super::dispatch::{Dispatcher, Dispatchers};
 use super::inventory::ModelIndex;
+use super::jobs::Jobs;
 use super::keys::Keys;
 use super::limiter::Limiter;
 use super::limits::RouteLimits;
@@ -90,6 +91,8 @@ pub struct Lasting {
     pub connections: Arc<AllConnections>,
     /// The schedulers of the upstreams.
     pub dispatchers: Arc<Dispatchers>,
+    /// Orders of operators about models.
+    pub jobs: Arc<Jobs>,
 }
 
 impl Snapshot {
