@@ -15,6 +15,10 @@ mod circuits;
 mod find;
 mod handlers;
 mod in_flight;
+mod job_views;
+mod jobs;
+mod model_jobs;
+mod model_stats;
 mod models;
 mod problem;
 mod queue;
@@ -165,6 +169,9 @@ fn orchestrator() -> Router<Arc<State>> {
         .merge(bans::routes())
         .merge(queue::routes())
         .merge(models::routes())
+        .merge(model_jobs::routes())
+        .merge(model_stats::routes())
+        .merge(jobs::routes())
         .merge(recovery::routes())
 }
 

@@ -48,10 +48,10 @@ pub fn refuses_name(written: &str, remote: bool) -> Option<&'static str> {
         return None;
     }
     if name::has_cloud_tag(&canonical) {
-        return Some("the model runs elsewhere; `allow_remote` takes it all the same");
+        return Some("the model runs elsewhere; `allowRemote` takes it all the same");
     }
     name::names_host(written)
-        .then_some("the name holds the host of a registry that is not Ollama's own; `allow_remote` takes it all the same")
+        .then_some("the name holds the host of a registry that is not Ollama's own; `allowRemote` takes it all the same")
 }
 
 /// Whether a model of a server runs elsewhere: its name says so, or the server does.

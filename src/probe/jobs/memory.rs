@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::{Outcome, Place};
 use crate::clock;
-use crate::fleet::exclusion::Exclusion;
 use crate::fleet::jobs::guard;
 use crate::fleet::server::Slot;
 use crate::policy::queue::Class;
@@ -68,7 +67,7 @@ impl Place<'_> {
     /// Takes the model out of memory, and waits until it has left.
     pub(super) async fn unload(&self, force: bool) -> Outcome {
         let (server, way) = (&self.target.state, self.target.way(Some(self.upstream)));
-        if server.exclusion(None, clock::now()) == Some(Exclusion::Down) {
+        if !server.is_up() {
             return Err("down".to_owned());
         }
         if self.upstream.is_scheduled() {
