@@ -106,9 +106,8 @@ async fn one(
 pub async fn settled(state: &State, id: JobId, limit: StdDuration) -> Option<Job> {
     let jobs = Arc::clone(&state.store.load().lasting.jobs);
     let (mut changes, mut closing) = (jobs.changes(), state.closing.clone());
-    let over = async {
-        while jobs.get(id).is_some_and(|job| job.ended.is_none()) && changes.changed().await.is_ok() {}
-    };
+    let over =
+        async { while jobs.get(id).is_some_and(|job| job.ended.is_none()) && changes.changed().await.is_ok() {} };
     tokio::select! {
         () = over => {}
         () = tokio::time::sleep(limit) => {}
@@ -174,9 +173,8 @@ async fn cancel_model(
     let model = canonical(&model).into_owned();
     let jobs = Arc::clone(&state.store.load().lasting.jobs);
     let now = Present::read().now;
-    let meant = |job: &&Job| {
-        job.ended.is_none() && job.model == model && which.job_id.is_none_or(|wanted| wanted == job.id)
-    };
+    let meant =
+        |job: &&Job| job.ended.is_none() && job.model == model && which.job_id.is_none_or(|wanted| wanted == job.id);
     let cancelled = jobs.list().iter().filter(meant).filter(|job| jobs.cancel(job.id, now)).count();
     let message = match cancelled {
         0 => format!("No job about {model} runs or waits"),

@@ -368,7 +368,9 @@ async fn order_copy(
 /// Whether a model of a server may be lost.
 fn may_lose(place: &Place, model: &str, force: bool) -> Result<(), Problem> {
     let why = guard::in_use(&place.upstream, place.state(), model).filter(|_| !force);
-    why.map_or(Ok(()), |why| Err(Problem::conflict(format!("`{model}` on {}: {why}; `force` does it all the same", place.id))))
+    why.map_or(Ok(()), |why| {
+        Err(Problem::conflict(format!("`{model}` on {}: {why}; `force` does it all the same", place.id)))
+    })
 }
 
 async fn remove(
@@ -414,8 +416,7 @@ async fn order_remove(
     // All or nothing: what is refused on one server is deleted on none.
     places.iter().try_for_each(|place| may_lose(place, &model, force))?;
     let parallel = body.parallel.unwrap_or(usize::MAX);
-    let draft =
-        Draft { work: Work::Delete { force }, written, places: &places, all, parallel, who: body.who() };
+    let draft = Draft { work: Work::Delete { force }, written, places: &places, all, parallel, who: body.who() };
     let job = draft.order(state, patience(query.wait, body, SOON)).await?;
     Ok(reply(&job, &job_views::answer(&job, Present::read())))
 }

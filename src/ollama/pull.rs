@@ -126,7 +126,8 @@ mod tests {
 
     #[test]
     fn an_error_line_is_told_in_its_own_words() {
-        let error = told(&[r#"{"status":"pulling manifest"}"#, r#"{"error":"pull model manifest: file does not exist"}"#]);
+        let error =
+            told(&[r#"{"status":"pulling manifest"}"#, r#"{"error":"pull model manifest: file does not exist"}"#]);
         assert_eq!(error.err().as_deref(), Some("pull model manifest: file does not exist"));
         assert!(told(&["<html>"]).is_err());
         let huge = format!(r#"{{"error":"{}"}}"#, "x".repeat(10_000));

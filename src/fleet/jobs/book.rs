@@ -44,7 +44,18 @@ impl Book {
         self.last += 1;
         let id = self.last;
         let parallel = parallel.max(1);
-        self.jobs.push_back(Job { id, work, model, written, who, parallel, rows, began: now, ended: None, revision: 0 });
+        self.jobs.push_back(Job {
+            id,
+            work,
+            model,
+            written,
+            who,
+            parallel,
+            rows,
+            began: now,
+            ended: None,
+            revision: 0,
+        });
         self.touched(id, now);
         while self.jobs.len() - self.active().count() > KEPT
             && let Some(oldest) = self.jobs.iter().position(|job| job.ended.is_some())
@@ -164,9 +175,7 @@ impl Book {
     /// The very same work on the same server that is not over.
     fn same_work(&self, work: &Work, written: &str, server: &crate::fleet::server::Identity) -> Option<TaskId> {
         self.active().filter(|job| job.work == *work && job.written == written).find_map(|job| {
-            let same = |row: &Row| {
-                row.target.identity == *server && !row.state.is_over() && row.follows.is_none()
-            };
+            let same = |row: &Row| row.target.identity == *server && !row.state.is_over() && row.follows.is_none();
             job.rows.iter().position(same).map(|row| TaskId { job: job.id, row })
         })
     }

@@ -11,7 +11,14 @@ fn order(work: Work, model: &str, servers: &[&str], parallel: usize) -> Order {
         left_out: None,
     };
     let targets = servers.iter().map(target).collect();
-    Order { work, model: canonical(model).into_owned(), written: model.to_owned(), targets, parallel, who: String::new() }
+    Order {
+        work,
+        model: canonical(model).into_owned(),
+        written: model.to_owned(),
+        targets,
+        parallel,
+        who: String::new(),
+    }
 }
 
 fn states(book: &Book, id: JobId) -> Vec<&'static str> {

@@ -50,8 +50,9 @@ pub fn refuses_name(written: &str, remote: bool) -> Option<&'static str> {
     if name::has_cloud_tag(&canonical) {
         return Some("the model runs elsewhere; `allowRemote` takes it all the same");
     }
-    name::names_host(written)
-        .then_some("the name holds the host of a registry that is not Ollama's own; `allowRemote` takes it all the same")
+    name::names_host(written).then_some(
+        "the name holds the host of a registry that is not Ollama's own; `allowRemote` takes it all the same",
+    )
 }
 
 /// Whether a model of a server runs elsewhere: its name says so, or the server does.

@@ -72,6 +72,6 @@ mod tests;
 
 pub use state::Scheduler;
 pub use words::{
-    Action, Arrival, Excluded, ModelId, Moment, OrderId, Request, RunnerOptions, Running, ServerFacts, ServerId, Settings,
-    Ticket, Usage, Waiter,
+    Action, Arrival, Excluded, ModelId, Moment, OrderId, Request, RunnerOptions, Running, ServerFacts, ServerId,
+    Settings, Ticket, Usage, Waiter,
 };

@@ -21,9 +21,15 @@ impl Place<'_> {
         done(client::post(way, "/api/copy", body.into(), TIMEOUT).await)
     }
 
-    /// Takes the model off the disk.
+    /// Takes the model off the disk, and out of memory before: a model that is deleted can be told to leave no more.
     pub(super) async fn delete(&self, force: bool) -> Outcome {
         self.check(self.model, force)?;
+        if self.target.state.inventory().loaded.iter().any(|row| row.name.as_str() == self.model) {
+            let left = self.unload(force).await;
+            if !force {
+                left?;
+            }
+        }
         let body = json!({ "model": self.model }).to_string();
         let way = self.target.way(Some(self.upstream));
         done(client::delete(way, "/api/delete", body.into(), TIMEOUT).await)

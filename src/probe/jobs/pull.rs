@@ -31,11 +31,7 @@ impl Place<'_> {
                 return Err(complaint(lines.status, &line));
             }
             pull.tell(&line)?;
-            told(&Progress {
-                status: pull.status().to_owned(),
-                completed: pull.completed(),
-                total: pull.total(),
-            });
+            told(&Progress { status: pull.status().to_owned(), completed: pull.completed(), total: pull.total() });
         }
         match lines.status {
             200 if pull.has_succeeded() => Ok(None),
