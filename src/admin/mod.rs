@@ -18,6 +18,7 @@ mod in_flight;
 mod job_views;
 mod jobs;
 mod model_jobs;
+mod model_orders;
 mod model_stats;
 mod models;
 mod problem;

@@ -8,13 +8,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::State;
 use super::find::{self, Place};
 use super::job_views;
 use super::jobs::{Patience, settled};
+use super::model_orders as orders;
 use super::model_stats::on_server;
 use super::problem::Problem;
 use super::request::{Asked, Named, Wanted};
@@ -23,7 +23,6 @@ use crate::config::types::Kind;
 use crate::fleet::jobs::guard;
 use crate::fleet::jobs::words::{Job, Order, Target, Work};
 use crate::ollama::name::{canonical, parse_canonical};
-use crate::policy::queue::Class;
 use crate::units::Duration;
 
 type Shared = Extract<Arc<State>>;
@@ -48,84 +47,6 @@ pub fn routes() -> Router<Arc<State>> {
         .route("/servers/{server}/models/pull", post(pull_to))
         .route("/servers/{server}/models/copy", post(copy_on))
         .route("/servers/{server}/models/{model}", delete(remove_from))
-}
-
-/// Who goes first when requests wait for loads too.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum Priority {
-    /// When nobody else waits.
-    Low,
-    /// Since the moment of the order.
-    #[default]
-    Normal,
-    /// Before everybody.
-    High,
-}
-
-impl From<Priority> for Class {
-    fn from(priority: Priority) -> Self {
-        match priority {
-            Priority::Low => Self::Low,
-            Priority::Normal => Self::Normal,
-            Priority::High => Self::High,
-        }
-    }
-}
-
-/// What an order about a model may say; each kind of order takes a part of it.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
-struct Body {
-    /// The model, where the path does not name it.
-    model: Option<String>,
-    /// The model that gets another name, where the path does not name it.
-    source: Option<String>,
-    /// The new name of a copy.
-    destination: Option<String>,
-    /// Only on these servers.
-    servers: Option<Vec<String>>,
-    /// Only on this one.
-    server_id: Option<String>,
-    /// Who goes first, of a warmup.
-    priority: Priority,
-    /// Most servers at a time.
-    parallel: Option<usize>,
-    /// Also where the model is pinned or used.
-    force: bool,
-    /// The name of the model once more, to delete it everywhere.
-    confirm: Option<String>,
-    /// Models that run elsewhere and registries that are not Ollama's own are meant.
-    #[serde(alias = "allow_remote")]
-    allow_remote: bool,
-    /// How long the answer may wait for the end.
-    wait: Option<Duration>,
-    /// Who orders it; stands in the log and in the list of jobs.
-    who: Option<String>,
-}
-
-/// What a DELETE may say in its query instead.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-struct Query {
-    /// See [`Body`].
-    confirm: Option<String>,
-    /// See [`Body`].
-    force: bool,
-    /// See [`Body`].
-    wait: Option<Duration>,
-}
-
-impl Body {
-    fn servers(&self) -> Option<Vec<String>> {
-        let one = self.server_id.iter().cloned();
-        let all = self.servers.iter().flatten().cloned().chain(one).collect::<Vec<_>>();
-        (self.servers.is_some() || !all.is_empty()).then_some(all)
-    }
-
-    fn who(&self) -> String {
-        self.who.as_deref().unwrap_or("admin").chars().take(200).collect()
-    }
 }
 
 /// The canonical name of a model that somebody wrote.
@@ -186,7 +107,7 @@ struct Draft<'d> {
     places: &'d [Place],
     all: bool,
     parallel: usize,
-    who: String,
+    who: Option<String>,
 }
 
 impl Draft<'_> {
@@ -210,7 +131,9 @@ impl Draft<'_> {
         };
         let targets = self.places.iter().map(target).collect();
         let written = self.written.trim().to_owned();
-        let order = Order { work: self.work, model, written, targets, parallel: self.parallel, who: self.who };
+        // It stands in log lines and lists.
+        let who = self.who.as_deref().unwrap_or("admin").chars().take(200).collect();
+        let order = Order { work: self.work, model, written, targets, parallel: self.parallel, who };
         let id = state.store.load().lasting.jobs.add(order, present.now).map_err(|_| {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many jobs are not over yet; cancel some, or wait")
         })?;
@@ -225,27 +148,26 @@ fn reply(job: &Job, body: &impl Serialize) -> Response {
     (status, Json(body)).into_response()
 }
 
-fn patience(query: Option<Duration>, body: &Body, usual: StdDuration) -> StdDuration {
-    query.or(body.wait).map_or(usual, |wait| wait.0)
+/// How long an answer waits.
+fn patience(one: Option<Duration>, other: Option<Duration>, usual: StdDuration) -> StdDuration {
+    one.or(other).map_or(usual, |wait| wait.0)
 }
 
 async fn warmup(
     Extract(state): Shared,
     Named(written): Named<String>,
     Asked(query): Asked<Patience>,
-    Wanted(body): Wanted<Body>,
+    Wanted(body): Wanted<orders::Warmup>,
 ) -> Answer {
     let model = named(&written)?;
-    let servers = body.servers();
-    let all = servers.is_none();
-    let places = places(&state, servers, |place| holds(place, &model))?;
+    let all = body.servers.is_none();
+    let places = places(&state, body.servers, |place| holds(place, &model))?;
     if places.is_empty() {
         return Err(nobody_has(&model));
     }
     let work = Work::Warmup { class: body.priority.into() };
-    let parallel = body.parallel.unwrap_or(usize::MAX);
-    let draft = Draft { work, written: &written, places: &places, all, parallel, who: body.who() };
-    let job = draft.order(&state, patience(query.wait, &body, AT_ONCE)).await?;
+    let draft = Draft { work, written: &written, places: &places, all, parallel: usize::MAX, who: body.who };
+    let job = draft.order(&state, patience(query.wait, body.wait, AT_ONCE)).await?;
     Ok(reply(&job, &job_views::warmup(&job, Present::read())))
 }
 
@@ -253,19 +175,22 @@ async fn unload(
     Extract(state): Shared,
     Named(written): Named<String>,
     Asked(query): Asked<Patience>,
-    Wanted(body): Wanted<Body>,
+    Wanted(body): Wanted<orders::Unload>,
 ) -> Answer {
     let model = named(&written)?;
+    let mut servers = body.servers;
+    if let Some(one) = body.server_id {
+        servers.get_or_insert_default().push(one);
+    }
     let loaded = |place: &Place| place.state().inventory().loaded.iter().any(|row| row.name.as_str() == model);
-    let places = places(&state, body.servers(), loaded)?;
+    let places = places(&state, servers, loaded)?;
     if places.is_empty() {
         return Err(Problem::not_found(format!("the model `{model}` is in memory nowhere")));
     }
     let work = Work::Unload { force: body.force };
-    let parallel = body.parallel.unwrap_or(usize::MAX);
     // Also where no work is taken: there is no better place to free memory.
-    let draft = Draft { work, written: &written, places: &places, all: false, parallel, who: body.who() };
-    let job = draft.order(&state, patience(query.wait, &body, SOON)).await?;
+    let draft = Draft { work, written: &written, places: &places, all: false, parallel: usize::MAX, who: body.who };
+    let job = draft.order(&state, patience(query.wait, body.wait, SOON)).await?;
     Ok(reply(&job, &job_views::unload(&job, Present::read())))
 }
 
@@ -273,39 +198,33 @@ async fn pull(
     Extract(state): Shared,
     Named(written): Named<String>,
     Asked(query): Asked<Patience>,
-    Wanted(body): Wanted<Body>,
+    Wanted(body): Wanted<orders::Pull>,
 ) -> Answer {
-    let servers = body.servers();
-    order_pull(&state, &written, servers, query.wait, &body).await
+    order_pull(&state, &written, query.wait, body).await
 }
 
 async fn pull_to(
     Extract(state): Shared,
     Named(server): Named<String>,
     Asked(query): Asked<Patience>,
-    Wanted(body): Wanted<Body>,
+    Wanted(body): Wanted<orders::PullTo>,
 ) -> Answer {
-    let written = body.model.as_deref().ok_or_else(|| Problem::bad_request("`model` is missing"))?;
-    order_pull(&state, written, Some(vec![server]), query.wait, &body).await
+    let orders::PullTo { model, allow_remote, wait, who } = body;
+    let body = orders::Pull { servers: Some(vec![server]), parallel: None, allow_remote, wait, who };
+    order_pull(&state, &model, query.wait, body).await
 }
 
-async fn order_pull(
-    state: &State,
-    written: &str,
-    servers: Option<Vec<String>>,
-    wait: Option<Duration>,
-    body: &Body,
-) -> Answer {
+async fn order_pull(state: &State, written: &str, wait: Option<Duration>, body: orders::Pull) -> Answer {
     named(written)?;
     may_store(written, body.allow_remote)?;
-    let all = servers.is_none();
-    let places = places(state, servers, |_| true)?;
+    let all = body.servers.is_none();
+    let places = places(state, body.servers, |_| true)?;
     if places.is_empty() {
         return Err(Problem::conflict("there is no server of an upstream with `kind: ollama`"));
     }
     let parallel = body.parallel.unwrap_or(PULLS);
-    let draft = Draft { work: Work::Pull, written, places: &places, all, parallel, who: body.who() };
-    let job = draft.order(state, patience(wait, body, AT_ONCE)).await?;
+    let draft = Draft { work: Work::Pull, written, places: &places, all, parallel, who: body.who };
+    let job = draft.order(state, patience(wait, body.wait, AT_ONCE)).await?;
     Ok(reply(&job, &job_views::answer(&job, Present::read())))
 }
 
@@ -313,37 +232,29 @@ async fn copy(
     Extract(state): Shared,
     Named(source): Named<String>,
     Asked(query): Asked<Patience>,
-    Wanted(body): Wanted<Body>,
+    Wanted(body): Wanted<orders::Copy>,
 ) -> Answer {
-    let servers = body.servers();
-    order_copy(&state, &source, servers, query.wait, &body).await
+    order_copy(&state, &source, query.wait, body).await
 }
 
 async fn copy_on(
     Extract(state): Shared,
     Named(server): Named<String>,
     Asked(query): Asked<Patience>,
-    Wanted(body): Wanted<Body>,
+    Wanted(body): Wanted<orders::CopyOn>,
 ) -> Answer {
-    let source = body.source.as_deref().or(body.model.as_deref());
-    let source = source.ok_or_else(|| Problem::bad_request("`source` is missing"))?;
-    order_copy(&state, source, Some(vec![server]), query.wait, &body).await
+    let orders::CopyOn { source, destination, force, allow_remote, wait, who } = body;
+    let body = orders::Copy { destination, servers: Some(vec![server]), force, allow_remote, wait, who };
+    order_copy(&state, &source, query.wait, body).await
 }
 
-async fn order_copy(
-    state: &State,
-    source: &str,
-    servers: Option<Vec<String>>,
-    wait: Option<Duration>,
-    body: &Body,
-) -> Answer {
+async fn order_copy(state: &State, source: &str, wait: Option<Duration>, body: orders::Copy) -> Answer {
     let model = named(source)?;
-    let destination = body.destination.as_deref().ok_or_else(|| Problem::bad_request("`destination` is missing"))?;
-    let target = named(destination)?;
-    may_store(destination, body.allow_remote)?;
-    let all = servers.is_none();
-    let places = places(state, servers, |place| holds(place, &model))?;
-    if places.is_empty() || (!all && !places.iter().any(|place| holds(place, &model))) {
+    let target = named(&body.destination)?;
+    may_store(&body.destination, body.allow_remote)?;
+    let all = body.servers.is_none();
+    let places = places(state, body.servers, |place| holds(place, &model))?;
+    if !places.iter().any(|place| holds(place, &model)) {
         return Err(nobody_has(&model));
     }
     if target == model {
@@ -358,65 +269,64 @@ async fn order_copy(
             may_lose(place, &target, body.force)?;
         }
     }
-    let work = Work::Copy { destination: destination.trim().to_owned(), force: body.force };
-    let parallel = body.parallel.unwrap_or(usize::MAX);
-    let draft = Draft { work, written: source, places: &places, all, parallel, who: body.who() };
-    let job = draft.order(state, patience(wait, body, SOON)).await?;
+    let work = Work::Copy { destination: body.destination.trim().to_owned(), force: body.force };
+    let draft = Draft { work, written: source, places: &places, all, parallel: usize::MAX, who: body.who };
+    let job = draft.order(state, patience(wait, body.wait, SOON)).await?;
     Ok(reply(&job, &job_views::answer(&job, Present::read())))
 }
 
 /// Whether a model of a server may be lost.
 fn may_lose(place: &Place, model: &str, force: bool) -> Result<(), Problem> {
     let why = guard::in_use(&place.upstream, place.state(), model).filter(|_| !force);
-    why.map_or(Ok(()), |why| {
-        Err(Problem::conflict(format!("`{model}` on {}: {why}; `force` does it all the same", place.id)))
-    })
+    let problem = |why| Problem::conflict(format!("`{model}` on {}: {why}; `force` does it all the same", place.id));
+    why.map_or(Ok(()), |why| Err(problem(why)))
 }
 
 async fn remove(
     Extract(state): Shared,
     Named(written): Named<String>,
-    Asked(query): Asked<Query>,
-    Wanted(body): Wanted<Body>,
+    Asked(query): Asked<orders::DeleteQuery>,
+    Wanted(mut body): Wanted<orders::Delete>,
 ) -> Answer {
     let model = named(&written)?;
-    let servers = body.servers();
+    body.force |= query.force;
+    body.wait = query.wait.or(body.wait);
     let confirmed = query.confirm.as_deref().or(body.confirm.as_deref()).is_some_and(|name| canonical(name) == model);
-    if servers.is_none() && !confirmed {
+    if body.servers.is_none() && !confirmed {
         return Err(Problem::bad_request(format!(
             "this deletes `{model}` from every server: repeat its name in `confirm`, or name `servers`"
         )));
     }
-    order_remove(&state, &written, servers, &query, &body).await
+    order_remove(&state, &written, body).await
 }
 
 async fn remove_from(
     Extract(state): Shared,
     Named((server, written)): Named<(String, String)>,
-    Asked(query): Asked<Query>,
-    Wanted(body): Wanted<Body>,
+    Asked(query): Asked<orders::DeleteQuery>,
+    Wanted(body): Wanted<orders::DeleteFrom>,
 ) -> Answer {
-    order_remove(&state, &written, Some(vec![server]), &query, &body).await
+    let body = orders::Delete {
+        servers: Some(vec![server]),
+        confirm: None,
+        force: query.force || body.force,
+        wait: query.wait.or(body.wait),
+        who: body.who,
+    };
+    order_remove(&state, &written, body).await
 }
 
-async fn order_remove(
-    state: &State,
-    written: &str,
-    servers: Option<Vec<String>>,
-    query: &Query,
-    body: &Body,
-) -> Answer {
+async fn order_remove(state: &State, written: &str, body: orders::Delete) -> Answer {
     let model = named(written)?;
-    let all = servers.is_none();
-    let places = places(state, servers, |place| holds(place, &model))?;
+    let all = body.servers.is_none();
+    let places = places(state, body.servers, |place| holds(place, &model))?;
     if !places.iter().any(|place| holds(place, &model)) {
         return Err(nobody_has(&model));
     }
-    let force = query.force || body.force;
     // All or nothing: what is refused on one server is deleted on none.
-    places.iter().try_for_each(|place| may_lose(place, &model, force))?;
-    let parallel = body.parallel.unwrap_or(usize::MAX);
-    let draft = Draft { work: Work::Delete { force }, written, places: &places, all, parallel, who: body.who() };
-    let job = draft.order(state, patience(query.wait, body, SOON)).await?;
+    places.iter().try_for_each(|place| may_lose(place, &model, body.force))?;
+    let work = Work::Delete { force: body.force };
+    let draft = Draft { work, written, places: &places, all, parallel: usize::MAX, who: body.who };
+    let job = draft.order(state, patience(body.wait, None, SOON)).await?;
     Ok(reply(&job, &job_views::answer(&job, Present::read())))
 }

@@ -177,7 +177,7 @@ impl Scheduler {
             host.resident.push(model);
             copies.push(server);
         }
-        if residency != Residency::Cold {
+        if matches!(residency, Residency::Loading { .. }) {
             self.pairs[(server, model)].put_out = false;
         }
         if matches!(residency, Residency::Ready { .. }) {
