@@ -6,6 +6,7 @@ use arriero::demo::{DemoModel, Fault, FaultRule, Fleet, Host, HostConfig, Outcom
 use serde_json::{Value, json};
 use support::admin::{PREFIX, address, call, json as json_of, order, problem, show};
 use support::fleet::{fleet, generate, request, send};
+use support::process::{arriero, finish};
 use support::wire::{H1, proxy};
 use support::{Proxy, eventually};
 
@@ -502,4 +503,65 @@ async fn a_job_outlives_a_reload_and_ends_for_a_server_that_is_gone() {
     let seen = over(&proxy, &id).await;
     assert_eq!(states(&seen), ["done", "failed"], "{seen}");
     assert_eq!(seen["servers"][1]["error"], "the server was removed from the configuration");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_about_models_need_the_token() {
+    let fleet = fleet(1, &["m"]).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("token");
+    std::fs::write(&file, "let me in\n").expect("written");
+    let admin = format!("\nadmin: {{ address: \"127.0.0.1:0\", token_file: \"{}\" }}\n", file.display());
+    let proxy = proxy(yaml(&fleet, "") + &admin).await;
+    for (method, path) in [
+        ("POST", "/models/m/warmup"),
+        ("POST", "/models/m/unload"),
+        ("POST", "/models/m/pull"),
+        ("POST", "/models/m/copy"),
+        ("POST", "/models/m/cancel"),
+        ("DELETE", "/models/m?confirm=m"),
+        ("POST", "/servers/s0/models/pull"),
+        ("POST", "/servers/s0/models/copy"),
+        ("DELETE", "/servers/s0/models/m"),
+        ("DELETE", "/jobs/1"),
+    ] {
+        assert_eq!(problem(&call(&proxy, method, path, "{}").await).0, 401, "{method} {path}");
+    }
+    assert_eq!(show(&proxy, "/jobs").await["count"], 0);
+    assert_eq!(show(&proxy, "/models").await["models"], json!(["m:latest"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_orders_and_watches() {
+    let mut config = HostConfig::new("a").small_model("m");
+    config.registry = Some(vec![DemoModel::new("new", GB)]);
+    let fleet = Fleet::start(vec![config]).await.expect("a fleet");
+    let proxy = proxy(yaml(&fleet, "models: [{ match: m, pin: [s0] }]")).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let admin = address(&proxy).to_string();
+    let run = async |arguments: &[&str]| {
+        let mut all = arguments.to_vec();
+        all.extend(["--admin", &admin]);
+        finish(arriero(&all, folder.path())).await
+    };
+    let ended = run(&["pull", "new"]).await;
+    assert_eq!((ended.code, ended.out.ends_with("s0: done\n")), (Some(0), true), "{ended:?}");
+    let ended = run(&["pull", "nothing", "--server", "s0"]).await;
+    assert!(ended.code == Some(1) && ended.out.contains("s0: failed pull model manifest"), "{ended:?}");
+    let ended = run(&["pull", "hf.co/ns/m"]).await;
+    assert!(ended.code == Some(1) && ended.err.contains("allowRemote"), "{ended:?}");
+    let ended = run(&["warm", "new", "--wait", "--priority", "high", "--json"]).await;
+    let job: Value = serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
+    assert_eq!((ended.code, &job["kind"], &job["state"]), (Some(0), &"warmup".into(), &"done".into()));
+    assert!(fleet.hosts[0].loaded().contains(&"new:latest".to_owned()));
+    let ended = run(&["unload", "new"]).await;
+    assert_eq!((ended.code, ended.out.as_str()), (Some(0), "s0: done\n"), "{ended:?}");
+    let ended = run(&["unload", "m", "--server", "s0"]).await;
+    assert!(ended.code == Some(1) && ended.out.contains("pinned"), "{ended:?}");
+    let ended = run(&["unload", "m", "--server", "s0", "--force"]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    fleet.hosts[0].load_gate().close();
+    let ended = run(&["warm", "m"]).await;
+    assert!(ended.code == Some(0) && ended.out.contains("goes on"), "{ended:?}");
+    fleet.hosts[0].load_gate().open();
 }

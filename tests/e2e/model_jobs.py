@@ -4,12 +4,16 @@ Each check sets its scene itself, so that it can run alone.
 """
 
 import json
+import os
 import urllib.error
 import urllib.request
 
-from checks import expect, expect_equal, wait_until
-from fleet import names
+from checks import check, expect, expect_equal, wait_until
+from fleet import Front, Ollama, fetch_json, names
+from registry import Registry
 from three_ollamas import three_check
+from three_servers import three_of
+from wire import send
 
 
 def give(three, method, path, body=None):
@@ -76,3 +80,42 @@ def pull_fails(three):
     done = three.cli("pull", name, "--server", "three", "--allow-remote")
     text, _ = done.communicate(timeout=60)
     expect_equal((done.returncode, "three: failed" in text), (1, True), f"`arriero pull` ({text})")
+
+
+@check("a pull from a registry: its progress, its cancellation, the rest of it, and the model that it brings")
+def pull(world):
+    registry = Registry(three_of(world)["one"], world.directory)
+    server = world.keep(Ollama("puller", world.cache, world.directory, SSL_CERT_FILE=registry.certificate))
+    front = world.keep(Front(world.binary, "pulls", world.directory, "\n".join([
+        "routes: [{ name: all, match: { path: / }, upstream: fleet, cloud_models: allow }]",
+        f"upstreams: {{ fleet: {{ kind: ollama, servers: [{{ name: puller, url: '{server.url}' }}] }} }}",
+    ])))
+    admin = front.admin + "/api/orchestrator/"
+    name = f"127.0.0.1:{registry.port}/library/a:1"
+
+    def give(method, path, body=None):
+        answer = send(front.admin, method, "/api/orchestrator/" + path, body or {})
+        return answer.status, json.loads(answer.body)
+
+    def row(job):
+        return fetch_json(f"{admin}jobs/{job}")["job"]["servers"][0]
+
+    registry.slow.set()
+    status, answer = give("POST", "servers/puller/models/pull", {"model": name, "allowRemote": True})
+    expect_equal(status, 202, f"the order ({answer})")
+    job = answer["job"]["id"]
+    half = wait_until(lambda: row(job)["completed"] and row(job), 30, "some of it has come")
+    expect(half["status"].startswith("pulling ") and half["completed"] < half["total"], f"progress {half}")
+    status, answer = give("DELETE", f"jobs/{job}")
+    expect_equal((status, answer["job"]["state"]), (200, "cancelled"), f"the cancellation ({answer})")
+    wait_until(lambda: server.requests("POST", "/api/pull") == 1, 20, "Ollama has ended its pull")
+    expect_equal(names(server.url), set(), "what the server has")
+    registry.slow.clear()
+    status, answer = give("POST", "servers/puller/models/pull?wait=60s", {"model": name, "allowRemote": True})
+    expect_equal((status, answer["success"]), (200, True), f"the second pull ({answer})")
+    done = answer["job"]["servers"][0]
+    weights = os.path.getsize(os.path.join(world.directory, "a.gguf"))
+    expect(done["completed"] == done["total"] >= weights, f"bytes {done}, the weights have {weights}")
+    body = {"messages": [{"role": "user", "content": "Hi"}], "stream": False, "options": {"num_predict": 2}}
+    answer = send(front.url, "POST", "/api/chat", body | {"model": name})
+    expect_equal(answer.status, 200, f"a request for what was pulled ({answer.body[:200]})")

@@ -180,7 +180,7 @@ impl Book {
         })
     }
 
-    /// Whether something runs on the server of a row that touches the same model.
+    /// Whether something runs on the server of a row that touches the same model; two upstreams may have one server.
     fn conflicts(&self, job: &Job, row: &Row) -> bool {
         self.active().any(|other| {
             let meets = names(other).iter().any(|name| names(job).contains(name));
@@ -188,7 +188,7 @@ impl Book {
                 && other
                     .rows
                     .iter()
-                    .any(|one| one.state == State::Running && one.target.identity == row.target.identity)
+                    .any(|one| one.state == State::Running && one.target.identity.url == row.target.identity.url)
         })
     }
 

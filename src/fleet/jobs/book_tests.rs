@@ -6,7 +6,7 @@ use crate::fleet::server::Identity;
 fn order(work: Work, model: &str, servers: &[&str], parallel: usize) -> Order {
     let target = |name: &&str| Target {
         id: (*name).to_owned(),
-        identity: Identity { upstream: "fleet".to_owned(), name: (*name).to_owned(), url: String::new() },
+        identity: Identity { upstream: "fleet".to_owned(), name: (*name).to_owned(), url: (*name).to_owned() },
         estimate: None,
         left_out: None,
     };

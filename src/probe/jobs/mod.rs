@@ -48,6 +48,10 @@ async fn carry_out(running: Running, store: Arc<Store>, metrics: Arc<Metrics>) {
         // Dropping the work ends its connection, and Ollama its pull.
         () = running.cancelled.cancelled() => {
             tracing::info!(job = task.id.job, kind, model, server, upstream, "model job cancelled");
+            // It may have been done in that moment.
+            if let Some(server) = store.servers().get(&task.server) {
+                server.want_inventory();
+            }
             return;
         }
     };
