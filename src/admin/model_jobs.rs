@@ -182,7 +182,10 @@ async fn unload(
     if let Some(one) = body.server_id {
         servers.get_or_insert_default().push(one);
     }
-    let loaded = |place: &Place| place.state().inventory().loaded.iter().any(|row| row.name.as_str() == model);
+    let loaded = |place: &Place| {
+        place.state().inventory().loaded.iter().any(|row| row.name.as_str() == model)
+            || place.upstream.dispatcher.has_in_memory(place.state(), &model)
+    };
     let places = places(&state, servers, loaded)?;
     if places.is_empty() {
         return Err(Problem::not_found(format!("the model `{model}` is in memory nowhere")));

@@ -223,3 +223,60 @@ where
     };
     Ok(Exchange { response: response.map_err(Fault::broken)?, connection })
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// An answer in chunks of which these pieces have come, and the server's side of the connection.
+    async fn answer(pieces: &[&[u8]]) -> (Lines, DuplexStream) {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+        let (mut sender, driver) = http1::handshake(TokioIo::new(ours)).await.unwrap();
+        let mut connection = JoinSet::new();
+        connection.spawn(driver);
+        let request = Request::get("/").body(Full::new(Bytes::new())).unwrap();
+        let (response, ()) = tokio::join!(sender.send_request(request), async {
+            drop(theirs.read(&mut [0; 1024]).await);
+            theirs.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
+            for piece in pieces {
+                theirs.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).await.unwrap();
+                theirs.write_all(piece).await.unwrap();
+                theirs.write_all(b"\r\n").await.unwrap();
+            }
+        });
+        let body = response.unwrap().into_body();
+        (Lines { status: 200, body, buffer: BytesMut::new(), over: false, _connection: connection }, theirs)
+    }
+
+    #[tokio::test]
+    async fn lines_are_lines_however_they_are_cut() {
+        let (mut lines, mut server) = answer(&[b"{\"a\"", b":1}\n\n{\"b\":2}\n{\"c\"", b":3}"]).await;
+        server.write_all(b"0\r\n\r\n").await.unwrap();
+        let mut seen = Vec::new();
+        while let Some(line) = lines.next(LONG).await.unwrap() {
+            seen.push(String::from_utf8(line.trim_ascii().to_vec()).unwrap());
+        }
+        assert_eq!(seen, ["{\"a\":1}", "{\"b\":2}", "{\"c\":3}"]);
+    }
+
+    #[tokio::test]
+    async fn silence_is_told_from_an_end_and_a_break() {
+        let (mut lines, server) = answer(&[b"one\n"]).await;
+        assert!(lines.next(LONG).await.unwrap().is_some());
+        let silent = lines.next(Duration::from_millis(20)).await.unwrap_err();
+        assert_eq!(silent.class, Class::Stalled);
+        drop(server);
+        let broken = lines.next(LONG).await.unwrap_err();
+        assert!(broken.class == Class::Protocol && broken.text.contains("broke off"), "{broken}");
+    }
+
+    #[tokio::test]
+    async fn a_line_without_end_is_not_kept() {
+        let (mut lines, _server) = answer(&[&vec![b'x'; MAX_LINE + 1]]).await;
+        assert!(lines.next(LONG).await.unwrap_err().text.contains("too long"));
+    }
+}

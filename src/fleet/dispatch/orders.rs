@@ -12,6 +12,7 @@ use crate::fleet::server::ServerState;
 use crate::policy::queue::Class;
 use crate::policy::schedule::OrderId;
 use crate::policy::schedule::orders::OrderEnd;
+use crate::policy::schedule::residency::Residency;
 
 /// How long a load took, where it was one of ours; or why the model is not in memory.
 pub type Loaded = Result<Option<Duration>, String>;
@@ -117,6 +118,13 @@ impl Dispatcher {
         // Nobody carries orders out when the process ends.
         drop(self.commands.send(command));
         Ok(outcome)
+    }
+
+    /// Whether a model is in the memory of a server or on its way there, as far as is known.
+    pub fn has_in_memory(&self, server: &Arc<ServerState>, model: &str) -> bool {
+        let inner = self.inner.lock();
+        let (server, model) = (id_of(&inner.servers, server), inner.scheduler.known_model(model));
+        server.zip(model).is_some_and(|(server, model)| inner.scheduler.residency(server, model) != Residency::Cold)
     }
 
     /// How long a load is expected to take: what was learned, else what such a size usually takes. `None` for a server or a

@@ -180,15 +180,15 @@ impl Book {
         })
     }
 
-    /// Whether something runs on the server of a row that touches the same model; two upstreams may have one server.
+    /// Whether something runs on the server of a row that touches the same model; two upstreams may have one server. Of
+    /// two warmups the scheduler makes one load.
     fn conflicts(&self, job: &Job, row: &Row) -> bool {
+        let warms = |job: &Job| matches!(job.work, Work::Warmup { .. });
+        let runs_here = |one: &Row| one.state == State::Running && one.target.identity.url == row.target.identity.url;
         self.active().any(|other| {
-            let meets = names(other).iter().any(|name| names(job).contains(name));
-            meets
-                && other
-                    .rows
-                    .iter()
-                    .any(|one| one.state == State::Running && one.target.identity.url == row.target.identity.url)
+            other.rows.iter().any(runs_here)
+                && !(warms(job) && warms(other))
+                && names(other).iter().any(|name| names(job).contains(name))
         })
     }
 

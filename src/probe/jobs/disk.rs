@@ -24,7 +24,7 @@ impl Place<'_> {
     /// Takes the model off the disk, and out of memory before: a model that is deleted can be told to leave no more.
     pub(super) async fn delete(&self, force: bool) -> Outcome {
         self.check(self.model, force)?;
-        if self.target.state.inventory().loaded.iter().any(|row| row.name.as_str() == self.model) {
+        if self.is_in_memory().await {
             let left = self.unload(force).await;
             if !force {
                 left?;

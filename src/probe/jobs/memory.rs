@@ -35,7 +35,7 @@ impl Place<'_> {
         if !server.inventory().has(self.model) {
             return Err("the server does not have the model".to_owned());
         }
-        if server.inventory().loaded.iter().any(|row| row.name.as_str() == self.model) {
+        if self.is_in_memory().await {
             return Ok(None);
         }
         let _slot = self.slot().await?;
@@ -44,6 +44,12 @@ impl Place<'_> {
         let result = loads::load(way, self.model, RunnerOptions::default()).await;
         self.target.metrics.model_changed(&self.upstream.name, "load", result.is_ok());
         result.map(|()| Some(clock::now() - began))
+    }
+
+    /// Whether the server says that the model is in memory this moment.
+    pub(super) async fn is_in_memory(&self) -> bool {
+        let loaded = inventory::loaded(self.target.way(Some(self.upstream))).await;
+        loaded.is_ok_and(|rows| rows.iter().any(|row| row.name.as_str() == self.model))
     }
 
     /// A slot on the server, once one is free.
