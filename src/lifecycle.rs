@@ -187,6 +187,7 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
     control.block_on(probe::first_look(&store, &metrics, FIRST_LOOK));
     control.spawn(probe::run(Arc::clone(&store), Arc::clone(&metrics), is_stopping.clone()));
     control.spawn(probe::carry_out_orders(Arc::clone(&store), Arc::clone(&metrics), Arc::clone(&history)));
+    control.spawn(probe::carry_out_jobs(Arc::clone(&store), Arc::clone(&metrics)));
     control.spawn(file_watch::watch(Arc::clone(&reloader)));
     control.spawn(probe::watch_certificates(Arc::clone(&store), Arc::clone(&metrics)));
     control.spawn(keys::watch(Arc::clone(&store), Arc::clone(&metrics)));

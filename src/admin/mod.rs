@@ -20,6 +20,11 @@ mod handlers;
 mod in_flight;
 mod logs;
 mod membership;
+mod job_views;
+mod jobs;
+mod model_jobs;
+mod model_orders;
+mod model_stats;
 mod models;
 mod openapi;
 mod notifications;
@@ -207,6 +212,9 @@ fn orchestrator() -> ApiRouter<Arc<State>> {
         .merge(bans::routes())
         .merge(queue::routes())
         .merge(models::routes())
+        .merge(model_jobs::routes())
+        .merge(model_stats::routes())
+        .merge(jobs::routes())
         .merge(recovery::routes())
         .merge(requests::routes())
         .merge(logs::routes())

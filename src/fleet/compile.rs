@@ -75,6 +75,7 @@ pub fn compile(config: &Config, hash: String, around: &Surroundings<'_>) -> Resu
             events: Arc::new(Events::new(around.metrics.events_lost.clone())),
             notifications: Arc::default(),
         },
+        jobs: Arc::default(),
     };
     compile_with(config, hash, around, lasting, None)
 }

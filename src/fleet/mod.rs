@@ -26,6 +26,7 @@
 //!   the configuration wants of it.
 //! - [`memory`] is what it learned, to be kept; [`explain`] says why it chose.
 //! - [`waiting_room::WaitingRoom`] is where requests wait that are not scheduled.
+//! - [`jobs::Jobs`] are the orders of operators about models, and how far each server is with them.
 //! - [`keys::Keys`] are the API keys, from a file of their own that changes without a reload.
 //! - [`sockets::Sockets`] are the open sockets of the listeners; they come and go with the configuration.
 //! - [`reload::Reloader`] is the one way to a new snapshot, whoever asks for it.
@@ -50,6 +51,7 @@ pub mod explain;
 pub mod files;
 pub mod idle;
 pub mod inventory;
+pub mod jobs;
 pub mod keys;
 pub mod limiter;
 pub mod limits;

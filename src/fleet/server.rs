@@ -99,6 +99,8 @@ pub struct ServerState {
     /// Milliseconds from `born` until which it is asked last.
     held_back: AtomicU64,
     inventory_wanted: Notify,
+    /// Whoever looks at its models holds this meanwhile.
+    pub look_turn: tokio::sync::Mutex<()>,
     times: Mutex<PeakEwma>,
     addresses: ArcSwap<Vec<SocketAddr>>,
     /// Where it may be; anywhere by default.
@@ -142,6 +144,7 @@ impl ServerState {
             born,
             held_back: AtomicU64::new(0),
             inventory_wanted: Notify::new(),
+            look_turn: tokio::sync::Mutex::new(()),
             times: Mutex::default(),
             addresses: ArcSwap::from_pointee(literal.into_iter().collect()),
             next_address: AtomicU32::new(0),

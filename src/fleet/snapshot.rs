@@ -12,6 +12,7 @@ use super::connections::{AllConnections, ConnectionLimits, Connections};
 use super::content::{Content, Target};
 use super::dispatch::{Dispatcher, Dispatchers};
 use super::inventory::ModelIndex;
+use super::jobs::Jobs;
 use super::keys::Keys;
 use super::limiter::Limiter;
 use super::limits::RouteLimits;
@@ -102,6 +103,8 @@ pub struct Lasting {
     pub dispatchers: Arc<Dispatchers>,
     /// What happens, and who is told.
     pub telling: Telling,
+    /// Orders of operators about models.
+    pub jobs: Arc<Jobs>,
 }
 
 impl Snapshot {

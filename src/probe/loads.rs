@@ -19,6 +19,7 @@ use crate::fleet::snapshot::Snapshot;
 use crate::fleet::store::Store;
 use crate::history::decisions::Decided;
 use crate::history::{History, HistoryError};
+use crate::policy::schedule::RunnerOptions;
 use crate::policy::schedule::loads::LoadOutcome;
 use crate::telemetry::metrics::Metrics;
 
@@ -139,36 +140,55 @@ async fn obey(command: Command, before: Vec<JoinHandle<()>>, store: Arc<Store>, 
     let (server, model) = (command.server.name(), command.model.as_str());
     let started = clock::now();
     let Some(options) = command.load else {
-        let result = ask(way, "/api/generate", serde_json::json!({ "model": model, "keep_alive": 0 }), UNLOAD_TIMEOUT);
-        let good = result.await.is_ok();
+        let result = unload(way, model).await;
+        let good = result.is_ok();
         metrics.model_changed(&command.dispatcher.upstream, "unload", good);
         tracing::debug!(server, model, good, "model unloaded");
+        // Only an operator's order is waited for.
+        command.told.map(|told| told.send(result));
         return;
     };
+    let result = load(way, model, options).await;
+    let seconds = (clock::now() - started).as_secs_f64();
+    metrics.model_changed(&command.dispatcher.upstream, "load", result.is_ok());
+    let (outcome, why) = match result {
+        Ok(()) => {
+            tracing::info!(server, model, seconds, "model loaded");
+            (LoadOutcome::Done { seconds }, None)
+        }
+        Err(error) => {
+            tracing::warn!(server, model, error, "model not loaded");
+            (LoadOutcome::Failed, Some(error))
+        }
+    };
+    command.dispatcher.loaded(command.id, model, outcome, why);
+}
+
+/// Brings a model into memory.
+///
+/// # Errors
+/// What the server said, or what kept its answer away.
+pub async fn load(way: Way<'_>, model: &str, options: RunnerOptions) -> Result<(), String> {
     let mut body = serde_json::json!({ "model": model });
     for (name, value) in [("num_ctx", options.num_ctx), ("num_gpu", options.num_gpu)] {
         if let Some(value) = value {
             body["options"][name] = value.into();
         }
     }
-    let mut result = ask(way, "/api/generate", body.clone(), LOAD_TIMEOUT).await;
+    let result = ask(way, "/api/generate", body.clone(), LOAD_TIMEOUT).await;
     if matches!(&result, Err(error) if error.contains("does not support generate")) {
         body["input"] = serde_json::json!([]);
-        result = ask(way, "/api/embed", body, LOAD_TIMEOUT).await;
+        return ask(way, "/api/embed", body, LOAD_TIMEOUT).await;
     }
-    let seconds = (clock::now() - started).as_secs_f64();
-    metrics.model_changed(&command.dispatcher.upstream, "load", result.is_ok());
-    let outcome = match result {
-        Ok(()) => {
-            tracing::info!(server, model, seconds, "model loaded");
-            LoadOutcome::Done { seconds }
-        }
-        Err(error) => {
-            tracing::warn!(server, model, error, "model not loaded");
-            LoadOutcome::Failed
-        }
-    };
-    command.dispatcher.loaded(command.id, model, outcome);
+    result
+}
+
+/// Takes a model out of memory once the requests that use it have ended.
+///
+/// # Errors
+/// As for [`load`].
+pub async fn unload(way: Way<'_>, model: &str) -> Result<(), String> {
+    ask(way, "/api/generate", serde_json::json!({ "model": model, "keep_alive": 0 }), UNLOAD_TIMEOUT).await
 }
 
 async fn ask(way: Way<'_>, path: &str, body: serde_json::Value, timeout: Duration) -> Result<(), String> {

@@ -3,6 +3,8 @@
 //! One task a server, started and stopped as snapshots come and go. A probe writes what it saw into
 //! the server's state and nothing else; requests read that state and never wait for a probe.
 //!
+//! What operators order about models is carried out here too ([`jobs`]), as are the loads of the schedulers.
+//!
 //! A server that is down or has an open circuit is also tested, less and less often ([`recovery`]); what may make it
 //! well again is done here too ([`recovery_action`]).
 //!
@@ -14,6 +16,7 @@
 mod certificates;
 mod client;
 mod inventory;
+mod jobs;
 mod loads;
 mod notifications;
 mod recovery;
@@ -43,6 +46,7 @@ use crate::telemetry::metrics::Metrics;
 use client::Fault;
 
 pub use certificates::watch as watch_certificates;
+pub use jobs::run as carry_out_jobs;
 pub use loads::{keep_now, run as carry_out_orders};
 pub use notifications::run as notify;
 
@@ -280,6 +284,8 @@ impl Target {
 
     /// Looks at the models of the server.
     async fn learn(&self) -> Result<(), Fault> {
+        // One look at a time: the last one to begin is the last one to be noted.
+        let _turn = self.state.look_turn.lock().await;
         let upstream = self.upstream();
         let asked = clock::now();
         let outcome = inventory::look(self.way(upstream.as_deref()), self.plan.kind).await;

@@ -73,7 +73,7 @@ pub const SERVER_MODELS: Metric = ("arriero_server_models", "Models of the serve
 pub const PROBES: Metric = ("arriero_probes", "Background checks of servers, by kind and result");
 /// Loads and unloads.
 pub const MODEL_CHANGES: Metric =
-    ("arriero_model_changes", "Loads and unloads that the scheduler ordered, by upstream, kind and result");
+    ("arriero_model_changes", "Loads, unloads, pulls, copies and deletes of models, by upstream, kind and result");
 /// Waiting requests.
 pub const QUEUED: Metric = ("arriero_queue_requests", "Requests that wait for a slot, by upstream");
 /// Time in the queue.
