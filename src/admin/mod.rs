@@ -1,8 +1,8 @@
 //! The admin listener: health, metrics, and what operators see and do.
 //!
 //! It is apart from the listeners of clients, on loopback or a unix socket unless the configuration
-//! says otherwise. Reads are open; a change must be a POST, PATCH or DELETE, must not come from a web page of another
-//! site, and needs the token where there is one.
+//! says otherwise. Reads are open; a change must be a POST, PATCH or DELETE, must not come from any web page but the
+//! dashboard, and needs the token where there is one.
 //!
 //! # Shape
 //! One file a topic ([`servers`], [`in_flight`], ...), each with a router of its own below `/api/orchestrator`.
@@ -12,6 +12,7 @@
 mod access;
 mod bans;
 mod circuits;
+mod dashboard;
 mod find;
 mod handlers;
 mod in_flight;
@@ -187,6 +188,7 @@ pub async fn serve(listener: AdminListener, state: State) {
         .route("/health/live", get(handlers::live))
         .route("/health/ready", get(handlers::ready))
         .route("/metrics", get(handlers::metrics))
+        .merge(dashboard::routes())
         .nest("/api/orchestrator", orchestrator(live))
         .fallback(problem::no_such_path)
         .method_not_allowed_fallback(problem::wrong_method)

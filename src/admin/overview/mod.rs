@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::Extension;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -30,6 +30,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::State;
+use super::access::is_foreign;
 use super::problem::Problem;
 use super::time::Present;
 use crate::clock;
@@ -164,7 +165,11 @@ async fn trend(Extension(live): Extension<Arc<Live>>) -> Json<Trend> {
 }
 
 /// The overview each second, as events of the name `overview`.
-async fn events(Extension(live): Extension<Arc<Live>>) -> Response {
+async fn events(Extension(live): Extension<Arc<Live>>, headers: HeaderMap) -> Response {
+    // It could not read them, but take all the seats.
+    if is_foreign(&headers) {
+        return Problem::new(StatusCode::FORBIDDEN, "events are not for pages of other sites").into_response();
+    }
     let Ok(seat) = Arc::clone(&live.seats).try_acquire_owned() else {
         let many = format!("{LISTENERS} listen already, which is as many as may");
         return Problem::new(StatusCode::SERVICE_UNAVAILABLE, many).into_response();

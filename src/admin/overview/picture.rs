@@ -311,11 +311,17 @@ fn why(explanation: &Explanation) -> String {
         "loading" => "the model is being loaded",
         _ => "the model has to be loaded",
     };
-    let cost = best.score.map(|score| format!(", expected cost {score:.2} s")).unwrap_or_default();
+    let cost = best.score.map(|score| format!(", expected cost {}", seconds(score))).unwrap_or_default();
     let next = explanation.candidates.iter().filter(|one| one.server != *chosen).find_map(|one| {
         let score = one.score?;
-        Some(format!("; next best {} with {score:.2} s", one.server))
+        // Among those within a twentieth of the best, chance chooses.
+        let is = if best.score.is_some_and(|best| score <= best * 1.05) { "about as good as" } else { "next best" };
+        Some(format!("; {is} {} with {}", one.server, seconds(score)))
     });
     let next = next.unwrap_or_else(|| "; no other server could take it".to_owned());
     format!("{memory}{cost}{next}")
+}
+
+fn seconds(time: f64) -> String {
+    if time < 1.0 { format!("{:.0} ms", time * 1000.0) } else { format!("{time:.2} s") }
 }
