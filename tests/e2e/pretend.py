@@ -6,15 +6,14 @@ import json
 import threading
 import time
 
-from checks import wait_until
-
 REASONS = {200: "OK", 404: "Not Found"}
 
 
 class Host:
     """One server: its models with their sizes, and those of them in memory."""
 
-    def __init__(self, models, loaded=()):
+    def __init__(self, models, loaded=(), version="0.33.0"):
+        self.version = version
         self.models = dict(models)
         self.loaded = {name: self.models[name] for name in loaded}
         self.port = None
@@ -68,7 +67,7 @@ class Hosts:
             return await self.infer(host, writer, body)
         found = {
             "/": "Ollama is running",
-            "/api/version": {"version": "0.33.0"},
+            "/api/version": {"version": host.version},
             "/api/tags": {"models": [row(*model) for model in host.models.items()]},
             "/api/ps": {"models": [row(*model) for model in host.loaded.items()]},
         }.get(path)
@@ -106,7 +105,3 @@ class Hosts:
                      f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
         await writer.drain()
 
-
-def gone(hosts, number):
-    """Waits until so many requests were asked of the hosts."""
-    wait_until(lambda: sum(len(host.asked) for host in hosts.hosts) >= number, 20, f"{number} requests arrived")

@@ -16,6 +16,7 @@ import tools  # noqa: F401
 import sockets  # noqa: F401
 import waiting  # noqa: F401
 import browser  # noqa: F401
+import dashboard  # noqa: F401
 import tls_scan  # noqa: F401
 import three_ollamas  # noqa: F401
 import javascript_clients

@@ -107,15 +107,16 @@ const actions = {
     title: `Load ${model}?`,
     text: "It is brought into memory before anybody asks for it. Another model may have to make room.",
     verb: "Load", fields: [{ name: "server", label: "Server", options: servers, required: true }],
-    run: ({ server }) => call("POST", `/models/${encode(model)}/warmup`, { servers: [server] }),
-    done: (_, { server }) => `${model} is being loaded on ${server}`,
+    run: ({ server }) => job("warmup", model, { servers: [server] }),
+    done: (state, { server }) => `${model} ${state === "done" ? "is in memory" : "is being loaded"} on ${server}`,
   }),
   unload: (model, server) => ({
     title: `Take ${model} out of the memory of ${server}?`,
     text: "The next request for it there has to load it again.",
     verb: "Unload", danger: true,
-    run: () => call("POST", `/models/${encode(model)}/unload`, { serverId: server }),
-    done: () => `${model} is being unloaded from ${server}`,
+    fields: [{ name: "force", label: "Also if it is pinned or in use", type: "checkbox" }],
+    run: ({ force }) => job("unload", model, { serverId: server, force: Boolean(force) }),
+    done: (state) => `${model} ${state === "done" ? "is not in memory any more" : "is being unloaded"} on ${server}`,
   }),
 
   reload: () => ({
@@ -126,6 +127,14 @@ const actions = {
     done: (answer) => (answer.result === "unchanged" ? "The file is the one in force already" : "The new configuration is in force"),
   }),
 };
+
+/** Orders a job about a model; how far it is when the answer comes. What is left out or fails at once is an error. */
+async function job(kind, model, body) {
+  const answer = await call("POST", `/models/${encode(model)}/${kind}`, { ...body, who: WHO });
+  const { state, servers } = answer.job;
+  if (state !== "failed" && state !== "skipped") return state;
+  throw new Error(servers.map((one) => `${one.serverId}: ${one.error ?? one.state}`).join("; "));
+}
 
 function circuitPath(server, model, verb) {
   return `/circuit-breakers/${encode(server)}/${model ? `${encode(model)}/` : ""}${verb}`;

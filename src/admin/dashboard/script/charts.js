@@ -150,7 +150,7 @@ const trafficView = {
   make(content) {
     const charts = [
       chart({ title: "Time to first byte", lines: percentiles((point) => point.ttfb), format: timeText }),
-      chart({ title: "Duration", lines: percentiles((point) => point.duration), format: timeText }),
+      chart({ title: "Time to the whole answer", lines: percentiles((point) => point.duration), format: timeText }),
       chart({ title: "Requests each second", format: rate, scale: String, lines: [
         { label: "ended", style: "a", of: (point) => point.requests },
         { label: "failed", style: "c", of: (point) => point.errors },
@@ -191,8 +191,8 @@ function pastRequests() {
       list.update((await show("/requests?limit=30")).requests);
       setHidden(node, false);
     } catch (error) {
-      // An Arriero that keeps no history has no such path.
-      if (error.status === 404) return false;
+      // No history is kept.
+      if (error.status === 404 || error.status === 409) return false;
     }
     return true;
   });

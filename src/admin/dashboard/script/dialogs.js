@@ -14,12 +14,12 @@ function open(dialog, ...children) {
   return new Promise((closed) => dialog.addEventListener("close", closed, { once: true }));
 }
 
-/** A field of a dialog: `{ name, label, hint, options, value, required }`. */
-function field({ name, label, hint, options, value, required, type }) {
+/** A field of a dialog: `{ name, label, hint, options, required, type }`. */
+function field({ name, label, hint, options, required, type }) {
+  if (type === "checkbox") return el("label", { class: "check" }, el("input", { name, type }), label);
   const input = options
     ? el("select", { name, required }, ...options.map((each) => el("option", { value: each, text: each })))
     : el("input", { name, required, type: type ?? "text", autocomplete: "off", spellcheck: "false", maxlength: "200" });
-  if (value !== undefined) input.value = value;
   return el("label", {}, label, hint && el("span", { class: "muted", text: ` ${hint}` }), input);
 }
 

@@ -51,8 +51,8 @@ const fleetView = {
     const list = table({
       label: "Servers", key: (server) => server.id, empty: "No server matches.",
       columns: [
-        { label: "Server", width: "22%", class: "first", make: twoLines((server) => server.id, (server) => server.url) },
-        { label: "State", width: "136px", make: badgeCell(standing) },
+        { label: "Server", width: "18%", class: "first", make: twoLines((server) => server.id, (server) => server.url) },
+        { label: "State", width: "146px", make: badgeCell(standing) },
         { label: "Circuit", width: "104px", make: badgeCell((server) => CIRCUITS[server.circuit] ?? [server.circuit, ""]) },
         { label: "In flight", width: "94px", make: amount(
           (server) => (server.maxInFlight === null ? count(server.inFlight) : `${server.inFlight} / ${server.maxInFlight}`),

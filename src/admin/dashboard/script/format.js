@@ -54,6 +54,7 @@ function away(text, now = Date.now()) {
   // Ollama's word for "never" is a date centuries from now.
   if (ms > 50 * 365 * 86_400_000) return "never";
   const seconds = Math.round(Math.abs(ms) / 1000);
+  if (seconds === 0) return "now";
   const [number, unit] =
     seconds < 90 ? [seconds, "s"]
       : seconds < 5400 ? [Math.round(seconds / 60), "min"]

@@ -43,7 +43,7 @@ const FIGURES = [
   ["Failed", ({ requests }) => [rate(requests.errorsPerSecond), "/s", requests.errorsPerSecond > 0]],
   ["Tokens", ({ requests }) => [rate(requests.tokensPerSecond), "/s"]],
   ["TTFB p95", ({ latency }) => time(latency.ttfbMs?.p95)],
-  ["Duration p95", ({ latency }) => time(latency.durationMs?.p95)],
+  ["Answer p95", ({ latency }) => time(latency.durationMs?.p95)],
 ];
 
 const figures = FIGURES.map(([label, of]) => {
