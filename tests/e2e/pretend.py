@@ -85,7 +85,7 @@ class Hosts:
         tokens = 8 if body.get("prompt") or body.get("messages") else 0
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n")
         for number in range(tokens + 1):
-            while not self.gate.is_set():
+            while tokens and not self.gate.is_set():
                 await asyncio.sleep(0.02)
             last = number == tokens
             line = {"model": model, "response": "" if last else "word ", "done": last}

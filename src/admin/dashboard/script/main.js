@@ -15,6 +15,8 @@ const links = VIEWS.map((view) => {
 function route(moved) {
   const wanted = location.hash.slice(2);
   const view = VIEWS.find((one) => one.id === wanted) ?? VIEWS[0];
+  // Going back closes what stands above the page.
+  if (moved) document.querySelectorAll("dialog[open]").forEach((dialog) => dialog.close());
   if (current?.view === view) return;
   current?.shown.leave?.();
   const [content, tools] = [byId("content"), byId("tools")];
@@ -98,14 +100,14 @@ function changed() {
   if (!document.hidden) render();
 }
 
-const THEMES = { "": ["Auto", "as the system"], light: ["Light", "light"], dark: ["Dark", "dark"] };
+const THEMES = { "": "Auto", light: "Light", dark: "Dark" };
 
 function useTheme(name) {
   const theme = name in THEMES ? name : "";
   document.documentElement.dataset.theme = theme;
   localStorage.setItem("arriero-theme", theme);
-  setText(byId("theme"), THEMES[theme][0]);
-  setAttribute(byId("theme"), "aria-label", `Theme: ${THEMES[theme][1]}`);
+  setText(byId("theme"), THEMES[theme]);
+  setAttribute(byId("theme"), "aria-label", `Theme: ${THEMES[theme]}`);
   if (app.overview) render();
 }
 
