@@ -157,14 +157,20 @@ mod tests {
     fn what_is_not_quite_the_dashboard_changes_nothing() {
         let host = ("host", "localhost:5100");
         let (meant, same) = (("x-arriero-request", "dashboard"), ("sec-fetch-site", "same-origin"));
-        for origin in ["http://localhost:3000", "http://localhost", "null", "", "http://evil.test", "ftp://localhost:5100"] {
+        for origin in
+            ["http://localhost:3000", "http://localhost", "null", "", "http://evil.test", "ftp://localhost:5100"]
+        {
             assert_eq!(objection(None, Method::POST, &[host, ("origin", origin), same, meant]), Some(403), "{origin}");
         }
         let own = ("origin", "http://localhost:5100");
         assert_eq!(objection(None, Method::POST, &[host, own, same]), Some(403), "without the field");
         assert_eq!(objection(None, Method::POST, &[host, own, same, ("x-arriero-request", "yes")]), Some(403));
         for site in ["same-site", "cross-site"] {
-            assert_eq!(objection(None, Method::POST, &[host, own, ("sec-fetch-site", site), meant]), Some(403), "{site}");
+            assert_eq!(
+                objection(None, Method::POST, &[host, own, ("sec-fetch-site", site), meant]),
+                Some(403),
+                "{site}"
+            );
         }
         assert_eq!(objection(None, Method::POST, &[host, same, meant]), Some(403), "without an origin");
         // What asks whether it might: a preflight.

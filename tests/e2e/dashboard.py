@@ -435,17 +435,19 @@ def cost(world):
                 after, seconds = measured(session, stage), time.monotonic() - began
                 expect(page.locator("#clock").text_content() != stamp, f"{view} stands still")
                 page_share, all_share = ((new - old) / seconds for new, old in zip(after, before))
-                print(f"      {view}: {100 * page_share:.1f} % of a core in the page, {100 * all_share:.1f} % in all of the browser")
-                expect(page_share < 0.2, f"{view} takes {100 * page_share:.1f} % of a core")
+                print(f"      {view}: {100 * all_share:.1f} % of a core; tasks of the page took {100 * page_share:.1f} % of the time")
+                # Of the two only the first is the same on a machine that has much else to do.
+                expect(0 < all_share < 0.2, f"{view} takes {100 * all_share:.1f} % of a core")
         finally:
             stop.set()
 
 
 def measured(session, stage):
-    """Seconds of work of the page's main thread, and of all processes of the browser."""
+    """Seconds that tasks of the page took, and seconds of a processor that all processes of the browser used."""
     metrics = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
-    ticks = 0
-    for process in stage.browser_processes():
+    processes, ticks = stage.browser_processes(), 0
+    expect(len(processes) >= 3, f"the browser has few processes: {processes}")
+    for process in processes:
         with contextlib.suppress(OSError):
             ticks += processor_time(process)
     return metrics["TaskDuration"], ticks / os.sysconf("SC_CLK_TCK")

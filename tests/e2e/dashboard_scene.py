@@ -82,12 +82,15 @@ class Scene:
         self.world.processes.append(self.front.process)
 
     def browser_processes(self):
-        """The processes of the browser, whose environment says which they are."""
-        found = []
+        """The processes of the browser: the one that was started with our mark, and all that descend from it."""
+        parents, found = {}, set()
         for entry in filter(str.isdigit, os.listdir("/proc")):
-            with contextlib.suppress(OSError), open(f"/proc/{entry}/environ", "rb") as file:
+            with contextlib.suppress(OSError), open(f"/proc/{entry}/stat") as stat, open(f"/proc/{entry}/environ", "rb") as file:
+                parents[int(entry)] = int(stat.read().rsplit(")", 1)[1].split()[1])
                 if self.mark in file.read():
-                    found.append(int(entry))
+                    found.add(int(entry))
+        while more := {process for process, parent in parents.items() if parent in found} - found:
+            found |= more
         return found
 
     def page(self, screen="light", **more):

@@ -84,8 +84,7 @@ async fn page(headers: HeaderMap) -> Response {
         let mut tags = tags.to_str().unwrap_or_default().split(',').map(|tag| tag.trim().trim_start_matches("W/"));
         tags.any(|tag| tag == page.tag)
     });
-    let mut answer =
-        if known { StatusCode::NOT_MODIFIED.into_response() } else { page.html.clone().into_response() };
+    let mut answer = if known { StatusCode::NOT_MODIFIED.into_response() } else { page.html.clone().into_response() };
     for (name, value) in [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CACHE_CONTROL, "no-cache"),
@@ -113,7 +112,9 @@ mod tests {
     #[test]
     fn the_page_is_complete_in_itself() {
         let html = std::str::from_utf8(&WHOLE.html).expect("UTF-8");
-        for left in ["/*STYLE*/", "/*SCRIPT*/", " src=", "@import", "url(", "http://", "https://", " style=\"", " onclick="] {
+        for left in
+            ["/*STYLE*/", "/*SCRIPT*/", " src=", "@import", "url(", "http://", "https://", " style=\"", " onclick="]
+        {
             let found = html.find(left).map(|at| &html[at.saturating_sub(60)..at]);
             // The namespace of SVG is a name, not an address that is fetched.
             let left_over = html.replace("http://www.w3.org/2000/svg", "");
