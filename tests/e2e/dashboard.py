@@ -431,7 +431,7 @@ def cost(world):
                 page.wait_for_timeout(2000)
                 stamp = page.locator("#clock").text_content()
                 before, began = measured(session, stage), time.monotonic()
-                page.wait_for_timeout(10_000)
+                page.wait_for_timeout(10_000 if view == "fleet" else 5000)
                 after, seconds = measured(session, stage), time.monotonic() - began
                 expect(page.locator("#clock").text_content() != stamp, f"{view} stands still")
                 page_share, all_share = ((new - old) / seconds for new, old in zip(after, before))

@@ -23,7 +23,7 @@ import javascript_clients
 import routing  # noqa: F401
 from fleet import World
 
-LIMIT = 900  # seconds for everything
+LIMIT = 1200  # seconds for everything
 
 
 def too_late(*_):

@@ -8,7 +8,8 @@ const serverPath = (server) => `/servers/${encode(server)}`;
 const running = (server) => app.overview?.servers.find((one) => one.id === server)?.inFlight ?? 0;
 const finish = (server) => {
   const number = running(server);
-  return number ? `The ${several(number, "request")} that ${number === 1 ? "runs" : "run"} there will finish.` : "Nothing runs there now.";
+  if (number === 0) return "Nothing runs there now.";
+  return number === 1 ? "The request that runs there will finish." : `The ${count(number)} requests that run there will finish.`;
 };
 const order = (path, more = {}) => (values) => call("POST", path, { ...more, ...values, who: WHO });
 const lift = (path) => () => call("DELETE", path);

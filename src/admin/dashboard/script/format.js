@@ -21,8 +21,14 @@ function time(ms) {
   if (ms < 10) return [ms.toFixed(1), "ms"];
   if (ms < 1000) return [plain.format(ms), "ms"];
   if (ms < 60_000) return [(ms / 1000).toFixed(ms < 10_000 ? 2 : 1), "s"];
-  if (ms < 3_600_000) return [`${Math.floor(ms / 60_000)} min ${Math.floor((ms % 60_000) / 1000)}`, "s"];
-  return [`${Math.floor(ms / 3_600_000)} h ${Math.floor((ms % 3_600_000) / 60_000)}`, "min"];
+  if (ms < 3_600_000) return twoUnits(Math.floor(ms / 1000), "min", "s");
+  return twoUnits(Math.floor(ms / 60_000), "h", "min");
+}
+
+/** `2 min 5 s`; without the smaller one when it is nothing. */
+function twoUnits(number, larger, smaller) {
+  const [whole, rest] = [Math.floor(number / 60), number % 60];
+  return rest ? [`${whole} ${larger} ${rest}`, smaller] : [String(whole), larger];
 }
 
 const timeText = (ms) => time(ms).join(" ").trim();
