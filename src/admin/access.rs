@@ -2,6 +2,10 @@
 //!
 //! Every request passes here first: the host name it came by (DNS rebinding), the page it came from (CSRF), its token and
 //! the scope that its call needs. Whatever is not a read leaves a line in the log and in the audit, done or refused.
+//!
+//! A change may come from a web page only if it is ours, the dashboard: its origin is the very host that the request was sent
+//! to, and it says by a field of its own that it is meant. No page of another origin can send that field without asking
+//! first, and such a question is refused.
 
 use std::sync::Arc;
 
@@ -18,8 +22,10 @@ use crate::fleet::store::Store;
 use crate::history::{Audit, History};
 use crate::policy::admin_access::needed;
 
-/// The field that a page of ours sends with a change: no form and no foreign page can set it.
-const OURS: &str = "x-arriero-request";
+/// The field by which the dashboard says that a change is meant, and what it says.
+const REQUESTED_BY: (&str, &str) = ("x-arriero-request", "dashboard");
+/// Where the page is from that made a request, as browsers say it.
+const FETCH_SITE: &str = "sec-fetch-site";
 
 /// What requests are checked against.
 pub struct Guard {
@@ -85,7 +91,7 @@ impl Entry<'_> {
             // A page that points its own name at 127.0.0.1 (DNS rebinding) sends that name here.
             return refuse(StatusCode::MISDIRECTED_REQUEST, "this host name is not served here".to_owned());
         }
-        if !is_read(method) && is_foreign(headers) {
+        if !is_read(method) && is_by_page(headers) && !is_ours(headers) {
             return refuse(StatusCode::FORBIDDEN, "changes are not taken from web pages of others".to_owned());
         }
         let Some(caller) = self.access.caller(token(headers), self.is_local()) else {
@@ -141,19 +147,24 @@ fn token(headers: &HeaderMap) -> Option<&[u8]> {
     Some(value.strip_prefix(b"Bearer ").unwrap_or_default())
 }
 
-/// Whether a web page sends this that is none of ours. Ours has the same origin and says so.
-fn is_foreign(headers: &HeaderMap) -> bool {
-    let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
-    let ours = headers.contains_key(OURS);
-    if site.is_some_and(|site| !matches!(site, b"none") && !(ours && site == b"same-origin")) {
-        return true;
-    }
-    if !headers.contains_key(header::ORIGIN) {
-        return false;
-    }
-    let origin = text(headers, header::ORIGIN);
-    let authority = origin.split_once("://").map_or("", |(_, authority)| authority);
-    !ours || authority.is_empty() || authority != text(headers, header::HOST)
+/// Whether a web page of another origin made the request.
+pub fn is_foreign(headers: &HeaderMap) -> bool {
+    headers.get(FETCH_SITE).is_some_and(|site| site != "same-origin" && site != "none")
+}
+
+/// Whether a web page made the request.
+fn is_by_page(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ORIGIN) || headers.contains_key(FETCH_SITE)
+}
+
+/// Whether a request that a web page made comes from the page that is served here, and is meant.
+fn is_ours(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let Some(origin) = text("origin") else { return false };
+    // Something in front of us may speak TLS.
+    let origin = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    let same = origin.is_some() && origin == text("host");
+    same && !is_foreign(headers) && text(REQUESTED_BY.0) == Some(REQUESTED_BY.1)
 }
 
 #[cfg(test)]
@@ -197,6 +208,8 @@ mod tests {
 
     const LOOPBACK: &str = "127.0.0.1:5100";
     const HOST: (&str, &str) = ("host", "127.0.0.1:5100");
+    const OWN: (&str, &str) = ("origin", "http://127.0.0.1:5100");
+    const MEANT: (&str, &str) = ("x-arriero-request", "dashboard");
     const DRAIN: &str = "/api/orchestrator/servers/a/drain";
     const CONFIG: &str = "/api/orchestrator/config";
 
@@ -238,19 +251,36 @@ mod tests {
     }
 
     #[test]
-    fn changes_come_from_no_page_but_ours() {
+    fn the_dashboard_may_change_what_its_reader_may_change() {
+        let page = [HOST, OWN, ("sec-fetch-site", "same-origin"), MEANT];
+        assert_eq!(outcome(LOOPBACK, false, Method::POST, DRAIN, &page), 200);
+        // Browsers leave Sec-Fetch-Site out where the connection is not trusted.
+        assert_eq!(outcome(LOOPBACK, false, Method::DELETE, DRAIN, &[HOST, OWN, MEANT]), 200);
+        let over_tls = [HOST, ("origin", "https://127.0.0.1:5100"), MEANT];
+        assert_eq!(outcome(LOOPBACK, false, Method::POST, DRAIN, &over_tls), 200);
+        assert_eq!(outcome(LOOPBACK, true, Method::POST, DRAIN, &page), 401);
+        let with_token = [&page[..], &[("authorization", "Bearer o")]].concat();
+        assert_eq!(outcome(LOOPBACK, true, Method::POST, DRAIN, &with_token), 200);
+    }
+
+    #[test]
+    fn what_is_not_quite_the_dashboard_changes_nothing() {
         let post = |fields: &[(&'static str, &'static str)]| {
-            let fields: Vec<_> = std::iter::once(HOST).chain(fields.iter().copied()).collect();
-            outcome(LOOPBACK, false, Method::POST, DRAIN, &fields)
+            outcome(LOOPBACK, false, Method::POST, DRAIN, &[&[HOST], fields].concat())
         };
-        let (own, ours) = (("origin", "http://127.0.0.1:5100"), (OURS, "dashboard"));
-        assert_eq!(post(&[("origin", "http://evil.test"), ours]), 403);
-        assert_eq!(post(&[("origin", "http://127.0.0.1:8080"), ours]), 403);
-        assert_eq!(post(&[("origin", "null"), ours]), 403);
-        assert_eq!(post(&[("sec-fetch-site", "cross-site"), ours]), 403);
-        assert_eq!(post(&[("sec-fetch-site", "same-site"), own, ours]), 403);
-        assert_eq!(post(&[("sec-fetch-site", "same-origin"), own]), 403, "a form of a page of ours, which has none");
-        assert_eq!(post(&[("sec-fetch-site", "same-origin"), own, ours]), 200);
-        assert_eq!(post(&[("sec-fetch-site", "none")]), 200);
+        let same = ("sec-fetch-site", "same-origin");
+        for origin in
+            ["http://127.0.0.1:3000", "http://127.0.0.1", "null", "", "http://evil.test", "ftp://127.0.0.1:5100"]
+        {
+            assert_eq!(post(&[("origin", origin), same, MEANT]), 403, "{origin}");
+        }
+        assert_eq!(post(&[OWN, same]), 403, "without the field");
+        assert_eq!(post(&[OWN, same, ("x-arriero-request", "yes")]), 403);
+        for site in ["same-site", "cross-site"] {
+            assert_eq!(post(&[OWN, ("sec-fetch-site", site), MEANT]), 403, "{site}");
+        }
+        assert_eq!(post(&[same, MEANT]), 403, "without an origin");
+        // What asks whether it might: a preflight.
+        assert_eq!(outcome(LOOPBACK, false, Method::OPTIONS, DRAIN, &[HOST, ("origin", "http://evil.test")]), 403);
     }
 }

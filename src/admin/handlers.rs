@@ -27,6 +27,22 @@ struct Servers {
     working: usize,
 }
 
+impl Servers {
+    fn status(&self) -> &'static str {
+        match self.working {
+            _ if self.total == 0 => "healthy",
+            0 => "unhealthy",
+            working if working + self.draining + self.maintenance < self.total => "degraded",
+            _ => "healthy",
+        }
+    }
+}
+
+/// How the fleet is, in a word: `healthy`, `degraded` or `unhealthy`.
+pub fn status(state: &State) -> &'static str {
+    count(state).status()
+}
+
 #[derive(Serialize)]
 struct ConfigHealth {
     hash: String,
@@ -63,12 +79,7 @@ fn count(state: &State) -> Servers {
 /// does not count as missing.
 pub async fn health(Extract(state): Shared) -> Response {
     let servers = count(&state);
-    let status = match servers.working {
-        _ if servers.total == 0 => "healthy",
-        0 => "unhealthy",
-        working if working + servers.draining + servers.maintenance < servers.total => "degraded",
-        _ => "healthy",
-    };
+    let status = servers.status();
     let reload = state.reloader.status();
     let body = Health {
         status,

@@ -4,16 +4,18 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
+use aide::axum::ApiRouter;
+use aide::axum::routing::{get_with, post_with};
+use axum::Json;
 use axum::extract::State as Extract;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use futures_util::Stream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::State;
 use super::job_views::{self, JobAnswer, JobView};
+use super::openapi::{Events, about};
 use super::problem::Problem;
 use super::request::{Asked, Named, Wanted};
 use super::time::Present;
@@ -29,12 +31,18 @@ const PACE: StdDuration = StdDuration::from_millis(200);
 const SIGN_OF_LIFE: StdDuration = StdDuration::from_secs(15);
 
 /// The paths of this topic.
-pub fn routes() -> Router<Arc<State>> {
-    Router::new()
-        .route("/jobs", get(list))
-        .route("/jobs/{id}", get(one).delete(cancel))
-        .route("/jobs/{id}/events", get(events))
-        .route("/models/{model}/cancel", post(cancel_model))
+pub fn routes() -> ApiRouter<Arc<State>> {
+    ApiRouter::new()
+        .api_route("/jobs", get_with(list, about("listJobs", "Jobs about models, the latest first")))
+        .api_route(
+            "/jobs/{id}",
+            get_with(one, about("getJob", "One job")).delete_with(cancel, about("cancelJob", "Cancel a job")),
+        )
+        .api_route("/jobs/{id}/events", get_with(events, about("followJob", "The progress of a job as it comes")))
+        .api_route(
+            "/models/{model}/cancel",
+            post_with(cancel_model, about("cancelModelJobs", "Cancel the jobs about a model")),
+        )
 }
 
 /// Which jobs are wanted.
@@ -187,7 +195,7 @@ async fn cancel_model(
 async fn events(
     Extract(state): Shared,
     Named(id): Named<JobId>,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+) -> Result<Events<Sse<impl Stream<Item = Result<Event, Infallible>>>>, Problem> {
     let jobs = Arc::clone(&state.store.load().lasting.jobs);
     jobs.get(id).ok_or_else(|| unknown(id))?;
     let (changes, closing) = (jobs.changes(), state.closing.clone());
@@ -219,7 +227,7 @@ async fn events(
             }
         }
     });
-    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(SIGN_OF_LIFE)))
+    Ok(Events(Sse::new(stream).keep_alive(KeepAlive::new().interval(SIGN_OF_LIFE))))
 }
 
 /// Whoever follows a job.

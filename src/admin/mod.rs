@@ -1,8 +1,8 @@
 //! The admin listener: health, metrics, and what operators see and do.
 //!
 //! It is apart from the listeners of clients, on loopback or a unix socket unless the configuration
-//! says otherwise. Reads are open; a change must be a POST, PATCH or DELETE, must not come from a web page of another
-//! site, and needs the token where there is one.
+//! says otherwise. Reads are open; a change must be a POST, PATCH or DELETE, must not come from any web page but the
+//! dashboard, and needs the token where there is one.
 //!
 //! # Shape
 //! One file a topic ([`servers`], [`in_flight`], ...), each with a router of its own below `/api/orchestrator`.
@@ -15,19 +15,21 @@ mod audit;
 mod bans;
 mod circuits;
 mod config;
+mod dashboard;
 mod find;
 mod handlers;
 mod in_flight;
-mod logs;
-mod membership;
 mod job_views;
 mod jobs;
+mod logs;
+mod membership;
 mod model_jobs;
 mod model_orders;
 mod model_stats;
 mod models;
-mod openapi;
 mod notifications;
+mod openapi;
+mod overview;
 mod problem;
 mod queue;
 mod recovery;
@@ -60,6 +62,7 @@ use crate::fleet::reload::Reloader;
 use crate::fleet::store::Store;
 use crate::history::History;
 use crate::telemetry::metrics::Metrics;
+use overview::Live;
 
 use openapi::about;
 pub use upgrade::{LIMIT, Order};
@@ -200,7 +203,7 @@ impl State {
 }
 
 /// What operators see and do.
-fn orchestrator() -> ApiRouter<Arc<State>> {
+fn orchestrator(live: Arc<Live>) -> ApiRouter<Arc<State>> {
     ApiRouter::new()
         .api_route("/upgrade", post_with(upgrade::upgrade, about("upgrade", "Let a new process take over")))
         .merge(audit::routes())
@@ -222,6 +225,7 @@ fn orchestrator() -> ApiRouter<Arc<State>> {
         .route("/metrics", get(handlers::metrics))
         .merge(recovery_action::routes())
         .merge(notifications::routes())
+        .merge(overview::routes(live))
 }
 
 /// Serves until the runtime ends, or until another process does it; then whoever waits for an answer gets it.
@@ -234,13 +238,16 @@ pub async fn serve(listener: AdminListener, state: State) {
     };
     let guard = access::Guard { store: Arc::clone(&state.store), history: Arc::clone(&state.history), own };
     let state = Arc::new(state);
-    let (orchestrator, document) = openapi::finish(orchestrator(), PREFIX);
+    let live = Live::new(Arc::clone(&state));
+    let sampler = tokio::spawn(Arc::clone(&live).run());
+    let (orchestrator, document) = openapi::finish(orchestrator(live), PREFIX);
     let orchestrator = orchestrator.route(openapi::PATH, get(async move || Json(document)));
     let app = Router::new()
         .route("/health", get(handlers::health))
         .route("/health/live", get(handlers::live))
         .route("/health/ready", get(handlers::ready))
         .route("/metrics", get(handlers::metrics))
+        .merge(dashboard::routes())
         .nest(PREFIX, orchestrator)
         .fallback(problem::no_such_path)
         .method_not_allowed_fallback(problem::wrong_method)
@@ -256,6 +263,7 @@ pub async fn serve(listener: AdminListener, state: State) {
             Err(error) => Err(error),
         },
     };
+    sampler.abort();
     if let Err(error) = served {
         tracing::error!(%error, "the admin listener failed");
     }

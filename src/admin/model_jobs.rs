@@ -3,12 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
+use aide::axum::ApiRouter;
+use aide::axum::routing::{delete_with, get_with, post_with};
 use axum::extract::State as Extract;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
-use axum::{Json, Router};
-use serde::Serialize;
 
 use super::State;
 use super::find::{self, Place};
@@ -16,6 +14,7 @@ use super::job_views;
 use super::jobs::{Patience, settled};
 use super::model_orders as orders;
 use super::model_stats::on_server;
+use super::openapi::{Ordered, about};
 use super::problem::Problem;
 use super::request::{Asked, Named, Wanted};
 use super::time::Present;
@@ -26,7 +25,7 @@ use crate::ollama::name::{canonical, parse_canonical};
 use crate::units::Duration;
 
 type Shared = Extract<Arc<State>>;
-type Answer = Result<Response, Problem>;
+type Answer<T = job_views::JobAnswer> = Result<Ordered<T>, Problem>;
 
 /// Servers that pull at a time unless an order says otherwise: they share the registry, the line to it, often a disk.
 const PULLS: usize = 2;
@@ -36,17 +35,29 @@ const AT_ONCE: StdDuration = StdDuration::from_millis(100);
 const SOON: StdDuration = StdDuration::from_secs(10);
 
 /// The paths of this topic.
-pub fn routes() -> Router<Arc<State>> {
-    Router::new()
-        .route("/models/{model}/warmup", post(warmup))
-        .route("/models/{model}/unload", post(unload))
-        .route("/models/{model}/pull", post(pull))
-        .route("/models/{model}/copy", post(copy))
-        .route("/models/{model}", delete(remove))
-        .route("/servers/{server}/models", get(on_server))
-        .route("/servers/{server}/models/pull", post(pull_to))
-        .route("/servers/{server}/models/copy", post(copy_on))
-        .route("/servers/{server}/models/{model}", delete(remove_from))
+pub fn routes() -> ApiRouter<Arc<State>> {
+    ApiRouter::new()
+        .api_route("/models/{model}/warmup", post_with(warmup, about("warmModel", "Bring a model into memory")))
+        .api_route("/models/{model}/unload", post_with(unload, about("unloadModel", "Take a model out of memory")))
+        .api_route("/models/{model}/pull", post_with(pull, about("pullModel", "Pull a model to servers")))
+        .api_route("/models/{model}/copy", post_with(copy, about("copyModel", "Give a model another name")))
+        .api_route("/models/{model}", delete_with(remove, about("deleteModel", "Delete a model everywhere")))
+        .api_route(
+            "/servers/{server}/models",
+            get_with(on_server, about("listModelsOfServer", "The models of a server")),
+        )
+        .api_route(
+            "/servers/{server}/models/pull",
+            post_with(pull_to, about("pullToServer", "Pull a model to a server")),
+        )
+        .api_route(
+            "/servers/{server}/models/copy",
+            post_with(copy_on, about("copyOnServer", "Give a model of a server another name")),
+        )
+        .api_route(
+            "/servers/{server}/models/{model}",
+            delete_with(remove_from, about("deleteFromServer", "Delete a model from a server")),
+        )
 }
 
 /// The canonical name of a model that somebody wrote.
@@ -142,10 +153,8 @@ impl Draft<'_> {
     }
 }
 
-/// 200 when it is over, 202 when it goes on.
-fn reply(job: &Job, body: &impl Serialize) -> Response {
-    let status = if job.ended.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    (status, Json(body)).into_response()
+fn reply<T>(job: &Job, view: T) -> Ordered<T> {
+    Ordered { is_over: job.ended.is_some(), view }
 }
 
 /// How long an answer waits.
@@ -158,7 +167,7 @@ async fn warmup(
     Named(written): Named<String>,
     Asked(query): Asked<Patience>,
     Wanted(body): Wanted<orders::Warmup>,
-) -> Answer {
+) -> Answer<job_views::WarmupAnswer> {
     let model = named(&written)?;
     let all = body.servers.is_none();
     let places = places(&state, body.servers, |place| holds(place, &model))?;
@@ -168,7 +177,7 @@ async fn warmup(
     let work = Work::Warmup { class: body.priority.into() };
     let draft = Draft { work, written: &written, places: &places, all, parallel: usize::MAX, who: body.who };
     let job = draft.order(&state, patience(query.wait, body.wait, AT_ONCE)).await?;
-    Ok(reply(&job, &job_views::warmup(&job, Present::read())))
+    Ok(reply(&job, job_views::warmup(&job, Present::read())))
 }
 
 async fn unload(
@@ -176,7 +185,7 @@ async fn unload(
     Named(written): Named<String>,
     Asked(query): Asked<Patience>,
     Wanted(body): Wanted<orders::Unload>,
-) -> Answer {
+) -> Answer<job_views::UnloadAnswer> {
     let model = named(&written)?;
     let mut servers = body.servers;
     if let Some(one) = body.server_id {
@@ -194,7 +203,7 @@ async fn unload(
     // Also where no work is taken: there is no better place to free memory.
     let draft = Draft { work, written: &written, places: &places, all: false, parallel: usize::MAX, who: body.who };
     let job = draft.order(&state, patience(query.wait, body.wait, SOON)).await?;
-    Ok(reply(&job, &job_views::unload(&job, Present::read())))
+    Ok(reply(&job, job_views::unload(&job, Present::read())))
 }
 
 async fn pull(
@@ -228,7 +237,7 @@ async fn order_pull(state: &State, written: &str, wait: Option<Duration>, body: 
     let parallel = body.parallel.unwrap_or(PULLS);
     let draft = Draft { work: Work::Pull, written, places: &places, all, parallel, who: body.who };
     let job = draft.order(state, patience(wait, body.wait, AT_ONCE)).await?;
-    Ok(reply(&job, &job_views::answer(&job, Present::read())))
+    Ok(reply(&job, job_views::answer(&job, Present::read())))
 }
 
 async fn copy(
@@ -275,7 +284,7 @@ async fn order_copy(state: &State, source: &str, wait: Option<Duration>, body: o
     let work = Work::Copy { destination: body.destination.trim().to_owned(), force: body.force };
     let draft = Draft { work, written: source, places: &places, all, parallel: usize::MAX, who: body.who };
     let job = draft.order(state, patience(wait, body.wait, SOON)).await?;
-    Ok(reply(&job, &job_views::answer(&job, Present::read())))
+    Ok(reply(&job, job_views::answer(&job, Present::read())))
 }
 
 /// Whether a model of a server may be lost.
@@ -331,5 +340,5 @@ async fn order_remove(state: &State, written: &str, body: orders::Delete) -> Ans
     let work = Work::Delete { force: body.force };
     let draft = Draft { work, written, places: &places, all, parallel: usize::MAX, who: body.who };
     let job = draft.order(state, patience(body.wait, None, SOON)).await?;
-    Ok(reply(&job, &job_views::answer(&job, Present::read())))
+    Ok(reply(&job, job_views::answer(&job, Present::read())))
 }

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use aide::axum::ApiRouter;
+use aide::axum::routing::get_with;
+use axum::Json;
 use axum::extract::State as Extract;
-use axum::routing::get;
-use axum::{Json, Router};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::State;
 use super::find::{self, Place};
+use super::openapi::about;
 use super::problem::Problem;
 use super::request::{Asked, Named};
 use super::time::milliseconds;
@@ -19,8 +21,13 @@ use crate::fleet::jobs::guard;
 type Shared = Extract<Arc<State>>;
 
 /// The paths of this topic.
-pub fn routes() -> Router<Arc<State>> {
-    Router::new().route("/models/idle", get(idle)).route("/models/fleet-stats", get(fleet))
+pub fn routes() -> ApiRouter<Arc<State>> {
+    ApiRouter::new()
+        .api_route("/models/idle", get_with(idle, about("listIdleModels", "Models in memory that nobody asks for")))
+        .api_route(
+            "/models/fleet-stats",
+            get_with(fleet, about("getFleetStats", "What the models of the fleet add up to")),
+        )
 }
 
 /// A model of a server.

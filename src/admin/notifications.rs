@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use aide::axum::ApiRouter;
 use aide::axum::routing::{get_with, post_with};
+use axum::Json;
 use axum::extract::State as Extract;
 use axum::http::StatusCode;
-use axum::Json;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,9 @@ const MARGIN: Duration = Duration::from_secs(5);
 
 /// The paths of this topic.
 pub fn routes() -> ApiRouter<Arc<State>> {
-    ApiRouter::new().api_route("/notifications", get_with(list, about("listNotifications", "The last deliveries"))).api_route("/notifications/test", post_with(test, about("testNotifications", "Send a test to each webhook")))
+    ApiRouter::new()
+        .api_route("/notifications", get_with(list, about("listNotifications", "The last deliveries")))
+        .api_route("/notifications/test", post_with(test, about("testNotifications", "Send a test to each webhook")))
 }
 
 /// A webhook.

@@ -111,6 +111,34 @@ impl<T: JsonSchema + Serialize> OperationOutput for Tagged<T> {
     }
 }
 
+/// What became of an order that may take long: 200 when it is over, 202 when it goes on.
+pub struct Ordered<T> {
+    /// Nothing more will happen.
+    pub is_over: bool,
+    /// How it is.
+    pub view: T,
+}
+
+impl<T: Serialize> IntoResponse for Ordered<T> {
+    fn into_response(self) -> axum::response::Response {
+        let status = if self.is_over { http::StatusCode::OK } else { http::StatusCode::ACCEPTED };
+        (status, Json(self.view)).into_response()
+    }
+}
+
+impl<T: JsonSchema> OperationOutput for Ordered<T> {
+    type Inner = T;
+
+    fn operation_response(ctx: &mut GenContext, operation: &mut Operation) -> Option<Response> {
+        Json::<T>::operation_response(ctx, operation)
+    }
+
+    fn inferred_responses(ctx: &mut GenContext, operation: &mut Operation) -> Vec<(Option<StatusCode>, Response)> {
+        let response = |code| Some((Some(StatusCode::Code(code)), Json::<T>::operation_response(ctx, operation)?));
+        [200, 202].into_iter().filter_map(response).collect()
+    }
+}
+
 /// A stream of server-sent events.
 pub struct Events<R>(pub R);
 

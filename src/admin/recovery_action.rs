@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use aide::axum::ApiRouter;
 use aide::axum::routing::{get_with, post_with};
-use axum::extract::State as Extract;
 use axum::Json;
+use axum::extract::State as Extract;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -22,9 +22,18 @@ type Shared = Extract<Arc<State>>;
 /// The paths of this topic.
 pub fn routes() -> ApiRouter<Arc<State>> {
     ApiRouter::new()
-        .api_route("/recovery-actions", get_with(list, about("listRecoveryActions", "What was tried to make servers well")))
-        .api_route("/recovery-actions/{server}", get_with(one, about("getRecoveryAction", "What was tried to make a server well")))
-        .api_route("/recovery-actions/{server}/reset", post_with(reset, about("resetRecoveryAction", "Begin anew with a server that was given up")))
+        .api_route(
+            "/recovery-actions",
+            get_with(list, about("listRecoveryActions", "What was tried to make servers well")),
+        )
+        .api_route(
+            "/recovery-actions/{server}",
+            get_with(one, about("getRecoveryAction", "What was tried to make a server well")),
+        )
+        .api_route(
+            "/recovery-actions/{server}/reset",
+            post_with(reset, about("resetRecoveryAction", "Begin anew with a server that was given up")),
+        )
 }
 
 /// An attempt that was made.

@@ -40,6 +40,7 @@ use crate::policy::schedule::{
 };
 
 mod judgement;
+mod look;
 mod orders;
 mod place;
 
@@ -302,30 +303,6 @@ impl Dispatcher {
     pub fn resume(self: &Arc<Self>) {
         self.room.resume();
         self.event(Scheduler::resume);
-    }
-
-    /// Looks at the scheduler.
-    pub fn look<T>(&self, look: impl FnOnce(&Scheduler) -> T) -> T {
-        look(&self.inner.lock().scheduler)
-    }
-
-    /// The last choices, the latest first.
-    pub fn decisions(&self) -> Vec<Explanation> {
-        let now = (clock::now() - self.epoch).as_secs_f64();
-        self.look(|scheduler| scheduler.decisions().iter().map(|decision| explain(scheduler, decision, now)).collect())
-    }
-
-    /// The choices after a moment of the scheduler's own time, the oldest first and `most` at most, and the moment of the
-    /// last one.
-    pub fn decisions_after(&self, moment: f64, most: usize) -> (Vec<Explanation>, f64) {
-        let now = (clock::now() - self.epoch).as_secs_f64();
-        self.look(|scheduler| {
-            let last = scheduler.decisions().last().map_or(moment, |decision| decision.at);
-            let fresh = scheduler.decisions().iter().take_while(|decision| decision.at > moment).take(most);
-            let mut told: Vec<_> = fresh.map(|decision| explain(scheduler, decision, now)).collect();
-            told.reverse();
-            (told, last.max(moment))
-        })
     }
 
     /// What was learned.

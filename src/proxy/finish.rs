@@ -36,6 +36,8 @@ pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
         _ => ctx.status.or(reason.status()).unwrap_or(0),
     };
     service.metrics.ended(reason);
+    let tokens = (usage.prompt_eval_count.unwrap_or(0), usage.eval_count.unwrap_or(0));
+    service.metrics.totals.ended(duration, is_failure(status, reason), tokens.0, tokens.1);
     if let Some(upstream) =
         ctx.upstream.as_ref().filter(|_| again::was_shed(ctx.comments.unsaid.unwrap_or(status), reason))
     {
@@ -51,8 +53,8 @@ pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
         metrics.request_bytes.inc_by(ctx.body_in);
         metrics.response_bytes.inc_by(ctx.body_out);
         metrics.queue_wait.observe(ctx.queued.as_secs_f64());
-        metrics.prompt_tokens.inc_by(usage.prompt_eval_count.unwrap_or(0));
-        metrics.output_tokens.inc_by(usage.eval_count.unwrap_or(0));
+        metrics.prompt_tokens.inc_by(tokens.0);
+        metrics.output_tokens.inc_by(tokens.1);
     }
     let wanted = service.history.wants_requests();
     if wanted || ctx.snapshot.access_log.is_some() {
@@ -105,4 +107,9 @@ pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
     }
     // The slot is free from here on.
     ctx.attempt = None;
+}
+
+/// Whether a request did not get what it was due, and not because of its client.
+fn is_failure(status: u16, reason: Reason) -> bool {
+    !matches!(reason, Reason::Ok | Reason::ClientClosed | Reason::ClientStalled) && !(400..500).contains(&status)
 }

@@ -28,8 +28,8 @@ pub fn note_status(ctx: &mut RequestContext, status: u16) {
 
 /// The head of the answer goes to the client.
 pub fn begin(exchange: &mut Exchange<'_>, mut head: AnswerHead, length: Length) {
+    note_first_byte(exchange);
     let ctx = &mut exchange.ctx;
-    note_first_byte(ctx);
     let status = head.status;
     if let Some(route) = &ctx.route
         && ctx.model.is_some()
@@ -64,7 +64,7 @@ pub fn begin(exchange: &mut Exchange<'_>, mut head: AnswerHead, length: Length) 
 
 /// The head with which a connection leaves HTTP.
 pub fn upgraded(exchange: &mut Exchange<'_>, mut head: AnswerHead) -> AnswerHead {
-    note_first_byte(&mut exchange.ctx);
+    note_first_byte(exchange);
     let protocol = head.headers.get(header::UPGRADE).cloned();
     headers::strip_hop_by_hop(&mut head.headers);
     head.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -75,8 +75,8 @@ pub fn upgraded(exchange: &mut Exchange<'_>, mut head: AnswerHead) -> AnswerHead
     head
 }
 
-fn note_first_byte(ctx: &mut RequestContext) {
-    let now = clock::now();
+fn note_first_byte(exchange: &mut Exchange<'_>) {
+    let (totals, ctx, now) = (&exchange.service.metrics.totals, &mut exchange.ctx, clock::now());
     if let Some(attempt) = ctx.attempt.as_mut() {
         let first_byte = now - attempt.started;
         attempt.first_byte = Some(first_byte);
@@ -84,6 +84,7 @@ fn note_first_byte(ctx: &mut RequestContext) {
         attempt.reached(Phase::Answering);
         attempt.server.answered(first_byte, now);
         attempt.server.metrics.first_byte.observe(first_byte.as_secs_f64());
+        totals.first_byte.observe(now - ctx.started);
     }
 }
 

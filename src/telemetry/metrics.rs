@@ -19,6 +19,7 @@ use prometheus_client::registry::{Metric, Registry};
 pub use super::history_metrics::HistoryMetrics;
 use super::names;
 pub use super::process_metrics::ProcessMetrics;
+use super::recent::Totals;
 use crate::policy::circuit::State;
 use crate::policy::failure::Reason;
 
@@ -87,6 +88,8 @@ pub struct Metrics {
     pub keys_ok: Gauge,
     reloads: Counters,
     certificate_reloads: Counters,
+    /// What the numbers of the last minute are made of.
+    pub totals: Totals,
     /// Set from the state of the fleet whenever metrics are read.
     pub fleet: FleetGauges,
 }
@@ -280,6 +283,7 @@ impl Default for Metrics {
             keys_ok,
             reloads: register(r, names::RELOADS, Family::default()),
             certificate_reloads: register(r, names::CERTIFICATE_RELOADS, Family::default()),
+            totals: Totals::default(),
             fleet: FleetGauges {
                 server_up: register(r, names::SERVER_UP, Family::default()),
                 server_in_flight: register(r, names::SERVER_IN_FLIGHT, Family::default()),

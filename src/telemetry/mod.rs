@@ -12,4 +12,5 @@ pub mod messages;
 pub mod metrics;
 pub mod names;
 mod process_metrics;
+pub mod recent;
 pub mod service_manager;

@@ -333,6 +333,14 @@ impl Scheduler {
         self.models.iter().map(|model| (model.name.as_str(), model.queue.len())).filter(|(_, waiting)| *waiting > 0)
     }
 
+    /// The models for which requests wait, and since when the oldest of each does.
+    pub fn oldest(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.models.iter().filter_map(|model| {
+            let since = model.queue.iter().map(|(_, since, _)| since).min_by(f64::total_cmp)?;
+            Some((model.name.as_str(), since))
+        })
+    }
+
     /// How many wait.
     #[must_use]
     pub fn all_pending(&self) -> usize {
