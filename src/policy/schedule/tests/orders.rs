@@ -175,9 +175,10 @@ fn a_pinned_model_that_was_forced_out_stays_out_until_it_is_asked_for() {
     assert_eq!(bench.unload(0, "a", true), Ok(()));
     bench.tell(Scheduler::tick);
     assert_eq!(bench.scheduler.take_actions(), []);
-    bench.arrive("a");
+    let (ticket, _) = bench.arrive("a");
     assert_eq!(loads(&bench.scheduler.take_actions()), [0]);
     bench.loaded(0, "a", LoadOutcome::Done { seconds: 1.0 });
+    bench.finish(ticket);
     assert_eq!(bench.unload(0, "a", true), Ok(()));
     bench.scheduler.appeared(0);
     bench.tell(Scheduler::tick);
