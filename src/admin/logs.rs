@@ -95,7 +95,6 @@ struct Follower {
     messages: Option<Receiver<Arc<Message>>>,
     least: Severity,
     closing: watch::Receiver<bool>,
-    stopping: watch::Receiver<bool>,
 }
 
 async fn follow(
@@ -108,7 +107,6 @@ async fn follow(
         messages: lines.then(|| messages().live()),
         least: severity(following.level.as_deref())?,
         closing: state.closing.clone(),
-        stopping: state.stopping.clone(),
     };
     let events = stream::unfold(follower, async |mut follower| {
         let event = follower.next().await?;
@@ -118,13 +116,12 @@ async fn follow(
 }
 
 impl Follower {
-    /// The next event; none when the process stops or another one answers here.
+    /// The next event; none when the process ends or another one answers here.
     async fn next(&mut self) -> Option<Event> {
         loop {
             let event = tokio::select! {
                 biased;
                 _ = self.closing.wait_for(|closing| *closing) => return None,
-                _ = self.stopping.wait_for(|stopping| *stopping) => return None,
                 request = receive(&mut self.requests) => match request {
                     Ok(recorded) => Event::default().event("request").json_data(RequestRow::of(&recorded)),
                     Err(RecvError::Lagged(missed)) => told("requests", missed),

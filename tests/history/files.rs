@@ -56,7 +56,7 @@ impl Scene {
     fn aside(&self) -> Vec<PathBuf> {
         let files = std::fs::read_dir(self.data()).expect("a folder").map(|entry| entry.expect("an entry").path());
         let name = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        files.filter(|path| name(path).starts_with("arriero.db.damaged-")).collect()
+        files.filter(|path| name(path).starts_with("arriero.db.damaged-") && name(path).ends_with('Z')).collect()
     }
 }
 
