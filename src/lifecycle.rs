@@ -154,6 +154,7 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
     let (access_log, last_line) = AccessLog::start(io::stdout(), Arc::clone(&metrics))?;
     let threads = config.server.threads.map_or_else(default_threads, |threads| threads as usize);
     let temp_dir = config.server.temp_dir.clone().map_or_else(std::env::temp_dir, PathBuf::from);
+    let data_dir = config.server.data_dir.clone().map(PathBuf::from);
     let learned = match &config.server.data_dir {
         Some(folder) => Some(Arc::new(LearnedFile::in_folder(Path::new(folder))?)),
         None => None,
@@ -189,6 +190,8 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
     control.spawn(probe::carry_out_orders(Arc::clone(&store), Arc::clone(&metrics), learned.clone()));
     control.spawn(file_watch::watch(Arc::clone(&reloader)));
     control.spawn(probe::watch_certificates(Arc::clone(&store), Arc::clone(&metrics)));
+    let folders = probe::Folders { data: data_dir, temp: temp_dir.clone() };
+    control.spawn(probe::watch_process(Arc::clone(&store), Arc::clone(&metrics), folders));
     control.spawn(keys::watch(Arc::clone(&store), Arc::clone(&metrics)));
     let admin_served = control.spawn(admin::serve(
         admin_listener,

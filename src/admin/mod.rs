@@ -14,6 +14,7 @@ mod bans;
 mod circuits;
 mod find;
 mod handlers;
+mod health;
 mod in_flight;
 mod models;
 mod problem;
@@ -159,6 +160,7 @@ fn orchestrator() -> Router<Arc<State>> {
     Router::new()
         .route("/config/reload", post(handlers::reload))
         .route("/upgrade", post(upgrade::upgrade))
+        .merge(health::routes())
         .merge(servers::routes())
         .merge(in_flight::routes())
         .merge(circuits::routes())

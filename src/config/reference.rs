@@ -248,6 +248,11 @@ server:
   drain: 300s
   drain_delay: 0s
   reserved_files: 32
+  thresholds:
+    memory: 90%
+    disk: 90%
+    cpu: 95%
+    files: 90%
 telemetry:
   access_log: json
   log_level: info

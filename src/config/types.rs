@@ -18,6 +18,7 @@ mod content;
 mod fleet;
 mod limits;
 mod models;
+mod thresholds;
 mod tls;
 mod upstream;
 mod words;
@@ -29,6 +30,7 @@ pub use content::{
 pub use fleet::{Gpu, ModelRule, Priority, Queue, QueueKeepalive};
 pub use limits::{ConcurrencyLimit, Delay, ListenerLimits, Preset, RateLimit};
 pub use models::{Caps, Permission};
+pub use thresholds::Thresholds;
 pub use tls::{CertificateFiles, ClientAuth, ListenerTls, MinVersion, UpstreamTls};
 pub use upstream::{
     Active, Balance, BalancePolicy, Check, Circuit, Health, Inventory, Keepalive, Kind, ModelAffinity, Off, Plan,
@@ -391,6 +393,8 @@ pub struct Server {
     /// File descriptors that connections of clients leave free, for reloads, health checks and the admin listener.
     #[schemars(range(min = 1, max = 65536))]
     pub reserved_files: u32,
+    /// When to warn that memory, disks, processor time or file descriptors run out.
+    pub thresholds: Thresholds,
 }
 
 impl Default for Server {
@@ -404,6 +408,7 @@ impl Default for Server {
             drain: secs(300),
             drain_delay: secs(0),
             reserved_files: 32,
+            thresholds: Thresholds::default(),
         }
     }
 }

@@ -14,6 +14,7 @@ use super::snapshot::{Lasting, Route, Snapshot, Timeouts, Upstream};
 use crate::config::types::{self, Config};
 use crate::ollama::ModelPattern;
 use crate::policy::caps::Caps;
+use crate::policy::resources::Thresholds;
 use crate::policy::retry::{RetryOn, RetryPolicy};
 use crate::routing::Scheme;
 use crate::routing::table::{ModelMatch, RouteMatch, RouteTable};
@@ -159,6 +160,7 @@ fn compile_with(
         drain: config.server.drain.0,
         drain_delay: config.server.drain_delay.0,
         reserved_files: config.server.reserved_files,
+        thresholds: compile_thresholds(&config.server.thresholds),
         lasting,
     };
     Ok(snapshot)
@@ -233,6 +235,16 @@ fn compile_timeouts(own: &types::Timeouts, defaults: &types::Timeouts) -> Timeou
         write: or(own.write, defaults.write, 60),
         upgrade: or(own.upgrade, defaults.upgrade, 7 * 24 * 3600),
         request: own.request.or(defaults.request).map(|duration| duration.0),
+    }
+}
+
+fn compile_thresholds(thresholds: &types::Thresholds) -> Thresholds {
+    let types::Thresholds { memory, disk, cpu, files } = thresholds;
+    Thresholds {
+        memory: memory.hundredths(),
+        disk: disk.hundredths(),
+        cpu: cpu.hundredths(),
+        files: files.hundredths(),
     }
 }
 

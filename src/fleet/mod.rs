@@ -24,6 +24,7 @@
 //!   the configuration wants of it.
 //! - [`memory::LearnedFile`] keeps what it learned; [`explain`] says why it chose.
 //! - [`waiting_room::WaitingRoom`] is where requests wait that are not scheduled.
+//! - [`process::ProcessState`] is what is known of our own process: what it uses, how its requests ended lately.
 //! - [`keys::Keys`] are the API keys, from a file of their own that changes without a reload.
 //! - [`sockets::Sockets`] are the open sockets of the listeners; they come and go with the configuration.
 //! - [`reload::Reloader`] is the one way to a new snapshot, whoever asks for it.
@@ -53,6 +54,7 @@ pub mod memory;
 pub mod operation;
 pub mod permit;
 pub mod placement;
+pub mod process;
 pub mod recovery;
 pub mod reload;
 pub mod running;

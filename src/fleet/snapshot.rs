@@ -33,6 +33,7 @@ use crate::policy::cors::Cors;
 use crate::policy::health::HealthPolicy;
 use crate::policy::queue::Class;
 use crate::policy::recovery::RecoveryPolicy;
+use crate::policy::resources::Thresholds;
 use crate::policy::retry::RetryPolicy;
 use crate::policy::schedule::{Scheduler, Settings};
 use crate::policy::upload_rate::UploadRate;
@@ -75,6 +76,8 @@ pub struct Snapshot {
     pub drain_delay: Duration,
     /// File descriptors that connections of clients leave free.
     pub reserved_files: u32,
+    /// When memory, disks, processor time or file descriptors are said to run out.
+    pub thresholds: Thresholds,
     /// What all snapshots of the process share.
     pub lasting: Lasting,
 }

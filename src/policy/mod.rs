@@ -35,6 +35,9 @@
 //! | [`cors`] | what may web pages of other origins do? |
 //! | [`auth`] | which key does the request have, and is that enough? |
 //! | [`api_key`] | how is a key written, and what is kept of it? |
+//! | [`resources`] | does the process come close to what the system gives it? |
+//! | [`recent`] | what happened in the last minutes? |
+//! | [`health_score`] | how well is all of it, in one number? |
 //!
 //! # Invariants
 //!
@@ -55,11 +58,14 @@ pub mod descriptors;
 pub mod ejection;
 pub mod failure;
 pub mod health;
+pub mod health_score;
 pub mod network;
 pub mod quarantine;
 pub mod queue;
 pub mod rate_limit;
+pub mod recent;
 pub mod recovery;
+pub mod resources;
 pub mod retry;
 pub mod retry_budget;
 pub mod schedule;

@@ -12,6 +12,7 @@ mod certificates;
 mod client;
 mod inventory;
 mod loads;
+mod process;
 mod recovery;
 
 use std::collections::HashMap;
@@ -33,6 +34,7 @@ use client::Fault;
 
 pub use certificates::watch as watch_certificates;
 pub use loads::run as carry_out_orders;
+pub use process::{Folders, look_once as look_at_process, watch as watch_process};
 
 /// Time between two look-ups of a host name.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);

@@ -17,6 +17,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
 use super::names;
+use super::process_metrics::ProcessGauges;
 use crate::policy::circuit::State;
 use crate::policy::failure::Reason;
 
@@ -79,6 +80,8 @@ pub struct Metrics {
     certificate_reloads: Counters,
     /// Set from the state of the fleet whenever metrics are read.
     pub fleet: FleetGauges,
+    /// Set from what is known of the process whenever metrics are read.
+    pub process: ProcessGauges,
 }
 
 /// Gauges that mirror state kept elsewhere; the reader sets them before it encodes.
@@ -272,6 +275,7 @@ impl Default for Metrics {
                 hash: register(r, names::CONFIG_HASH, Family::default()),
                 certificate_expiry: register(r, names::CERTIFICATE_EXPIRY, Family::default()),
             },
+            process: ProcessGauges::register(r),
             registry,
         }
     }
@@ -314,6 +318,11 @@ impl Metrics {
     /// Counts the end of a request.
     pub fn ended(&self, reason: Reason) {
         self.ended[reason as usize].inc();
+    }
+
+    /// How many requests ended for each reason so far, in the order of [`Reason::ALL`].
+    pub fn ended_so_far(&self) -> [u64; Reason::ALL.len()] {
+        std::array::from_fn(|index| self.ended[index].get())
     }
 
     /// Counts a head that was refused.

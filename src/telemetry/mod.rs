@@ -9,4 +9,5 @@ mod combined;
 pub mod logging;
 pub mod metrics;
 pub mod names;
+pub mod process_metrics;
 pub mod service_manager;
