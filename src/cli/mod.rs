@@ -6,6 +6,7 @@
 mod admin_client;
 mod check;
 mod demo;
+mod diagnose;
 mod health;
 mod import;
 mod init;
@@ -15,6 +16,7 @@ mod reload;
 mod run;
 mod schema;
 mod upgrade;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -58,6 +60,10 @@ enum Verb {
     Maintenance(operate::Maintenance),
     /// Exit with 0 when the running Arriero is ready.
     Health(AdminArguments),
+    /// Find out what is wrong with a deployment, and how to mend it.
+    Diagnose(diagnose::Arguments),
+    /// Check that a deployment is as it was declared.
+    Verify(diagnose::Look),
 }
 
 /// How to find the running Arriero.
@@ -87,5 +93,7 @@ pub fn main() -> ExitCode {
         Verb::Undrain(arguments) => operate::undrain(&arguments),
         Verb::Maintenance(arguments) => operate::maintenance(&arguments),
         Verb::Health(arguments) => health::run(&arguments),
+        Verb::Diagnose(arguments) => diagnose::run(&arguments),
+        Verb::Verify(arguments) => verify::run(&arguments),
     }
 }
