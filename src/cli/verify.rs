@@ -93,7 +93,7 @@ pub fn run(look: &Look) -> ExitCode {
     match (&facts.engine, facts.engine.own(own)) {
         (Engine::Failed(_), _) => checks.push(Check::new("Docker's engine answers", told(Section::Containers))),
         (_, Some(container)) => {
-            let state: Vec<Finding> = containers::state_of(container);
+            let state: Vec<Finding> = containers::state_of(container, facts.now);
             checks.push(Check::new("container running and healthy", state));
             let config = facts.config.good().map(|good| &good.config);
             checks.extend(

@@ -35,7 +35,7 @@ impl Container {
             "Args": [],
             "State": {
                 "Status": "running", "Running": true, "Paused": false, "Restarting": false, "OOMKilled": false,
-                "Dead": false, "Pid": 4711, "ExitCode": 0, "Error": "", "StartedAt": "2026-11-01T09:00:01.000000000Z",
+                "Dead": false, "Pid": 4711, "ExitCode": 0, "Error": "", "StartedAt": now(),
                 "FinishedAt": "0001-01-01T00:00:00Z",
                 "Health": { "Status": "healthy", "FailingStreak": 0, "Log": [
                     { "Start": "2026-11-01T09:00:11Z", "End": "2026-11-01T09:00:11Z", "ExitCode": 0, "Output": "" },
@@ -177,6 +177,12 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// This moment as Docker writes it.
+fn now() -> String {
+    let now = time::OffsetDateTime::from_unix_timestamp(arriero::clock::unix_seconds()).expect("a time");
+    now.format(&time::format_description::well_known::Rfc3339).expect("a text")
 }
 
 fn answer(containers: &[Container], is_get: bool, path: &str) -> Response<Full<Bytes>> {

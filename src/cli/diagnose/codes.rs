@@ -100,3 +100,27 @@ codes! {
     BODY_BUDGET_SMALL "body_budget_small" Limits Warning "One request may be larger than all that may be held.";
     MEMORY_LIMIT_SMALL "memory_limit_small" Limits Warning "The limit of memory is below `server.body_budget`.";
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::ALL;
+
+    #[test]
+    fn every_code_is_there_once_and_documented_with_its_severity() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/diagnose.md");
+        let text = std::fs::read_to_string(path).expect("the documentation");
+        let (tables, _) =
+            text.split_once("## Is it as it was declared?").expect("the other half is about other things");
+        let words: BTreeSet<&str> = ALL.iter().map(|code| code.word).collect();
+        assert_eq!(words.len(), ALL.len());
+        for code in ALL {
+            let row = format!("| `{}` | {} |", code.word, code.severity);
+            assert!(tables.contains(&row), "docs/diagnose.md has no row `{row}`");
+        }
+        let rows = tables.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        let unknown: Vec<&str> = rows.filter(|word| !words.contains(word) && !word.starts_with("--")).collect();
+        assert!(unknown.is_empty(), "docs/diagnose.md explains what is not there: {unknown:?}");
+    }
+}

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// What is known of Docker.
 #[derive(Clone, Debug)]
@@ -92,6 +94,8 @@ pub struct Container {
     pub exit_code: i64,
     /// How often it was started again.
     pub restarts: u64,
+    /// When it was started last, in seconds since 1970.
+    pub started: Option<i64>,
     /// `no`, `always`, `unless-stopped`, `on-failure`.
     pub restart_policy: String,
     /// Seconds from SIGTERM to SIGKILL.
@@ -155,6 +159,9 @@ impl Container {
             oom_killed: value["State"]["OOMKilled"].as_bool().unwrap_or_default(),
             exit_code: value["State"]["ExitCode"].as_i64().unwrap_or_default(),
             restarts: number("/RestartCount").unwrap_or_default(),
+            started: OffsetDateTime::parse(&text("/State/StartedAt"), &Rfc3339)
+                .ok()
+                .map(OffsetDateTime::unix_timestamp),
             restart_policy: text("/HostConfig/RestartPolicy/Name"),
             stop_timeout: number("/Config/StopTimeout").unwrap_or(DEFAULT_STOP),
             memory_limit: number("/HostConfig/Memory").filter(|bytes| *bytes > 0),
@@ -260,7 +267,7 @@ mod tests {
     fn a_container_is_read_from_the_answer_of_the_engine() {
         let value = json!({
             "Id": "0123456789abcdef", "Name": "/stack-ollama-1", "RestartCount": 3,
-            "State": { "Status": "running", "OOMKilled": true, "ExitCode": 137,
+            "State": { "Status": "running", "StartedAt": "1970-01-01T00:01:00.5Z", "OOMKilled": true, "ExitCode": 137,
                 "Health": { "Status": "unhealthy", "Log": [{ "Output": "old" }, { "Output": "refused\n" }] } },
             "Config": { "Image": "ollama/ollama:latest", "Hostname": "0123456789ab", "Tty": false, "StopTimeout": 310,
                 "Entrypoint": ["/bin/ollama"], "Cmd": ["serve"], "Env": ["OLLAMA_NUM_PARALLEL=2", "A=b=c"],
@@ -274,6 +281,7 @@ mod tests {
         });
         let one = Container::parse(&value).expect("a container");
         assert_eq!((one.name.as_str(), one.restarts, one.exit_code, one.oom_killed), ("stack-ollama-1", 3, 137, true));
+        assert_eq!(one.started, Some(60));
         assert_eq!((one.health.as_deref(), one.health_output.as_str()), (Some("unhealthy"), "refused"));
         assert_eq!((one.stop_timeout, one.memory_limit, one.log_limit.as_deref()), (310, Some(1 << 30), Some("10m")));
         assert_eq!((one.number("OLLAMA_NUM_PARALLEL"), one.environment["A"].as_str()), (Some(2), "b=c"));

@@ -16,7 +16,7 @@ use crate::cli::AdminArguments;
 use crate::cli::admin_client::{self, Problem, Question};
 use crate::clock;
 use crate::config::types::{Admin, Config};
-use crate::config::{AdminAddress, HostPort, keys};
+use crate::config::{AdminAddress, HostPort, Loaded, keys};
 use crate::fleet::compile::{Surroundings, compile};
 use crate::fleet::reload::Source;
 use crate::probe::{Folders, look_at_process};
@@ -82,6 +82,11 @@ fn configuration(file: &Path) -> ConfigFacts {
         Ok(loaded) => loaded,
         Err(diagnostics) => return ConfigFacts::Invalid(diagnostics),
     };
+    compiled(loaded)
+}
+
+/// A configuration that was read, with all its defaults resolved.
+pub fn compiled(loaded: Loaded) -> ConfigFacts {
     let mut warnings = loaded.warnings;
     match loaded.config.auth.keys_file.as_deref().map(|file| keys::check(Path::new(file))) {
         Some(Ok(more)) => warnings.extend(more),
@@ -101,7 +106,7 @@ fn configuration(file: &Path) -> ConfigFacts {
             code: crate::config::codes::INVALID_VALUE.id,
             severity: crate::config::Severity::Error,
             message: error.problem,
-            file: file.display().to_string(),
+            file: String::new(),
             line: 0,
             column: 0,
             length: 0,
@@ -234,4 +239,61 @@ fn bad_folders(folders: &Folders) -> Vec<(&'static str, PathBuf, String)> {
         Some((key, path.clone(), why))
     };
     all.filter_map(fault).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::facts::{SeenMessage, SeenShare};
+    use super::*;
+
+    #[test]
+    fn lists_of_the_process_are_read_and_others_are_empty() {
+        let told: Vec<SeenMessage> = typed(json!([
+            { "seq": 7, "at": "2026-11-28T04:00:00Z", "level": "WARN", "target": "arriero", "message": "refused",
+              "fields": { "error": "no" } },
+            { "message": "bare" },
+        ]));
+        assert_eq!((told.len(), told[0].fields["error"].as_str(), told[1].level.as_str()), (2, Some("no"), ""));
+        assert!(typed::<SeenMessage>(Value::Null).is_empty());
+        assert!(typed::<SeenShare>(json!({ "not": "a list" })).is_empty());
+    }
+
+    #[test]
+    fn folders_that_cannot_be_used_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let (missing, file) = (folder.path().join("missing"), folder.path().join("file"));
+        std::fs::write(&file, "").unwrap();
+        let bad = bad_folders(&Folders { data: Some(missing), temp: file });
+        assert_eq!(bad.iter().map(|(key, ..)| *key).collect::<Vec<_>>(), ["server.data_dir", "server.temp_dir"]);
+        assert!(bad[1].2.contains("no folder"), "{bad:?}");
+        assert_eq!(bad_folders(&Folders { data: None, temp: folder.path().to_owned() }), []);
+    }
+
+    #[tokio::test]
+    async fn listeners_that_take_no_connections_are_told() {
+        let open = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let taken = open.local_addr().unwrap().to_string();
+        let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let free = gone.local_addr().unwrap().to_string();
+        drop(gone);
+        let all = vec![taken, free.clone(), "127.0.0.1:0".to_owned()];
+        let found = closed(all, Duration::from_secs(5)).await;
+        assert_eq!(found.iter().map(|(address, _)| address.clone()).collect::<Vec<_>>(), [free]);
+    }
+
+    #[tokio::test]
+    async fn an_admin_listener_on_other_addresses_is_told() {
+        let admin = |address: &str, token: bool| Admin {
+            address: address.to_owned(),
+            token_file: token.then(|| "token".to_owned()),
+        };
+        assert_eq!(open_admin(None).await, None);
+        assert_eq!(open_admin(Some(&admin("127.0.0.1:5100", false))).await, None);
+        let open = open_admin(Some(&admin("192.0.2.1:5100", false))).await;
+        assert_eq!(open, Some(OpenAdmin::NoToken("192.0.2.1:5100".to_owned())));
+        let guarded = open_admin(Some(&admin("[::]:5100", true))).await;
+        assert_eq!(guarded, Some(OpenAdmin::WithToken("[::]:5100".to_owned())));
+    }
 }

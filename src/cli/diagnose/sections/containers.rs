@@ -12,6 +12,8 @@ use crate::config::{AdminAddress, HostPort};
 const MEMORY: u64 = 90;
 /// Exit code of a process that was ended by SIGKILL.
 const KILLED: i64 = 137;
+/// Seconds of a day.
+const DAY: i64 = 86_400;
 
 /// Judges them.
 pub fn judge(facts: &Facts, own: Option<&str>) -> (Lines, Vec<Finding>) {
@@ -27,7 +29,7 @@ pub fn judge(facts: &Facts, own: Option<&str>) -> (Lines, Vec<Finding>) {
         Engine::There(_) => {
             for container in concerned(facts, own) {
                 lines.push(line(container));
-                state(container, &mut found);
+                state(container, facts.now, &mut found);
             }
             if let Some(container) = facts.engine.own(own) {
                 found.extend(
@@ -74,13 +76,13 @@ fn line(container: &Container) -> String {
 }
 
 /// What is wrong with how it is.
-pub fn state_of(container: &Container) -> Vec<Finding> {
+pub fn state_of(container: &Container, now: i64) -> Vec<Finding> {
     let mut found = Vec::new();
-    state(container, &mut found);
+    state(container, now, &mut found);
     found
 }
 
-fn state(container: &Container, found: &mut Vec<Finding>) {
+fn state(container: &Container, now: i64, found: &mut Vec<Finding>) {
     let name = &container.name;
     let logs = format!("`docker logs --tail 50 {name}` says why");
     if container.oom_killed {
@@ -95,14 +97,19 @@ fn state(container: &Container, found: &mut Vec<Finding>) {
     let code = container.exit_code;
     let killed = if code == KILLED { " (it was killed)" } else { "" };
     match container.state.as_str() {
-        "running" if container.restarts > 0 => found.push(Finding::new(
-            codes::CONTAINER_RESTARTED,
-            format!(
-                "the container `{name}` was started again {} after it had ended",
-                count(container.restarts, "time")
-            ),
-            logs.clone(),
-        )),
+        "running" if container.restarts > 0 => {
+            let finding = Finding::new(
+                codes::CONTAINER_RESTARTED,
+                format!(
+                    "the container `{name}` was started again {} after it had ended",
+                    count(container.restarts, "time")
+                ),
+                logs.clone(),
+            );
+            // Docker counts for ever; one that has run for a day is no alarm any more.
+            let is_long_ago = container.started.is_some_and(|started| now - started > DAY);
+            found.push(if is_long_ago { finding.as_note() } else { finding });
+        }
         "running" => {}
         "restarting" => found.push(Finding::new(
             codes::CONTAINER_RESTARTING,

@@ -10,6 +10,9 @@ mod resources;
 mod servers;
 mod tls;
 
+#[cfg(test)]
+mod tests;
+
 use super::facts::Facts;
 use super::finding::{Finding, Section};
 
