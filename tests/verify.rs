@@ -3,7 +3,7 @@
 mod support;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 
 use arriero::demo::{Host, HostConfig};
 use serde_json::{Value, json};
@@ -19,11 +19,11 @@ fn yaml(url: &str, more: &str) -> String {
 }
 
 /// `arriero verify` on a file, a process and an engine with these containers.
-async fn verify(file: &PathBuf, admin: &str, containers: Vec<Container>, more: &[&str]) -> Ended {
+async fn verify(file: &Path, admin: &str, containers: Vec<Container>, more: &[&str]) -> Ended {
     let engine = Engine::start(containers);
     let (file, socket) = (file.to_str().expect("text"), engine.socket().to_str().expect("text"));
     let arguments = [&["verify", "-c", file, "--admin", admin, "--docker-socket", socket], more].concat();
-    let ended = finish(arriero(&arguments, std::path::Path::new("/"))).await;
+    let ended = finish(arriero(&arguments, Path::new("/"))).await;
     assert!(engine.asked().iter().all(|asked| asked.starts_with("GET ")), "{:?}", engine.asked());
     ended
 }
@@ -120,7 +120,7 @@ async fn each_way_in_which_a_container_is_not_as_declared_is_told() {
     };
     let running = ("process running".to_owned(), "not_running".to_owned());
     let asked = checks(&verify(&file, &nobody, vec![good()], &["--json"]).await);
-    assert_eq!(wrong(&asked), [running.clone()], "{asked:#?}");
+    assert_eq!(wrong(&asked), std::slice::from_ref(&running), "{asked:#?}");
     for (check, code, container) in cases {
         let ended = verify(&file, &nobody, vec![container], &["--json"]).await;
         assert_eq!(ended.code, Some(1));

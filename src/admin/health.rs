@@ -332,7 +332,7 @@ impl Picture {
             in_flight: self.snapshot.upstreams.iter().map(|upstream| upstream.in_flight()).sum(),
             window_seconds: self.over.as_secs(),
             ended,
-            #[allow(clippy::cast_precision_loss, reason = "a rate")]
+            #[expect(clippy::cast_precision_loss, reason = "a rate")]
             per_second: (ended as f64 / seconds * 1e3).round() / 1e3,
             failed: self.facts.failed,
             by_reason: lately.map(|(reason, count)| (reason.as_str(), count)).collect(),

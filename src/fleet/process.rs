@@ -89,6 +89,7 @@ impl ProcessState {
     }
 
     /// What was seen last.
+    #[must_use]
     pub fn sample(&self) -> Arc<Sample> {
         self.sample.load_full()
     }

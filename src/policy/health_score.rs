@@ -173,7 +173,7 @@ pub fn score(facts: &Facts) -> Score {
 
 /// A part of which this share is good.
 fn part(name: &'static str, of: u8, share: f64, why: String) -> Part {
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and `of`")]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and `of`")]
     let mut points = (share.clamp(0.0, 1.0) * f64::from(of)).floor() as u8;
     if share < 1.0 {
         // What is not all right shows, however little it is.
@@ -199,7 +199,7 @@ fn servers(facts: &Facts) -> Part {
     part("servers", 40, good, why)
 }
 
-#[allow(clippy::cast_precision_loss, reason = "a share")]
+#[expect(clippy::cast_precision_loss, reason = "a share")]
 fn errors(facts: &Facts) -> Part {
     let failed = if facts.requests == 0 { 0.0 } else { facts.failed as f64 / facts.requests as f64 };
     let why = format!("{} of {} requests of the last minutes failed", facts.failed, facts.requests);

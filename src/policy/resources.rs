@@ -22,7 +22,7 @@ pub struct Share {
 impl Share {
     /// From 0 to 1; 0 where there is nothing.
     #[must_use]
-    #[allow(clippy::cast_precision_loss, reason = "shares are told in hundredths")]
+    #[expect(clippy::cast_precision_loss, reason = "shares are told in hundredths")]
     pub fn ratio(self) -> f64 {
         if self.of == 0 { 0.0 } else { self.used.min(self.of) as f64 / self.of as f64 }
     }

@@ -3,7 +3,8 @@
 //! One task a server, started and stopped as snapshots come and go. A probe writes what it saw into
 //! the server's state and nothing else; requests read that state and never wait for a probe.
 //!
-//! A server that is down or has an open circuit is also tested, less and less often ([`recovery`]).
+//! A server that is down or has an open circuit is also tested, less and less often ([`recovery`]). [`process`] looks at
+//! ourselves.
 //!
 //! Liveness is a plain GET (`/api/version` for Ollama): Ollama's `/api/ps` hangs while a model loads,
 //! so a server is never called dead because of it.

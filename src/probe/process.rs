@@ -103,7 +103,7 @@ fn processor_time() -> Option<Duration> {
     Some(Duration::new(used.tv_sec.try_into().ok()?, used.tv_nsec.try_into().ok()?))
 }
 
-#[allow(clippy::cast_precision_loss, reason = "fewer processors than that")]
+#[expect(clippy::cast_precision_loss, reason = "fewer processors than that")]
 fn share_of_processors(before: Work, after: Work, cpus: usize) -> Option<f64> {
     let over = after.at.saturating_duration_since(before.at).as_secs_f64() * cpus as f64;
     (over > 0.0).then(|| (after.used.saturating_sub(before.used).as_secs_f64() / over).min(1.0))

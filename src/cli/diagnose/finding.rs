@@ -120,7 +120,7 @@ impl Finding {
     }
 
     /// The same, as something that is worth knowing and no more.
-    pub fn as_note(self) -> Self {
+    pub fn noted(self) -> Self {
         Self { severity: Severity::Note, ..self }
     }
 

@@ -1,6 +1,6 @@
 //! The limit of memory that control groups lay down, and what they count against it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{parse, text};
 use crate::policy::resources::Share;
@@ -43,11 +43,11 @@ impl Version {
         let own = parse::group(groups, self.controller)?.trim_start_matches('/');
         // Inside a container the way may be the one outside of it, and only the root is there.
         let below = root.join(own);
-        let folders = below.ancestors().take_while(|folder| folder.starts_with(root)).map(Path::to_path_buf);
-        folders.filter_map(|folder| self.share(&folder)).min_by_key(|share| share.free())
+        let folders = below.ancestors().take_while(|folder| folder.starts_with(root));
+        folders.filter_map(|folder| self.share(folder)).min_by_key(|share| share.free())
     }
 
-    fn share(&self, folder: &PathBuf) -> Option<Share> {
+    fn share(&self, folder: &Path) -> Option<Share> {
         let read = |name: &str| text(folder.join(name));
         let limit = parse::limit(&read(self.limit)?)?;
         let used = parse::limit(&read(self.used)?)?;

@@ -20,7 +20,7 @@ pub fn judge(facts: &Facts) -> (Lines, Vec<Finding>) {
                 "name it with `-c FILE`; `arriero init` writes one to start from",
             );
             // Without a file it was started with servers on its command line, or it is the demo.
-            found.push(if facts.running.is_ok() { finding.as_note() } else { finding });
+            found.push(if facts.running.is_ok() { finding.noted() } else { finding });
         }
         ConfigFacts::Invalid(diagnostics) => {
             for diagnostic in diagnostics.0.iter().filter(|one| one.severity == Severity::Error) {

@@ -108,7 +108,7 @@ fn state(container: &Container, now: i64, found: &mut Vec<Finding>) {
             );
             // Docker counts for ever; one that has run for a day is no alarm any more.
             let is_long_ago = container.started.is_some_and(|started| now - started > DAY);
-            found.push(if is_long_ago { finding.as_note() } else { finding });
+            found.push(if is_long_ago { finding.noted() } else { finding });
         }
         "running" => {}
         "restarting" => found.push(Finding::new(

@@ -47,7 +47,7 @@ pub fn judge(section: Section, facts: &Facts, own: Option<&str>) -> Told {
 fn bytes(number: u64) -> String {
     const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match UNITS.iter().find(|(_, size)| number >= *size) {
-        #[allow(clippy::cast_precision_loss, reason = "one digit after the point is told")]
+        #[expect(clippy::cast_precision_loss, reason = "one digit after the point is told")]
         Some((unit, size)) => format!("{:.1} {unit}", number as f64 / *size as f64),
         None => format!("{number} B"),
     }

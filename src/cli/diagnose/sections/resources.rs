@@ -157,7 +157,7 @@ fn files(seen: &SeenProcess, share: SeenShare, facts: &Facts, found: &mut Vec<Fi
     // Who never thought about the number of connections is told, and not alarmed.
     let usual = u64::from(ListenerLimits::default().connections);
     let is_meant = wanted.iter().any(|one| *one != usual);
-    found.push(if is_meant || share.limit < FEW_FILES { finding } else { finding.as_note() });
+    found.push(if is_meant || share.limit < FEW_FILES { finding } else { finding.noted() });
 }
 
 fn pressure(facts: &Facts, found: &mut Vec<Finding>) {

@@ -178,7 +178,7 @@ fn standing(facts: &Facts, running: &Running, seen: &SeenServer, found: &mut Vec
             format!("`arriero undrain {id}` when the work is done"),
         );
         let is_expected = operation.until.is_some() || seen.in_flight > 0;
-        found.push(if is_expected { finding.as_note() } else { finding });
+        found.push(if is_expected { finding.noted() } else { finding });
     }
     if running.flapping.contains(id) {
         found.push(Finding::new(
@@ -233,7 +233,7 @@ fn circuits(running: &Running, found: &mut Vec<Finding>) {
             ),
         );
         // One request is let through as a trial: it is on its way back.
-        found.push(if circuit.state == "half_open" { finding.as_note() } else { finding });
+        found.push(if circuit.state == "half_open" { finding.noted() } else { finding });
     }
     for ban in &running.bans {
         let words = |name: &str, value: Option<&str>| value.map(|value| format!("{name} `{value}`"));

@@ -67,7 +67,7 @@ fn routes(config: &Config, facts: &Facts, found: &mut Vec<Finding>) {
                 format!("pull one: {}; or take the route out", pull(first, "MODEL")),
             );
             // A route may stand ready for models to come.
-            found.push(finding.as_note());
+            found.push(finding.noted());
         }
     }
 }
