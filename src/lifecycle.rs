@@ -156,6 +156,7 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
         Ok(learned) => memory::remember(&store.load(), &learned),
         Err(error) => tracing::warn!(%error, "what was learned cannot be read and begins anew"),
     }
+    let data_dir = config.server.data_dir.clone().map(PathBuf::from);
     let manager = Arc::new(ServiceManager::new(&|name| std::env::var(name).ok()));
     let around = Around {
         store: Arc::clone(&store),
@@ -190,6 +191,8 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
     control.spawn(probe::carry_out_jobs(Arc::clone(&store), Arc::clone(&metrics)));
     control.spawn(file_watch::watch(Arc::clone(&reloader)));
     control.spawn(probe::watch_certificates(Arc::clone(&store), Arc::clone(&metrics)));
+    let folders = probe::Folders { data: data_dir, temp: temp_dir.clone() };
+    control.spawn(probe::watch_process(Arc::clone(&store), Arc::clone(&metrics), folders));
     control.spawn(keys::watch(Arc::clone(&store), Arc::clone(&metrics)));
     control.spawn(decisions::watch(Arc::clone(&decisions), Arc::clone(&store), is_stopping.clone()));
     let admin_served = control.spawn(admin::serve(

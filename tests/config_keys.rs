@@ -230,6 +230,10 @@ const COMPILED: &[Row] = &[
     ("server.drain", "\"7s\"", "7s", |s| text(s.drain)),
     ("server.drain_delay", "\"7s\"", "7s", |s| text(s.drain_delay)),
     ("server.reserved_files", "7", "7", |s| text(s.reserved_files)),
+    ("server.thresholds.memory", "\"7%\"", "7", |s| text(s.thresholds.memory)),
+    ("server.thresholds.disk", "\"7%\"", "7", |s| text(s.thresholds.disk)),
+    ("server.thresholds.cpu", "\"7%\"", "7", |s| text(s.thresholds.cpu)),
+    ("server.thresholds.files", "\"7%\"", "7", |s| text(s.thresholds.files)),
     ("server.body_memory", "\"7KiB\"", "7168", |s| text(s.body_memory)),
 ];
 

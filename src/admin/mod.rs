@@ -18,6 +18,7 @@ mod config;
 mod dashboard;
 mod find;
 mod handlers;
+mod health;
 mod in_flight;
 mod job_views;
 mod jobs;
@@ -208,6 +209,7 @@ fn orchestrator(live: Arc<Live>) -> ApiRouter<Arc<State>> {
         .api_route("/upgrade", post_with(upgrade::upgrade, about("upgrade", "Let a new process take over")))
         .merge(audit::routes())
         .merge(config::routes())
+        .merge(health::routes())
         .merge(servers::routes())
         .merge(membership::routes())
         .merge(in_flight::routes())

@@ -6,6 +6,7 @@
 mod admin_client;
 mod check;
 mod demo;
+mod diagnose;
 mod health;
 mod import;
 mod init;
@@ -18,6 +19,7 @@ mod run;
 mod schema;
 mod unload;
 mod upgrade;
+mod verify;
 mod warm;
 
 use std::path::PathBuf;
@@ -68,6 +70,10 @@ enum Verb {
     Pull(pull::Arguments),
     /// Exit with 0 when the running Arriero is ready.
     Health(AdminArguments),
+    /// Find out what is wrong with a deployment, and how to mend it.
+    Diagnose(diagnose::Arguments),
+    /// Check that a deployment is as it was declared.
+    Verify(diagnose::Look),
 }
 
 /// How to find the running Arriero.
@@ -100,5 +106,7 @@ pub fn main() -> ExitCode {
         Verb::Unload(arguments) => unload::run(&arguments),
         Verb::Pull(arguments) => pull::run(&arguments),
         Verb::Health(arguments) => health::run(&arguments),
+        Verb::Diagnose(arguments) => diagnose::run(&arguments),
+        Verb::Verify(arguments) => verify::run(&arguments),
     }
 }

@@ -274,6 +274,11 @@ server:
   drain: 300s
   drain_delay: 0s
   reserved_files: 32
+  thresholds:
+    memory: 90%
+    disk: 90%
+    cpu: 95%
+    files: 90%
 history:
   requests: 1d
   max_requests: 100000

@@ -22,6 +22,7 @@ mod limits;
 mod models;
 mod notification;
 mod recovery_action;
+mod thresholds;
 mod tls;
 mod upstream;
 mod words;
@@ -37,6 +38,7 @@ pub use limits::{ConcurrencyLimit, Delay, ListenerLimits, Preset, RateLimit};
 pub use models::{Caps, Permission};
 pub use notification::Notification;
 pub use recovery_action::RecoveryAction;
+pub use thresholds::Thresholds;
 pub use tls::{CertificateFiles, ClientAuth, ListenerTls, MinVersion, UpstreamTls};
 pub use upstream::{
     Active, Balance, BalancePolicy, Check, Circuit, Health, Inventory, Keepalive, Kind, ModelAffinity, Off, Plan,
@@ -390,6 +392,8 @@ pub struct Server {
     /// File descriptors that connections of clients leave free, for reloads, health checks and the admin listener.
     #[schemars(range(min = 1, max = 65536))]
     pub reserved_files: u32,
+    /// When to warn that memory, disks, processor time or file descriptors run out.
+    pub thresholds: Thresholds,
 }
 
 impl Default for Server {
@@ -403,6 +407,7 @@ impl Default for Server {
             drain: secs(300),
             drain_delay: secs(0),
             reserved_files: 32,
+            thresholds: Thresholds::default(),
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::config::types::{self, Config};
 use crate::ollama::ModelPattern;
 use crate::policy::caps::Caps;
 use crate::policy::reach::Reach;
+use crate::policy::resources::Thresholds;
 use crate::policy::retry::{RetryOn, RetryPolicy};
 use crate::routing::Scheme;
 use crate::routing::table::{ModelMatch, RouteMatch, RouteTable};
@@ -174,6 +175,7 @@ fn compile_with(
         drain_delay: config.server.drain_delay.0,
         reserved_files: config.server.reserved_files,
         hooks: notifications::hooks(&config.notifications)?,
+        thresholds: compile_thresholds(&config.server.thresholds),
         lasting,
     };
     Ok(snapshot)
@@ -248,6 +250,16 @@ fn compile_timeouts(own: &types::Timeouts, defaults: &types::Timeouts) -> Timeou
         write: or(own.write, defaults.write, 60),
         upgrade: or(own.upgrade, defaults.upgrade, 7 * 24 * 3600),
         request: own.request.or(defaults.request).map(|duration| duration.0),
+    }
+}
+
+fn compile_thresholds(thresholds: &types::Thresholds) -> Thresholds {
+    let types::Thresholds { memory, disk, cpu, files } = thresholds;
+    Thresholds {
+        memory: memory.hundredths(),
+        disk: disk.hundredths(),
+        cpu: cpu.hundredths(),
+        files: files.hundredths(),
     }
 }
 

@@ -27,6 +27,7 @@
 //! - [`memory`] is what it learned, to be kept; [`explain`] says why it chose.
 //! - [`waiting_room::WaitingRoom`] is where requests wait that are not scheduled.
 //! - [`jobs::Jobs`] are the orders of operators about models, and how far each server is with them.
+//! - [`process::ProcessState`] is what is known of our own process: what it uses, how its requests ended lately.
 //! - [`keys::Keys`] are the API keys, from a file of their own that changes without a reload.
 //! - [`sockets::Sockets`] are the open sockets of the listeners; they come and go with the configuration.
 //! - [`reload::Reloader`] is the one way to a new snapshot, whoever asks for it.
@@ -61,6 +62,7 @@ pub mod notifications;
 pub mod operation;
 pub mod permit;
 pub mod placement;
+pub mod process;
 pub mod recovery;
 pub mod recovery_action;
 pub mod reload;

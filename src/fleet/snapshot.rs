@@ -38,6 +38,7 @@ use crate::policy::health::HealthPolicy;
 use crate::policy::queue::Class;
 use crate::policy::reach::Reach;
 use crate::policy::recovery::RecoveryPolicy;
+use crate::policy::resources::Thresholds;
 use crate::policy::retry::RetryPolicy;
 use crate::policy::schedule::{Scheduler, Settings};
 use crate::policy::upload_rate::UploadRate;
@@ -86,6 +87,8 @@ pub struct Snapshot {
     pub reserved_files: u32,
     /// Webhooks that are told what happens.
     pub hooks: Vec<Hook>,
+    /// When memory, disks, processor time or file descriptors are said to run out.
+    pub thresholds: Thresholds,
     /// What all snapshots of the process share.
     pub lasting: Lasting,
 }

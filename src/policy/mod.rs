@@ -39,6 +39,9 @@
 //! | [`admin_access`] | what does a call of the admin API need? |
 //! | [`reach`] | where may a server be that is added at run time? |
 //! | [`api_key`] | how is a key written, and what is kept of it? |
+//! | [`resources`] | does the process come close to what the system gives it? |
+//! | [`recent`] | what happened in the last minutes? |
+//! | [`health_score`] | how well is all of it, in one number? |
 //!
 //! # Invariants
 //!
@@ -60,14 +63,17 @@ pub mod descriptors;
 pub mod ejection;
 pub mod failure;
 pub mod health;
+pub mod health_score;
 pub mod network;
 pub mod notification;
 pub mod quarantine;
 pub mod queue;
 pub mod rate_limit;
 pub mod reach;
+pub mod recent;
 pub mod recovery;
 pub mod recovery_action;
+pub mod resources;
 pub mod retry;
 pub mod retry_budget;
 pub mod schedule;

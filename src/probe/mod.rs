@@ -8,7 +8,7 @@
 //! A server that is down or has an open circuit is also tested, less and less often ([`recovery`]); what may make it
 //! well again is done here too ([`recovery_action`]).
 //!
-//! Beside the servers, webhooks are told what happens ([`notifications`]).
+//! Beside the servers, webhooks are told what happens ([`notifications`]). [`process`] looks at ourselves.
 //!
 //! Liveness is a plain GET (`/api/version` for Ollama): Ollama's `/api/ps` hangs while a model loads,
 //! so a server is never called dead because of it.
@@ -19,6 +19,7 @@ mod inventory;
 mod jobs;
 mod loads;
 mod notifications;
+mod process;
 mod recovery;
 mod recovery_action;
 mod webhook;
@@ -49,6 +50,7 @@ pub use certificates::watch as watch_certificates;
 pub use jobs::run as carry_out_jobs;
 pub use loads::{keep_now, run as carry_out_orders};
 pub use notifications::run as notify;
+pub use process::{Folders, look_once as look_at_process, watch as watch_process};
 
 /// Time between two look-ups of a host name.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);

@@ -20,6 +20,7 @@ pub use super::history_metrics::HistoryMetrics;
 use super::names;
 pub use super::process_metrics::ProcessMetrics;
 use super::recent::Totals;
+use super::resource_metrics::ResourceGauges;
 use crate::policy::circuit::State;
 use crate::policy::failure::Reason;
 
@@ -92,6 +93,8 @@ pub struct Metrics {
     pub totals: Totals,
     /// Set from the state of the fleet whenever metrics are read.
     pub fleet: FleetGauges,
+    /// Set from what is known of the process whenever metrics are read.
+    pub resources: ResourceGauges,
 }
 
 /// Gauges that mirror state kept elsewhere; the reader sets them before it encodes.
@@ -303,6 +306,7 @@ impl Default for Metrics {
                 hash: register(r, names::CONFIG_HASH, Family::default()),
                 certificate_expiry: register(r, names::CERTIFICATE_EXPIRY, Family::default()),
             },
+            resources: ResourceGauges::register(r),
             registry,
         }
     }
@@ -345,6 +349,11 @@ impl Metrics {
     /// Counts the end of a request.
     pub fn ended(&self, reason: Reason) {
         self.ended[reason as usize].inc();
+    }
+
+    /// How many requests ended for each reason so far, in the order of [`Reason::ALL`].
+    pub fn ended_so_far(&self) -> [u64; Reason::ALL.len()] {
+        std::array::from_fn(|index| self.ended[index].get())
     }
 
     /// Counts a head that was refused.

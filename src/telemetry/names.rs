@@ -134,6 +134,27 @@ pub const KEYS_OK: Metric = (
     "arriero_keys_last_reload_successful",
     "1 when the keys file on disk is in force or there is none, 0 when it was refused",
 );
+/// Memory.
+pub const RESOURCE_MEMORY: Metric = (
+    "arriero_memory_bytes",
+    "Memory in use and its limit (of used, limit): of the container where it has a limit, else of the machine",
+);
+/// Processor time.
+pub const RESOURCE_CPU: Metric =
+    ("arriero_process_cpu_ratio", "Processor time of this process as a share of all that it may use, from 0 to 1");
+/// File descriptors.
+pub const RESOURCE_FILES: Metric =
+    ("arriero_process_files", "File descriptors of this process and their limit (of open, limit)");
+/// Disks.
+pub const DISK: Metric =
+    ("arriero_disk_bytes", "Bytes of the disks of data_dir and temp_dir, by folder (of used, free)");
+/// Thresholds.
+pub const EXCEEDED: Metric = (
+    "arriero_threshold_exceeded",
+    "1 while more of a resource is used than server.thresholds says, by resource (memory, disk, cpu, files)",
+);
+/// Health score.
+pub const HEALTH_SCORE: Metric = ("arriero_health_score", "How well all of it is, from 0 to 100");
 /// Version.
 pub const BUILD: Metric = ("arriero_build_info", "Version of this program");
 /// What the history has no row of.
