@@ -130,10 +130,16 @@ async fn one(Extract(state): Shared, Named(id): Named<String>) -> Result<Json<On
 async fn reset(Extract(state): Shared, Named(id): Named<String>) -> Result<Json<OneView>, Problem> {
     let place = find::one(&state.store.load(), &id)?;
     let acting = &place.state().acting;
-    if acting.with(|known| known.action.is_under_way()) {
+    let forgotten = acting.with(|known| {
+        let may = !known.action.is_under_way();
+        if may {
+            known.action.forget();
+        }
+        may
+    });
+    if !forgotten {
         return Err(Problem::conflict(format!("the recovery action of `{}` is under way", place.id)));
     }
-    acting.with(|known| known.action.forget());
     acting.stir();
     tracing::info!(server = place.state().name(), upstream = place.upstream.name, "recovery attempts forgotten");
     answer(&place)
