@@ -20,7 +20,7 @@ use support::{Proxy, eventually, http_yaml, upstream_yaml};
 
 const SECRET: &str = "a secret of both sides";
 /// Checks in quick succession, the first of which decides.
-const CHECKED: &str = "health: { active: { interval: 20ms, timeout: 20ms, healthy: 1, unhealthy: 1 } }";
+const CHECKED: &str = "health: { active: { interval: 20ms, timeout: 2s, healthy: 1, unhealthy: 1 } }";
 
 /// A webhook that takes everything.
 async fn receiver() -> Small {
@@ -281,8 +281,8 @@ async fn a_full_queue_is_told_however_requests_are_placed() {
         let more = format!(
             "balance: {{ policy: {policy}, model_affinity: {models} }}\nqueue: {{ max_pending: 1, timeout: 60s }}\n"
         );
-        let yaml = upstream_yaml("ollama", &fleet.urls(), "", &more) + &hooks(&[hook(&receiver, "")]);
-        let proxy = proxy(yaml.replace("\" }", "\", max_in_flight: 1 }")).await;
+        let yaml = upstream_yaml("ollama", &fleet.urls(), "", &more).replace("url: ", "max_in_flight: 1, url: ");
+        let proxy = proxy(yaml + &hooks(&[hook(&receiver, "")])).await;
         host.token_gate().close();
         let body = generate("m");
         let mut clients = Vec::new();

@@ -22,7 +22,7 @@ use support::{Proxy, eventually};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
-const CHECKED: &str = "health: { active: { interval: 20ms, timeout: 20ms, healthy: 1, unhealthy: 1 } }";
+const CHECKED: &str = "health: { active: { interval: 20ms, timeout: 2s, healthy: 1, unhealthy: 1 } }";
 
 /// A configuration of one upstream whose servers `s0`, `s1` and so on have these recovery actions.
 fn yaml(fleet: &Fleet, actions: &[&str]) -> String {
