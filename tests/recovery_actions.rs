@@ -15,14 +15,14 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use serde_json::Value;
 use sha2::Sha256;
-use support::admin::{call, order, problem, show};
-use support::fleet::{Small, fleet, reply, weighted_yaml};
-use support::wire::proxy;
-use support::{Proxy, eventually};
+use support::admin::{address, call, json, order, problem, show};
+use support::fleet::{Small, fleet, generate, reply, request, send, weighted_yaml};
+use support::wire::{H1, proxy};
+use support::{PATIENCE, Proxy, eventually};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
-const CHECKED: &str = "health: { active: { interval: 20ms, timeout: 2s, healthy: 1, unhealthy: 1 } }";
+const CHECKED: &str = "health: { active: { interval: 20ms, timeout: 2s, healthy: 1, unhealthy: 1 } }\ninventory: { interval: 50ms }";
 
 /// A configuration of one upstream whose servers `s0`, `s1` and so on have these recovery actions.
 fn yaml(fleet: &Fleet, actions: &[&str]) -> String {
@@ -304,4 +304,35 @@ async fn nothing_is_restarted_when_all_servers_fall_silent_together() {
     // One server answers again: then it is not the network.
     fleet.hosts[0].restart().await.expect("the port is ours");
     eventually("run", || async { lines(&file) == ["s1"] }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_begun_when_the_process_stops() {
+    let (fleet, folder) = (fleet(2, &["m"]).await, tempfile::tempdir().expect("a folder"));
+    let file = folder.path().join("runs");
+    let exec = format!("exec: [/bin/sh, -c, \"echo run >> {}\"], after: 1", file.display());
+    let mut proxy = proxy(yaml(&fleet, &[&exec, ""])).await;
+    let admin = address(&proxy);
+    // A request that is not done holds the end up.
+    fleet.hosts[1].token_gate().close();
+    fleet.hosts[0].remove_model("m");
+    eventually("one server has the model", || async {
+        show(&proxy, "/servers/s0").await["server"]["models"] == serde_json::json!([])
+    })
+    .await;
+    let mut client = H1::connect(proxy.address()).await;
+    client.send(request("POST", "/api/generate", "", generate("m"))).await;
+    fleet.hosts[1].ledger().wait_until(PATIENCE, |ledger| ledger.inference().len() == 1).await.expect("it began");
+    let running = proxy.running.take().expect("it runs");
+    let stopped = tokio::task::spawn_blocking(move || running.stop());
+    eventually("stopping", || async { send(admin, "GET", "/health/ready", "").await.head.status == 503 }).await;
+    fleet.hosts[0].kill().await;
+    eventually("held", || async {
+        let answer = send(admin, "GET", "/api/orchestrator/recovery-actions/s0", "").await;
+        json(&answer)["action"]["held"] == "the process is stopping"
+    })
+    .await;
+    fleet.hosts[1].token_gate().open();
+    stopped.await.expect("it stops");
+    assert_eq!(lines(&file), Vec::<String>::new());
 }
