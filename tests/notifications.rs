@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arriero::clock;
+use arriero::config::types::{CertificateFiles, ListenerTls, MinVersion};
 use arriero::demo::HostConfig;
+use arriero::fleet::listener_tls::ListenerTls as Front;
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
 use http::Response;
@@ -14,9 +16,12 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use sha2::Sha256;
 use support::admin::{call, json as parsed, order, problem, show};
+use support::authority::Authority;
 use support::fleet::{Got, Small, fleet, generate, reply, request, send};
+use support::process::{Program, arriero, complete};
 use support::wire::{H1, proxy};
 use support::{Proxy, eventually, http_yaml, upstream_yaml};
+use tokio_rustls::TlsAcceptor;
 
 const SECRET: &str = "a secret of both sides";
 /// Checks in quick succession, the first of which decides.
@@ -302,19 +307,89 @@ async fn a_full_queue_is_told_however_requests_are_placed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_refused_is_told_and_so_is_the_one_that_mends_it() {
     let (fleet, receiver) = (fleet(1, &["m"]).await, receiver().await);
-    let good = upstream_yaml("ollama", &fleet.urls(), "", "") + &hooks(&[hook(&receiver, "")]);
+    let good = upstream_yaml("ollama", &fleet.urls(), "", "") + &hooks(&[hook(&receiver, ", window: 0s")]);
     let proxy = proxy(good.clone()).await;
     // A file that was never refused is in force without a word.
-    proxy.rewrite(&format!("# the same\n{good}"));
+    let other = format!("# the same\n{good}");
+    proxy.rewrite(&other);
     let applied = "arriero_config_reloads_total{result=\"applied\"}";
     eventually("applied", || async { proxy.metric(applied).await == 1.0 }).await;
-    proxy.rewrite(&good.replace("kind: ollama", "kind: olama"));
+    let bad = good.replace("kind: ollama", "kind: olama");
+    proxy.rewrite(&bad);
     let refused = message(&receiver, "config_refused").await;
     assert_eq!(events(&receiver).len(), 1, "{:?}", events(&receiver));
     assert_eq!(refused["subject"], proxy.file.display().to_string().as_str());
     assert!(refused["message"].as_str().is_some_and(|text| text.contains("olama")), "{refused}");
-    proxy.rewrite(&format!("# the same\n{good}"));
+    proxy.rewrite(&good);
     assert_eq!(message(&receiver, "config_applied").await["resolves"], "config_refused");
+    // So is the file that is in force, put back.
+    proxy.rewrite(&bad);
+    eventually("refused again", || async { events(&receiver).len() == 3 }).await;
+    proxy.rewrite(&good);
+    eventually("and mended", || async { events(&receiver).len() == 4 }).await;
+    let words: Vec<_> = events(&receiver).into_iter().map(|(event, _)| event).collect();
+    assert_eq!(words, ["config_refused", "config_applied", "config_refused", "config_applied"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_whose_settings_change_remembers_what_it_was_told() {
+    let (fleet, receiver) = (fleet(1, &["m"]).await, receiver().await);
+    let yaml = |more: &str| upstream_yaml("ollama", &fleet.urls(), "", CHECKED) + &hooks(&[hook(&receiver, more)]);
+    let proxy = proxy(yaml("")).await;
+    fleet.hosts[0].kill().await;
+    message(&receiver, "server_down").await;
+    proxy.rewrite(&yaml(", timeout: 7s"));
+    eventually("in force", || async { show(&proxy, "/notifications").await["hooks"][0]["timeoutMs"] == 7000 }).await;
+    fleet.hosts[0].restart().await.expect("the port is ours");
+    // Without the memory it would be the end of nothing, and not told.
+    message(&receiver, "server_up").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_go_over_tls_to_those_whom_the_system_trusts() {
+    let (receiver, folder) = (receiver().await, tempfile::tempdir().expect("a folder"));
+    let authority = Authority::new("hooks");
+    authority.issue(&["localhost"]).write(folder.path(), "hooks");
+    std::fs::write(folder.path().join("ca.pem"), authority.pem()).expect("written");
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let settings = ListenerTls {
+        certificates: vec![CertificateFiles { cert: file("hooks.pem"), key: file("hooks.key"), ocsp: None }],
+        min_version: MinVersion::Tls12,
+        client_ca: None,
+        client_auth: None,
+    };
+    let tls = Front::load(&settings, clock::unix_seconds()).expect("good files");
+    let front = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a socket");
+    let port = front.local_addr().expect("an address").port();
+    let behind = receiver.address;
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = front.accept().await {
+            let acceptor = TlsAcceptor::from(tls.server_config());
+            tokio::spawn(async move {
+                let mut outside = acceptor.accept(tcp).await?;
+                let mut inside = tokio::net::TcpStream::connect(behind).await?;
+                tokio::io::copy_bidirectional(&mut outside, &mut inside).await
+            });
+        }
+    });
+    let nobody = "http://127.0.0.1:9".to_owned();
+    let hook = format!("url: \"https://localhost:{port}/x\", attempts: 1");
+    let yaml = complete(&(upstream_yaml("ollama", &[nobody], "", CHECKED) + &hooks(&[hook])));
+    std::fs::write(folder.path().join("arriero.yaml"), yaml).expect("written");
+    let run = || arriero(&["run", "--config", "arriero.yaml"], folder.path());
+
+    let stranger = Program::serving(run()).await;
+    let failed = || async {
+        let shown = parsed(&send(stranger.admin(), "GET", "/api/orchestrator/notifications", "").await);
+        shown["deliveries"][0]["error"].as_str().is_some_and(|error| error.contains("certificate"))
+    };
+    eventually("not trusted", failed).await;
+    assert!(receiver.got().is_empty());
+
+    let mut command = run();
+    command.env("SSL_CERT_FILE", file("ca.pem"));
+    let _trusting = Program::serving(command).await;
+    message(&receiver, "server_down").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

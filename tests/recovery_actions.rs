@@ -22,7 +22,8 @@ use support::{PATIENCE, Proxy, eventually};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
-const CHECKED: &str = "health: { active: { interval: 20ms, timeout: 2s, healthy: 1, unhealthy: 1 } }\ninventory: { interval: 50ms }";
+const CHECKED: &str =
+    "health: { active: { interval: 20ms, timeout: 2s, healthy: 1, unhealthy: 1 } }\ninventory: { interval: 50ms }";
 
 /// A configuration of one upstream whose servers `s0`, `s1` and so on have these recovery actions.
 fn yaml(fleet: &Fleet, actions: &[&str]) -> String {

@@ -60,7 +60,7 @@ fn an_action_that_helps_is_verified_by_a_check() {
 fn it_backs_off_longer_each_time_gives_up_and_begins_anew_later() {
     let mut now = clock::now();
     let mut action = ill(now);
-    let mut round = |action: &mut RecoveryAction, now: &mut Instant| {
+    let round = |action: &mut RecoveryAction, now: &mut Instant| {
         let mut waits = Vec::new();
         loop {
             action.begin();
