@@ -14,14 +14,14 @@ fn a_webhook_has_a_url_that_can_be_posted_to() {
         assert_eq!(found(&hook(keys)), Vec::<String>::new(), "{keys}");
     }
     for (keys, expected) in [
-        ("ftp://a", "E095 13:10 notifications[0].url"),
-        ("\"http://u:p@a/\"", "E095 13:10 notifications[0].url"),
-        ("http://a, events: []", "E021 13:28 notifications[0].events"),
-        ("http://a, events: [server_gone]", "E013 13:29 notifications[0].events[0]"),
-        ("http://a, timeout: 0s", "E035 13:29 notifications[0].timeout"),
-        ("http://a, attempts: 101", "E034 13:30 notifications[0].attempts"),
-        ("http://a, secret_file: /no/such/file", "E096 13:33 notifications[0].secret_file"),
-        ("http://a, secret_file: /dev/null", "E096 13:33 notifications[0].secret_file"),
+        ("ftp://a", "E095 13:12 notifications[0].url"),
+        ("\"http://u:p@a/\"", "E095 13:12 notifications[0].url"),
+        ("http://a, events: []", "E021 13:30 notifications[0].events"),
+        ("http://a, events: [server_gone]", "E013 13:31 notifications[0].events[0]"),
+        ("http://a, timeout: 0s", "E035 13:31 notifications[0].timeout"),
+        ("http://a, attempts: 101", "E034 13:32 notifications[0].attempts"),
+        ("http://a, secret_file: /no/such/file", "E096 13:35 notifications[0].secret_file"),
+        ("http://a, secret_file: /dev/null", "E096 13:35 notifications[0].secret_file"),
     ] {
         assert_eq!(found(&hook(keys)), [expected], "{keys}");
     }
