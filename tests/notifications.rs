@@ -173,6 +173,9 @@ async fn retry_after_is_heeded() {
     let next = time::OffsetDateTime::parse(next, &time::format_description::well_known::Rfc3339).expect("RFC 3339");
     let wait = next.unix_timestamp() - clock::unix_seconds();
     assert!((1700..=1800).contains(&wait), "{wait}");
+    // Nobody waits for a webhook that is there no more.
+    proxy.rewrite(&upstream_yaml("ollama", &["http://127.0.0.1:9".to_owned()], "", CHECKED));
+    eventually("dropped", || async { deliveries(&proxy).await[0]["state"] == "dropped" }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

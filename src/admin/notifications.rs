@@ -96,7 +96,7 @@ struct NotificationsView {
 /// How a test message to one webhook went.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct TestedView {
+struct NotificationTestedView {
     /// The webhook, without path and query.
     hook: String,
     /// Whether it took the message.
@@ -114,13 +114,13 @@ struct TestedView {
 /// How a test went.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct TestView {
+struct NotificationTestView {
     /// Whether all webhooks took the message.
     success: bool,
     /// How many webhooks there are.
     count: usize,
     /// One for each webhook.
-    results: Vec<TestedView>,
+    results: Vec<NotificationTestedView>,
 }
 
 /// How many messages are wanted.
@@ -174,7 +174,7 @@ async fn list(Extract(state): Shared, Asked(wanted): Asked<Wanted>) -> Json<Noti
 }
 
 /// Sends a test message to each webhook, once, and tells what they answered.
-async fn test(Extract(state): Shared) -> Result<Json<TestView>, Problem> {
+async fn test(Extract(state): Shared) -> Result<Json<NotificationTestView>, Problem> {
     let (outcome, slowest) = {
         let snapshot = state.store.load();
         let Some(slowest) = snapshot.hooks.iter().map(|hook| hook.timeout).max() else {
@@ -188,7 +188,7 @@ async fn test(Extract(state): Shared) -> Result<Json<TestView>, Problem> {
     };
     let results: Vec<_> = tested
         .into_iter()
-        .map(|Tested { hook, status, error, took }| TestedView {
+        .map(|Tested { hook, status, error, took }| NotificationTestedView {
             hook,
             delivered: error.is_none(),
             status,
@@ -197,5 +197,5 @@ async fn test(Extract(state): Shared) -> Result<Json<TestView>, Problem> {
         })
         .collect();
     let success = results.iter().all(|result| result.delivered);
-    Ok(Json(TestView { success, count: results.len(), results }))
+    Ok(Json(NotificationTestView { success, count: results.len(), results }))
 }

@@ -39,7 +39,7 @@ pub fn routes() -> ApiRouter<Arc<State>> {
 /// An attempt that was made.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct AttemptView {
+struct RecoveryAttemptView {
     /// When it began (RFC 3339).
     at: String,
     /// How long the action took.
@@ -53,7 +53,7 @@ struct AttemptView {
 /// The recovery action of a server.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct ActionView {
+struct RecoveryActionView {
     /// The server.
     server_id: String,
     /// Its upstream.
@@ -77,41 +77,41 @@ struct ActionView {
     held: Option<&'static str>,
     /// The last attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
-    last_attempt: Option<AttemptView>,
+    last_attempt: Option<RecoveryAttemptView>,
 }
 
 /// The recovery actions of all servers that have one.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct ActionsView {
+struct RecoveryActionsView {
     /// Always true.
     success: bool,
     /// How many are listed.
     count: usize,
     /// One for each server that has one.
-    actions: Vec<ActionView>,
+    actions: Vec<RecoveryActionView>,
 }
 
 /// The recovery action of one server.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct OneView {
+struct RecoveryActionAnswer {
     /// Always true.
     success: bool,
     /// What goes on.
-    action: ActionView,
+    action: RecoveryActionView,
 }
 
-fn view(place: &Place, present: Present) -> Option<ActionView> {
+fn view(place: &Place, present: Present) -> Option<RecoveryActionView> {
     let plan = place.member().action.as_ref()?;
     let known = place.state().acting.with(|known| known.clone());
-    let attempt = |last: Attempt| AttemptView {
+    let attempt = |last: Attempt| RecoveryAttemptView {
         at: present.text(last.at),
         duration_ms: milliseconds(last.took),
         success: last.good,
         detail: last.detail,
     };
-    Some(ActionView {
+    Some(RecoveryActionView {
         server_id: place.id.clone(),
         upstream: place.upstream.name.clone(),
         action: plan.action.as_str(),
@@ -126,19 +126,19 @@ fn view(place: &Place, present: Present) -> Option<ActionView> {
     })
 }
 
-async fn list(Extract(state): Shared) -> Json<ActionsView> {
+async fn list(Extract(state): Shared) -> Json<RecoveryActionsView> {
     let present = Present::read();
     let actions: Vec<_> = find::all(&state.store.load()).iter().filter_map(|place| view(place, present)).collect();
-    Json(ActionsView { success: true, count: actions.len(), actions })
+    Json(RecoveryActionsView { success: true, count: actions.len(), actions })
 }
 
-async fn one(Extract(state): Shared, Named(id): Named<String>) -> Result<Json<OneView>, Problem> {
+async fn one(Extract(state): Shared, Named(id): Named<String>) -> Result<Json<RecoveryActionAnswer>, Problem> {
     let place = find::one(&state.store.load(), &id)?;
     answer(&place)
 }
 
 /// Forgets the attempts: one that was given up begins anew with the next failed checks.
-async fn reset(Extract(state): Shared, Named(id): Named<String>) -> Result<Json<OneView>, Problem> {
+async fn reset(Extract(state): Shared, Named(id): Named<String>) -> Result<Json<RecoveryActionAnswer>, Problem> {
     let place = find::one(&state.store.load(), &id)?;
     let acting = &place.state().acting;
     let forgotten = acting.with(|known| {
@@ -156,7 +156,7 @@ async fn reset(Extract(state): Shared, Named(id): Named<String>) -> Result<Json<
     answer(&place)
 }
 
-fn answer(place: &Place) -> Result<Json<OneView>, Problem> {
+fn answer(place: &Place) -> Result<Json<RecoveryActionAnswer>, Problem> {
     let nothing = || Problem::not_found(format!("the server `{}` has no `recovery` in the configuration", place.id));
-    view(place, Present::read()).map(|action| Json(OneView { success: true, action })).ok_or_else(nothing)
+    view(place, Present::read()).map(|action| Json(RecoveryActionAnswer { success: true, action })).ok_or_else(nothing)
 }

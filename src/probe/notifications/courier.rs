@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
@@ -15,7 +16,6 @@ use crate::probe::webhook::{self, Reply};
 use crate::telemetry::metrics::Metrics;
 
 /// A message that waits for its turn.
-#[derive(Debug)]
 pub struct Message {
     /// Its number among the deliveries.
     pub number: u64,
@@ -25,54 +25,70 @@ pub struct Message {
     pub event: &'static str,
     /// JSON.
     pub body: Bytes,
+    /// Where its end is noted and counted, while it has none.
+    pub unsettled: Option<(Arc<Notifications>, Arc<Metrics>)>,
+}
+
+impl Message {
+    fn settle(&mut self, progress: Progress) {
+        if let Some((notifications, metrics)) = self.unsettled.take() {
+            notifications.change(self.number, |delivery| delivery.progress = progress);
+            metrics.notified(self.event, progress.as_str(), 1);
+        }
+    }
+}
+
+impl Drop for Message {
+    /// Nobody sends it any more: too many wait, or its webhook is gone.
+    fn drop(&mut self) {
+        self.settle(Progress::Dropped);
+    }
 }
 
 /// The sender of one webhook.
 pub struct Courier {
-    /// Where to, and how.
-    pub hook: Arc<Hook>,
-    /// Where the outcome is noted.
-    pub notifications: Arc<Notifications>,
-    /// Where it is counted.
-    pub metrics: Arc<Metrics>,
+    /// Where to, and how; it may change at any time.
+    pub hook: Arc<ArcSwap<Hook>>,
 }
 
 impl Courier {
     /// Sends what comes, until nobody sends any more.
     pub async fn run(self, mut messages: mpsc::Receiver<Message>) {
         while let Some(message) = messages.recv().await {
-            self.deliver(&message).await;
+            self.deliver(message).await;
         }
     }
 
-    async fn deliver(&self, message: &Message) {
-        let hook = self.hook.url.shown();
+    async fn deliver(&self, mut message: Message) {
         for attempt in 1_u32.. {
-            let reply = send(&self.hook, &message.id, &message.body).await;
+            let hook = self.hook.load_full();
+            let reply = send(&hook, &message.id, &message.body).await;
             let (status, error) = judge(&reply);
-            let last = attempt >= self.hook.attempts || !is_worth_another(&reply);
+            let last = attempt >= hook.attempts || !is_worth_another(&reply);
             let pause = pause(attempt, reply.as_ref().ok().and_then(|reply| reply.retry_after));
             let progress = match (&error, last) {
                 (None, _) => Progress::Delivered,
                 (Some(_), true) => Progress::Failed,
                 (Some(_), false) => Progress::Retrying,
             };
-            self.notifications.change(message.number, |delivery| {
-                delivery.progress = progress;
-                delivery.attempts = attempt;
-                (delivery.status, delivery.error) = (status, error.clone());
-                delivery.next_attempt = (progress == Progress::Retrying).then(|| clock::unix_time() + pause);
-            });
-            match progress {
-                Progress::Retrying => tokio::time::sleep(pause).await,
-                _ => {
-                    self.metrics.notified(message.event, progress.as_str(), 1);
-                    if let Some(error) = error {
-                        tracing::warn!(hook, event = message.event, attempts = attempt, error, "nobody could be told");
-                    }
-                    return;
-                }
+            if let Some((notifications, _)) = &message.unsettled {
+                notifications.change(message.number, |delivery| {
+                    delivery.progress = progress;
+                    delivery.attempts = attempt;
+                    (delivery.status, delivery.error) = (status, error.clone());
+                    delivery.next_attempt = (progress == Progress::Retrying).then(|| clock::unix_time() + pause);
+                });
             }
+            if progress == Progress::Retrying {
+                tokio::time::sleep(pause).await;
+                continue;
+            }
+            if let Some(error) = error {
+                let (hook, event) = (hook.url.shown(), message.event);
+                tracing::warn!(hook, event, attempts = attempt, error, "nobody could be told");
+            }
+            message.settle(progress);
+            return;
         }
     }
 }

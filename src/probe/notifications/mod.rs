@@ -8,8 +8,8 @@
 //!
 //! # Invariants
 //! - At most [`WAITING`] messages wait for one webhook; more are dropped, counted and logged.
-//! - A webhook that a reload keeps goes on as if nothing had happened; what it was told is remembered by its URL even when
-//!   its other settings change.
+//! - A webhook is known by its URL. What a reload changes besides is in force from the next attempt on; what it was told and
+//!   what waits for it stays.
 //! - No secret, and neither path nor query of a URL, is in a message, a log line or an answer of the admin listener.
 
 mod courier;
@@ -18,6 +18,7 @@ mod payload;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -37,7 +38,8 @@ const WAITING: usize = 256;
 
 /// A webhook with its task.
 struct Receiver {
-    hook: Arc<Hook>,
+    /// Its settings, which its task reads for each attempt.
+    hook: Arc<ArcSwap<Hook>>,
     known: Deduplication<Arc<Event>>,
     messages: mpsc::Sender<Message>,
     task: AbortHandle,
@@ -75,7 +77,7 @@ pub async fn run(store: Arc<Store>, metrics: Arc<Metrics>, mut events: Listener)
             },
             () = something_is_due => teller.due(clock::now()),
             orders = notifications.orders() => {
-                let hooks: Vec<_> = teller.receivers.iter().map(|receiver| Arc::clone(&receiver.hook)).collect();
+                let hooks: Vec<_> = teller.receivers.iter().map(|receiver| receiver.hook.load_full()).collect();
                 tests.spawn(async move {
                     let outcome = test(hooks).await;
                     // Whoever asked may have left.
@@ -110,25 +112,17 @@ impl Teller {
     fn configure(&mut self, snapshot: &Snapshot) {
         let mut before = std::mem::take(&mut self.receivers);
         for hook in &snapshot.hooks {
-            if let Some(same) = before.iter().position(|receiver| *receiver.hook == *hook) {
-                self.receivers.push(before.swap_remove(same));
+            if let Some(known) = before.iter().position(|receiver| receiver.hook.load().url == hook.url) {
+                let mut receiver = before.remove(known);
+                receiver.known.set_window(hook.window);
+                receiver.hook.store(Arc::new(hook.clone()));
+                self.receivers.push(receiver);
                 continue;
             }
-            let known = before.iter_mut().find(|receiver| receiver.hook.url == hook.url);
-            let mut known = known.map_or_else(
-                || Deduplication::new(hook.window),
-                |receiver| std::mem::replace(&mut receiver.known, Deduplication::new(hook.window)),
-            );
-            known.set_window(hook.window);
-            let hook = Arc::new(hook.clone());
+            let settings = Arc::new(ArcSwap::from_pointee(hook.clone()));
             let (messages, orders) = mpsc::channel(WAITING);
-            let courier = Courier {
-                hook: Arc::clone(&hook),
-                notifications: Arc::clone(&self.notifications),
-                metrics: Arc::clone(&self.metrics),
-            };
-            let task = tokio::spawn(courier.run(orders)).abort_handle();
-            self.receivers.push(Receiver { hook, known, messages, task });
+            let task = tokio::spawn(Courier { hook: Arc::clone(&settings) }.run(orders)).abort_handle();
+            self.receivers.push(Receiver { hook: settings, known: Deduplication::new(hook.window), messages, task });
         }
     }
 
@@ -145,7 +139,7 @@ impl Teller {
         };
         for number in 0..self.receivers.len() {
             let receiver = &mut self.receivers[number];
-            if !pair(&receiver.hook) {
+            if !pair(&receiver.hook.load()) {
                 continue;
             }
             match receiver.known.take(kind, &event.subject, Arc::clone(event), now) {
@@ -170,10 +164,11 @@ impl Teller {
         let Told { event, left_out } = told;
         let kind = event.kind;
         // It was weighed because its counterpart is wanted.
-        if !receiver.hook.events.contains(&kind) {
+        let settings = receiver.hook.load();
+        if !settings.events.contains(&kind) {
             return;
         }
-        let hook = receiver.hook.url.shown();
+        let hook = settings.url.shown();
         let number = self.notifications.add(Delivery {
             number: 0,
             hook: hook.clone(),
@@ -188,11 +183,15 @@ impl Teller {
             error: None,
             next_attempt: None,
         });
-        let body = Payload::of(&event, left_out).body();
-        if receiver.messages.try_send(Message { number, id: event.id.clone(), event: kind.as_str(), body }).is_err() {
+        let message = Message {
+            number,
+            id: event.id.clone(),
+            event: kind.as_str(),
+            body: Payload::of(&event, left_out).body(),
+            unsettled: Some((Arc::clone(&self.notifications), Arc::clone(&self.metrics))),
+        };
+        if receiver.messages.try_send(message).is_err() {
             tracing::warn!(hook, event = kind.as_str(), "more messages than the webhook takes; one is dropped");
-            self.metrics.notified(kind.as_str(), Progress::Dropped.as_str(), 1);
-            self.notifications.change(number, |delivery| delivery.progress = Progress::Dropped);
         }
     }
 }

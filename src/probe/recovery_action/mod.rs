@@ -30,6 +30,7 @@ use super::{Target, random};
 use crate::clock;
 use crate::fleet::events::new_id;
 use crate::fleet::recovery_action::{Action, ActionPlan, Attempt, Held, Turn, network_is_suspected};
+use crate::fleet::snapshot::Check;
 use crate::policy::notification::Kind;
 use crate::policy::recovery_action::{Ended, How, Next, State};
 
@@ -53,7 +54,8 @@ struct Order<'o> {
 impl Target {
     /// Does what the configuration says whenever it is due, as long as the server is there.
     pub(super) async fn acting(&self, stopping: watch::Receiver<bool>) {
-        let Some(plan) = &self.plan.action else {
+        // Without checks, which validation asks for, it would never be due.
+        let (Some(plan), Some(check)) = (&self.plan.action, &self.plan.check) else {
             self.state.acting.with(|known| known.action.forget());
             return std::future::pending().await;
         };
@@ -68,7 +70,7 @@ impl Target {
                 Next::Run => match self.turn(&stopping) {
                     Ok(turn) => {
                         self.attempt(plan).await;
-                        self.verify(plan).await;
+                        self.verify(plan, check).await;
                         drop(turn);
                         continue;
                     }
@@ -178,7 +180,7 @@ impl Target {
     }
 
     /// Checks the server until a check passes or the time for it is over. Its ordinary checks count as well.
-    async fn verify(&self, plan: &ActionPlan) {
+    async fn verify(&self, plan: &ActionPlan, check: &Check) {
         loop {
             let State::Verifying { until } = self.state.acting.with(|known| known.action.state()) else { return };
             if clock::now() >= until {
@@ -187,12 +189,10 @@ impl Target {
                 self.ended(plan, ended, "not_verified");
                 return;
             }
-            if let Some(check) = &self.plan.check {
-                let left = |until: Instant| until.saturating_duration_since(clock::now());
-                // A check that hangs must not take longer than there is time.
-                drop(tokio::time::timeout(left(until), self.check(check)).await);
-                tokio::time::sleep(LOOK.min(check.interval).min(left(until))).await;
-            }
+            // A check that hangs must not take longer than there is time.
+            let left = |until: Instant| until.saturating_duration_since(clock::now());
+            drop(tokio::time::timeout(left(until), self.check(check)).await);
+            tokio::time::sleep(LOOK.min(check.interval).min(left(until))).await;
         }
     }
 
