@@ -10,7 +10,7 @@ DEBUG := $(CARGO_TARGET_DIR)/debug/arriero
 CARGO_DENY := $(CACHE)/tools/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help run build quick test unit lint fmt docs e2e deny audit bench-quick bench bench-fleet tools clean
+.PHONY: help run build quick diagnose verify test unit lint fmt docs e2e deny audit bench-quick bench bench-fleet tools clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,12 @@ build: tools ## Build the release binary (minutes the first time)
 quick: tools ## Build an almost-release binary in less time
 	@cargo build --profile quick --locked
 	@echo "$(QUICK)" >&2
+
+diagnose: build ## What is wrong with the deployment, and how to mend it; DIAGNOSE="-c FILE --json", see docs/diagnose.md
+	@"$(RELEASE)" diagnose $(DIAGNOSE)
+
+verify: build ## Is the deployment as it was declared? VERIFY="-c FILE"
+	@"$(RELEASE)" verify $(VERIFY)
 
 test: ## Everything that CI checks
 	@tests/run.sh

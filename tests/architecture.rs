@@ -6,11 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Layers, lowest first. A module imports only from layers below its own.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &["clock", "units"],
     &["policy", "routing", "ollama", "telemetry"],
     &["config"],
-    &["fleet", "history"],
+    &["history"],
+    &["fleet"],
     &["probe", "proxy", "admin", "demo"],
     &["lifecycle"],
     &["cli"],
@@ -27,6 +28,7 @@ const WITNESSES: [(&str, &[&str]); 1] = [("demo", &["clock", "ollama"])];
 const HOMES: [(&str, &[&str]); 10] = [
     ("pingora*", &["proxy/", "lifecycle.rs"]),
     ("axum", &["admin/"]),
+    ("aide", &["admin/"]),
     ("serde_saphyr", &["config/"]),
     ("granit_parser", &["config/"]),
     ("saphyr_parser", &["config/"]),

@@ -1,67 +1,85 @@
 //! What the admin listener answers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State as Extract;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::State;
+use super::health::{PartView, Picture};
 use crate::clock;
 use crate::fleet::operation::Standing;
-use crate::fleet::reload::Reloaded;
 use crate::telemetry::metrics::ServerSample;
 
 type Shared = Extract<Arc<State>>;
 
 /// How many servers there are, how many of them are up, and how many take no new requests because an operator said so.
-#[derive(Clone, Copy, Serialize)]
-struct Servers {
-    healthy: usize,
-    total: usize,
-    draining: usize,
-    maintenance: usize,
+#[derive(Clone, Copy, Serialize, JsonSchema)]
+pub struct Servers {
+    /// Those whose checks are good.
+    pub healthy: usize,
+    /// All of them.
+    pub total: usize,
+    /// Those that finish what they have.
+    pub draining: usize,
+    /// Those that rest.
+    pub maintenance: usize,
     /// Up, and neither draining nor in maintenance.
     #[serde(skip)]
-    working: usize,
-}
-
-impl Servers {
-    fn status(&self) -> &'static str {
-        match self.working {
-            _ if self.total == 0 => "healthy",
-            0 => "unhealthy",
-            working if working + self.draining + self.maintenance < self.total => "degraded",
-            _ => "healthy",
-        }
-    }
+    pub working: usize,
 }
 
 /// How the fleet is, in a word: `healthy`, `degraded` or `unhealthy`.
 pub fn status(state: &State) -> &'static str {
-    count(state).status()
+    status_of(&count(state))
 }
 
-#[derive(Serialize)]
+/// The configuration.
+#[derive(Serialize, JsonSchema)]
 struct ConfigHealth {
+    /// Hash of the configuration in force.
     hash: String,
+    /// Whether the file on disk is in force.
     in_force: bool,
+    /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
-#[derive(Serialize)]
+/// The whole picture in short.
+#[derive(Serialize, JsonSchema)]
 struct Health {
+    /// `healthy`, `degraded` or `unhealthy`, by the servers alone.
     status: &'static str,
+    /// Version of this program.
     version: &'static str,
+    /// Seconds since the start.
+    uptime: u64,
+    /// The same.
     uptime_seconds: u64,
+    /// The servers.
     servers: Servers,
+    /// Requests that wait for a slot.
+    queue: usize,
+    /// What Arriero is made of, each `up`, `degraded` or `down`.
+    services: BTreeMap<&'static str, &'static str>,
+    /// How well all of it is, from 0 to 100.
+    score: u8,
+    /// What the score means: `excellent`, `good`, `warning` or `critical`.
+    band: &'static str,
+    /// What the score is made of.
+    parts: Vec<PartView>,
+    /// The configuration.
     config: ConfigHealth,
 }
 
-fn count(state: &State) -> Servers {
+/// Counts the servers.
+pub fn count(state: &State) -> Servers {
     let snapshot = state.store.load();
     let now = clock::now();
     let mut servers = Servers { healthy: 0, total: 0, draining: 0, maintenance: 0, working: 0 };
@@ -76,17 +94,35 @@ fn count(state: &State) -> Servers {
     servers
 }
 
+/// The servers in one word.
+pub const fn status_of(servers: &Servers) -> &'static str {
+    match servers.working {
+        _ if servers.total == 0 => "healthy",
+        0 => "unhealthy",
+        working if working + servers.draining + servers.maintenance < servers.total => "degraded",
+        _ => "healthy",
+    }
+}
+
 /// The whole picture: 503 when there are servers and none of them takes requests. A server that an operator took out
 /// does not count as missing.
 pub async fn health(Extract(state): Shared) -> Response {
-    let servers = count(&state);
-    let status = servers.status();
+    let picture = Picture::of(&state);
+    let servers = picture.servers;
+    let status = status_of(&servers);
+    let uptime = (clock::now() - state.started).as_secs();
     let reload = state.reloader.status();
     let body = Health {
         status,
         version: env!("CARGO_PKG_VERSION"),
-        uptime_seconds: (clock::now() - state.started).as_secs(),
+        uptime,
+        uptime_seconds: uptime,
         servers,
+        queue: picture.waiting,
+        services: picture.services(),
+        score: picture.score.value,
+        band: picture.score.band.as_str(),
+        parts: picture.parts(),
         config: ConfigHealth { hash: state.store.load().hash.clone(), in_force: reload.in_force, error: reload.error },
     };
     let code = if status == "unhealthy" { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
@@ -143,23 +179,10 @@ pub async fn metrics(Extract(state): Shared) -> Response {
     for (name, end) in snapshot.certificate_expiries() {
         fleet.certificate(&name, end);
     }
+    Picture::of(&state).measure(&state.metrics.resources);
     let status = state.reloader.status();
     state.metrics.process.refresh();
     fleet.process(state.store.body_budget.used(), &snapshot.hash, status.in_force, snapshot.loaded_at);
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], state.metrics.encode()).into_response()
-}
-
-/// Puts the file on disk in force; answers when that is done or refused.
-pub async fn reload(Extract(state): Shared) -> Response {
-    let reloader = Arc::clone(&state.reloader);
-    let result = tokio::task::spawn_blocking(move || reloader.reload("admin")).await;
-    let (code, word, error) = match result {
-        Ok(Ok(Reloaded::Applied)) => (StatusCode::OK, "applied", None),
-        Ok(Ok(Reloaded::Unchanged)) => (StatusCode::OK, "unchanged", None),
-        Ok(Err(refused)) => (StatusCode::UNPROCESSABLE_ENTITY, "refused", Some(refused.to_string())),
-        Err(failed) => (StatusCode::INTERNAL_SERVER_ERROR, "failed", Some(failed.to_string())),
-    };
-    let hash = state.store.load().hash.clone();
-    (code, Json(serde_json::json!({ "result": word, "hash": hash, "error": error }))).into_response()
 }

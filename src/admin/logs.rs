@@ -7,11 +7,12 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aide::axum::ApiRouter;
+use aide::axum::routing::get_with;
+use axum::Json;
 use axum::extract::State as Extract;
 use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
-use axum::routing::get;
-use axum::{Json, Router};
 use futures_util::stream::{self, Stream};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
 use super::State;
+use super::openapi::{Events, about};
 use super::problem::Problem;
 use super::request::{Asked, limit, one_of};
 use crate::history::Recorded;
@@ -32,12 +34,14 @@ const MESSAGES: (usize, usize) = (100, 1000);
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 
 /// The paths of this topic.
-pub fn routes() -> Router<Arc<State>> {
-    Router::new().route("/logs", get(list)).route("/logs/stream", get(follow))
+pub fn routes() -> ApiRouter<Arc<State>> {
+    ApiRouter::new()
+        .api_route("/logs", get_with(list, about("listLogs", "What the process said")))
+        .api_route("/logs/stream", get_with(follow, about("followLogs", "The same, and requests, as they come")))
 }
 
 /// Which messages are wanted.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Wish {
     limit: Option<usize>,
@@ -66,7 +70,7 @@ async fn list(Asked(wish): Asked<Wish>) -> Result<Json<Logs>, Problem> {
 }
 
 /// What is followed.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Following {
     kind: Option<String>,
@@ -91,36 +95,33 @@ struct Follower {
     messages: Option<Receiver<Arc<Message>>>,
     least: Severity,
     closing: watch::Receiver<bool>,
-    stopping: watch::Receiver<bool>,
 }
 
 async fn follow(
     Extract(state): Extract<Arc<State>>,
     Asked(following): Asked<Following>,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+) -> Result<Events<Sse<impl Stream<Item = Result<Event, Infallible>>>>, Problem> {
     let (requests, lines) = one_of("kind", following.kind.as_deref().unwrap_or("requests,messages"), &KINDS)?;
     let follower = Follower {
         requests: requests.then(|| state.history.live()),
         messages: lines.then(|| messages().live()),
         least: severity(following.level.as_deref())?,
         closing: state.closing.clone(),
-        stopping: state.stopping.clone(),
     };
     let events = stream::unfold(follower, async |mut follower| {
         let event = follower.next().await?;
         Some((Ok(event), follower))
     });
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(SIGN_OF_LIFE)))
+    Ok(Events(Sse::new(events).keep_alive(KeepAlive::new().interval(SIGN_OF_LIFE))))
 }
 
 impl Follower {
-    /// The next event; none when the process stops or another one answers here.
+    /// The next event; none when the process ends or another one answers here.
     async fn next(&mut self) -> Option<Event> {
         loop {
             let event = tokio::select! {
                 biased;
                 _ = self.closing.wait_for(|closing| *closing) => return None,
-                _ = self.stopping.wait_for(|stopping| *stopping) => return None,
                 request = receive(&mut self.requests) => match request {
                     Ok(recorded) => Event::default().event("request").json_data(RequestRow::of(&recorded)),
                     Err(RecvError::Lagged(missed)) => told("requests", missed),

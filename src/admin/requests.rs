@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use aide::axum::ApiRouter;
+use aide::axum::routing::get_with;
+use axum::Json;
 use axum::extract::State as Extract;
-use axum::routing::get;
-use axum::{Json, Router};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::State;
 use super::find;
+use super::openapi::about;
 use super::problem::Problem;
 use super::request::{Asked, limit, one_of};
 use super::store::{ask, now};
@@ -26,12 +28,14 @@ type Shared = Extract<Arc<State>>;
 const REQUESTS: (usize, usize) = (100, 1000);
 
 /// The paths of this topic.
-pub fn routes() -> Router<Arc<State>> {
-    Router::new().route("/requests", get(list)).route("/usage", get(usage))
+pub fn routes() -> ApiRouter<Arc<State>> {
+    ApiRouter::new()
+        .api_route("/requests", get_with(list, about("listRequests", "Requests that ended, the latest first")))
+        .api_route("/usage", get_with(usage, about("getUsage", "Requests and tokens by key and model")))
 }
 
 /// Which requests are wanted.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Wish {
     limit: Option<usize>,
@@ -100,7 +104,7 @@ pub fn server_of(state: &State, id: Option<&str>) -> (Option<String>, Option<Str
 }
 
 /// Which usage is wanted.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct UsageWish {
     by: Option<String>,

@@ -22,6 +22,11 @@ impl Present {
         Self { now: clock::now(), since_1970: clock::unix_time() }
     }
 
+    /// A moment of the wall clock, in seconds since 1970.
+    pub fn unix_text(&self, at: f64) -> String {
+        wall(Duration::try_from_secs_f64(at).unwrap_or_default())
+    }
+
     /// A moment, past or to come.
     pub fn text(&self, at: Instant) -> String {
         let wall = if at > self.now {
@@ -29,15 +34,7 @@ impl Present {
         } else {
             self.since_1970.saturating_sub(self.now - at)
         };
-        Self::text_of_unix(wall)
-    }
-
-    /// A moment by the time since 1970.
-    pub fn text_of_unix(wall: Duration) -> String {
-        let milliseconds = i128::try_from(wall.as_millis()).unwrap_or(0);
-        let moment = OffsetDateTime::from_unix_timestamp_nanos(milliseconds * 1_000_000);
-        // Beyond the year 9999 nobody reads it.
-        moment.ok().and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_else(|| "never".to_owned())
+        self::wall(wall)
     }
 }
 
@@ -62,6 +59,14 @@ pub fn moment_of(key: &str, text: &str, now: f64) -> Result<f64, Problem> {
             "`{key}` is a moment such as `2026-01-31T12:00:00Z`, seconds since 1970, or a time back such as `15m`"
         ))),
     }
+}
+
+/// A moment since 1970.
+pub fn wall(since_1970: Duration) -> String {
+    let milliseconds = i128::try_from(since_1970.as_millis()).unwrap_or(0);
+    let moment = OffsetDateTime::from_unix_timestamp_nanos(milliseconds * 1_000_000);
+    // Beyond the year 9999 nobody reads it.
+    moment.ok().and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_else(|| "never".to_owned())
 }
 
 /// Milliseconds, to the microsecond.

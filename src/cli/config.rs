@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::admin_client::Question;
 use super::asking::{Asking, who};
 use super::output::{Look, Page, indented};
-use super::table::{Cell, Table};
+use super::table::{Cell, Table, Tone};
 use super::words::{distance, plain};
 
 /// What to do.
@@ -50,6 +50,7 @@ struct Change {
     now: Value,
     who: Option<String>,
     since: Option<String>,
+    lost: bool,
 }
 
 /// Does it.
@@ -71,7 +72,7 @@ fn show(answer: &Value, _: &Look) -> Page {
 }
 
 fn diff(answer: &Diff, look: &Look) -> Page {
-    let mut table = Table::new(["WHAT", "FILE", "NOW", "BY", "SINCE"]);
+    let mut table = Table::new(["WHAT", "FILE", "NOW", "BY", "SINCE", "HOLDS"]);
     for change in &answer.changes {
         table.row([
             Cell::text(&change.path),
@@ -79,6 +80,8 @@ fn diff(answer: &Diff, look: &Look) -> Page {
             value(&change.now),
             Cell::maybe(change.who.as_ref()),
             Cell::maybe(change.since.as_ref().map(|at| distance(at, look.now))),
+            // The file may have lost the place that was changed.
+            if change.lost { Cell::text("no").toned(Tone::Warning) } else { Cell::text("yes") },
         ]);
     }
     Page::of(table.render(look, "no changes: what is in force stands in the file"))
@@ -106,12 +109,12 @@ mod tests {
         let look = Look { colour: false, width: usize::MAX, now: time::OffsetDateTime::UNIX_EPOCH };
         let told = json!({ "success": true, "changes": [
             { "path": "upstreams.fleet.servers.a.weight", "file": 1, "now": 2, "who": "ana", "since": "1969-12-31T23:00:00Z" },
-            { "path": "upstreams.fleet.servers.b", "file": null, "now": { "url": "http://b" } },
+            { "path": "upstreams.fleet.servers.b", "now": { "url": "http://b" }, "lost": true },
         ]});
         let page = diff(&serde_json::from_value(told).unwrap(), &look);
-        let wanted = "WHAT                              FILE  NOW                 BY   SINCE
-upstreams.fleet.servers.a.weight  1     2                   ana  1h ago
-upstreams.fleet.servers.b         -     {\"url\":\"http://b\"}  -    -
+        let wanted = "WHAT                              FILE  NOW                 BY   SINCE   HOLDS
+upstreams.fleet.servers.a.weight  1     2                   ana  1h ago  yes
+upstreams.fleet.servers.b         -     {\"url\":\"http://b\"}  -    -       no
 ";
         assert_eq!(page.text, wanted);
         let none = diff(&serde_json::from_value(json!({ "changes": [] })).unwrap(), &look);

@@ -14,6 +14,7 @@ mod completion;
 mod config;
 mod decisions;
 mod demo;
+mod diagnose;
 mod health;
 mod import;
 mod in_flight;
@@ -21,10 +22,12 @@ mod init;
 mod key;
 mod logs;
 mod man;
+mod model_job;
 mod models;
 mod operate;
 mod output;
 mod overview;
+mod pull;
 mod queue;
 mod reload;
 mod run;
@@ -33,8 +36,11 @@ mod servers;
 mod status;
 mod table;
 mod top;
+mod unload;
 mod upgrade;
 mod usage;
+mod verify;
+mod warm;
 mod words;
 
 use std::path::PathBuf;
@@ -122,12 +128,22 @@ enum Verb {
     Undrain(operate::Server),
     /// Give a server no new requests until further notice, or for some time.
     Maintenance(operate::Maintenance),
+    /// Bring a model into memory.
+    Warm(warm::Arguments),
+    /// Take a model out of memory.
+    Unload(unload::Arguments),
+    /// Have servers fetch a model.
+    Pull(pull::Arguments),
     /// Exit with 0 when the running Arriero is ready.
     Health(health::Arguments),
     /// Print what a shell needs to complete the command line.
     Completion(completion::Arguments),
     /// Write manual pages.
     Man(man::Arguments),
+    /// Find out what is wrong with a deployment, and how to mend it.
+    Diagnose(diagnose::Arguments),
+    /// Check that a deployment is as it was declared.
+    Verify(diagnose::Look),
 }
 
 /// How to find the running Arriero.
@@ -168,8 +184,13 @@ pub fn main() -> ExitCode {
         Verb::Drain(arguments) => operate::drain(&arguments),
         Verb::Undrain(arguments) => operate::undrain(&arguments),
         Verb::Maintenance(arguments) => operate::maintenance(&arguments),
+        Verb::Warm(arguments) => warm::run(&arguments),
+        Verb::Unload(arguments) => unload::run(&arguments),
+        Verb::Pull(arguments) => pull::run(&arguments),
         Verb::Health(arguments) => health::run(&arguments),
         Verb::Completion(arguments) => completion::run(&arguments),
         Verb::Man(arguments) => man::run(&arguments),
+        Verb::Diagnose(arguments) => diagnose::run(&arguments),
+        Verb::Verify(arguments) => verify::run(&arguments),
     }
 }

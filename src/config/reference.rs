@@ -149,6 +149,19 @@ upstreams:
         #max_loaded: 3
         #gpu:
           #memory: 80GiB
+        #recovery:
+          #exec: [systemctl, restart, ollama]
+          #webhook: https://ops.example.com/restart
+          #docker_restart: ollama-1
+          #secret_file: /run/secrets/arriero_recovery
+          #docker_socket: /var/run/docker.sock
+          #after: 3
+          #max_attempts: 3
+          #backoff: 10s
+          #max_backoff: 300s
+          #timeout: 60s
+          #verify: 60s
+          #retry_after: 30m
       - url: ${OLLAMA_HOST_2:-http://10.0.0.12:11434}
         name: t4-1
     http2: false
@@ -236,9 +249,22 @@ defaults:
     request_body: 100MiB
 #auth:
   #keys_file: ./keys.yaml
+#notifications:
+  #- url: https://alerts.example.com/arriero
+    #secret_file: /run/secrets/arriero_alerts
+    #events: [server_down, server_up, recovery_gave_up]
+    #window: 300s
+    #timeout: 10s
+    #attempts: 8
 admin:
   address: 127.0.0.1:5100
   #token_file: /run/secrets/arriero_admin
+  #tokens:
+    #- name: grafana
+      #token_file: /run/secrets/arriero_grafana
+      #scope: read
+  #without_token: read
+  #server_networks: [10.0.0.0/8, "fd00::/8"]
 server:
   #threads: 4
   body_budget: 512MiB
@@ -248,6 +274,11 @@ server:
   drain: 300s
   drain_delay: 0s
   reserved_files: 32
+  thresholds:
+    memory: 90%
+    disk: 90%
+    cpu: 95%
+    files: 90%
 history:
   requests: 1d
   max_requests: 100000

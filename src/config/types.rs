@@ -14,23 +14,31 @@ use serde::{Deserialize, Serialize};
 use crate::units::{ByteSize, Duration};
 
 mod access;
+mod admin;
 mod content;
 mod fleet;
 mod history;
 mod limits;
 mod models;
+mod notification;
+mod recovery_action;
+mod thresholds;
 mod tls;
 mod upstream;
 mod words;
 
 pub use access::{Access, Auth, Cors, ProxyProtocol, RouteAuth};
+pub use admin::{Admin, AdminScope, AdminToken, WithoutToken};
 pub use content::{
     Coding, Compress, Files, HeaderChanges, HeaderRules, Redirect, RequestEncoding, Respond, Rewrite, StickyCookie,
 };
-pub use history::History;
 pub use fleet::{Gpu, ModelRule, Priority, Queue, QueueKeepalive};
+pub use history::History;
 pub use limits::{ConcurrencyLimit, Delay, ListenerLimits, Preset, RateLimit};
 pub use models::{Caps, Permission};
+pub use notification::Notification;
+pub use recovery_action::RecoveryAction;
+pub use thresholds::Thresholds;
 pub use tls::{CertificateFiles, ClientAuth, ListenerTls, MinVersion, UpstreamTls};
 pub use upstream::{
     Active, Balance, BalancePolicy, Check, Circuit, Health, Inventory, Keepalive, Kind, ModelAffinity, Off, Plan,
@@ -60,6 +68,9 @@ pub struct Config {
     /// API keys.
     #[serde(default)]
     pub auth: Auth,
+    /// Webhooks that are told what happens; none by default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notifications: Vec<Notification>,
     /// Health, metrics and control, on a listener of their own.
     #[serde(default)]
     pub admin: Admin,
@@ -357,22 +368,6 @@ pub struct Defaults {
     pub limits: Limits,
 }
 
-/// Health, metrics and control. A change of the address needs a restart.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Admin {
-    /// `HOST:PORT`, or `unix:/path/to/socket`. Port 0 takes a free one.
-    pub address: String,
-    /// File with the token that changes need; required when the address is not loopback.
-    pub token_file: Option<String>,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { address: "127.0.0.1:5100".to_owned(), token_file: None }
-    }
-}
-
 /// The process itself. A change of `threads` or `temp_dir` needs a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -397,6 +392,8 @@ pub struct Server {
     /// File descriptors that connections of clients leave free, for reloads, health checks and the admin listener.
     #[schemars(range(min = 1, max = 65536))]
     pub reserved_files: u32,
+    /// When to warn that memory, disks, processor time or file descriptors run out.
+    pub thresholds: Thresholds,
 }
 
 impl Default for Server {
@@ -410,6 +407,7 @@ impl Default for Server {
             drain: secs(300),
             drain_delay: secs(0),
             reserved_files: 32,
+            thresholds: Thresholds::default(),
         }
     }
 }

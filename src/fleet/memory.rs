@@ -10,7 +10,8 @@ use super::snapshot::Snapshot;
 #[must_use]
 pub fn told(snapshot: &Snapshot) -> BTreeMap<String, Value> {
     let scheduled = snapshot.upstreams.iter().filter(|upstream| upstream.is_scheduled());
-    let memories = scheduled.map(|upstream| (upstream.name.clone(), serde_json::to_value(upstream.dispatcher.memory())));
+    let memories =
+        scheduled.map(|upstream| (upstream.name.clone(), serde_json::to_value(upstream.dispatcher.memory())));
     memories.filter_map(|(name, memory)| Some((name, memory.ok()?))).collect()
 }
 

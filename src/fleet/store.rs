@@ -8,8 +8,10 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::body_budget::BodyBudget;
+use super::process::ProcessState;
 use super::server::{Identity, ServerState};
 use super::snapshot::{Snapshot, Upstream};
+use crate::clock;
 
 /// Holds what runs.
 pub struct Store {
@@ -18,6 +20,8 @@ pub struct Store {
     changed: watch::Sender<u64>,
     /// Bytes of bodies that may be held.
     pub body_budget: Arc<BodyBudget>,
+    /// What is known of our own process.
+    pub process: ProcessState,
     publishing: Mutex<()>,
 }
 
@@ -32,6 +36,7 @@ impl Store {
             current: ArcSwap::from_pointee(first),
             changed: watch::Sender::new(0),
             body_budget,
+            process: ProcessState::new(clock::now()),
             publishing: Mutex::new(()),
         }
     }
@@ -94,6 +99,7 @@ fn hand_down(snapshot: &Snapshot) {
         }
         for member in &upstream.servers {
             member.state.set_policies(upstream.health.clone(), &upstream.circuit);
+            member.state.set_reach(member.reach.clone());
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use super::decisions::Decided;
 use super::histogram::Histogram;
 use super::kept::Audit;
 use super::settings::Settings;
@@ -23,6 +24,8 @@ const ROWS: usize = 500;
 const SUMS: usize = 20_000;
 /// What somebody did, in one batch.
 const AUDITS: usize = 1000;
+/// Choices of servers, in one batch.
+const DECISIONS: usize = 1000;
 /// Models that have a name of their own in the sums of an hour: clients choose names, and could choose many.
 const MODELS: usize = 256;
 /// What the others are called.
@@ -46,17 +49,32 @@ pub(super) fn slot(time: f64, width: i64) -> i64 {
     (time.floor() as i64).div_euclid(width) * width
 }
 
+/// How the model of a request is called in the sums.
+#[derive(Clone, Copy, Debug)]
+enum Called {
+    /// By its name.
+    ByName,
+    /// As one of many.
+    Others,
+    /// Not at all: no server has it, so its name is a word that a client made up.
+    Nothing,
+}
+
 /// Requests that are summed up together: a request stands for all that are like it.
 #[derive(Clone, Debug)]
 struct Alike {
     start: i64,
     like: Arc<Entry>,
-    named: bool,
+    called: Called,
 }
 
 impl Alike {
     fn model(&self) -> &str {
-        if self.named { &self.like.model } else { OTHERS }
+        match self.called {
+            Called::ByName => &self.like.model,
+            Called::Others => OTHERS,
+            Called::Nothing => "",
+        }
     }
 
     fn facts(&self) -> (i64, &str, &str, &str, &str, u16) {
@@ -145,6 +163,7 @@ pub(super) struct Batch {
     rows: Vec<Recorded>,
     good: usize,
     audits: Vec<Audit>,
+    decisions: Vec<Decided>,
     sums: HashMap<Alike, Sum>,
     usage: HashMap<Used, Sum>,
     names: HashSet<String>,
@@ -156,9 +175,9 @@ impl Batch {
     pub(super) fn request(&mut self, recorded: Recorded, settings: &Settings) -> u64 {
         let entry = &recorded.entry;
         let time = ended(entry);
-        let named = self.names(slot(time, sums::HOUR), entry);
+        let called = self.call(slot(time, sums::HOUR), entry);
         let mut left_out = 0;
-        let alike = |width| Alike { start: slot(time, width), like: Arc::clone(entry), named };
+        let alike = |width| Alike { start: slot(time, width), like: Arc::clone(entry), called };
         if !settings.aggregates.is_zero() {
             left_out += u64::from(!add(&mut self.sums, alike(sums::SHORT), entry));
         }
@@ -187,28 +206,35 @@ impl Batch {
         has_room
     }
 
-    /// Whether the model of a request has a name of its own in the sums of its hour.
-    fn names(&mut self, hour: i64, entry: &Entry) -> bool {
+    /// Takes choices of servers. How many there was no room for.
+    pub(super) fn decided(&mut self, decided: Vec<Decided>) -> u64 {
+        let room = DECISIONS.saturating_sub(self.decisions.len());
+        let over = decided.len().saturating_sub(room);
+        self.decisions.extend(decided.into_iter().take(room));
+        over as u64
+    }
+
+    /// How the model of a request is called in the sums of its hour.
+    fn call(&mut self, hour: i64, entry: &Entry) -> Called {
         if self.names_of != hour {
             self.names_of = hour;
             self.names.clear();
         }
-        // What no server has is a word that a client made up.
         if entry.reason == Reason::ModelNotFound.as_str() {
-            return false;
+            return Called::Nothing;
         }
-        if self.names.contains(&entry.model) {
-            return true;
-        }
-        let has_room = self.names.len() < MODELS;
-        if has_room {
+        if !self.names.contains(&entry.model) {
+            if self.names.len() >= MODELS {
+                return Called::Others;
+            }
             self.names.insert(entry.model.clone());
         }
-        has_room
+        Called::ByName
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.audits.is_empty() && self.sums.is_empty() && self.usage.is_empty()
+        let rows = self.rows.len() + self.audits.len() + self.decisions.len();
+        rows == 0 && self.sums.is_empty() && self.usage.is_empty()
     }
 
     /// Writes all of it, or nothing.
@@ -216,6 +242,7 @@ impl Batch {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         self.rows.iter().try_for_each(|row| write_row(&transaction, row))?;
         self.audits.iter().try_for_each(|audit| write_audit(&transaction, audit))?;
+        self.decisions.iter().try_for_each(|decided| write_decided(&transaction, decided))?;
         for (alike, sum) in &self.sums {
             for width in sums::WIDTHS {
                 write_sum(&transaction, width, alike, sum)?;
@@ -236,10 +263,11 @@ impl Batch {
 
     /// Gives up what does not stay small. How many rows that were.
     pub(super) fn drop_rows(&mut self) -> u64 {
-        let dropped = self.rows.len() + self.audits.len();
+        let dropped = self.rows.len() + self.audits.len() + self.decisions.len();
         self.rows.clear();
         self.good = 0;
         self.audits.clear();
+        self.decisions.clear();
         dropped as u64
     }
 }
@@ -297,6 +325,15 @@ fn write_audit(transaction: &Transaction<'_>, audit: &Audit) -> rusqlite::Result
     )?;
     let Audit { at, who, scope, method, path, status, detail } = audit;
     insert.execute(params![at, who, scope, method, path, status, detail])?;
+    Ok(())
+}
+
+fn write_decided(transaction: &Transaction<'_>, decided: &Decided) -> rusqlite::Result<()> {
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO decisions (at, upstream, model, server, candidates) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
+    let Decided { at, upstream, model, server, candidates } = decided;
+    insert.execute(params![at, upstream, model, server, candidates.to_string()])?;
     Ok(())
 }
 

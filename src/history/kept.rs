@@ -85,8 +85,7 @@ impl History {
     /// When they cannot be read.
     pub fn kept(&self, kind: &str) -> Result<Vec<Kept>, HistoryError> {
         self.read(|connection| {
-            let mut all =
-                connection.prepare("SELECT key, value, who, at FROM kept WHERE kind = ?1 ORDER BY key")?;
+            let mut all = connection.prepare("SELECT key, value, who, at FROM kept WHERE kind = ?1 ORDER BY key")?;
             let mut rows = all.query(params![kind])?;
             let mut kept = Vec::new();
             while let Some(row) = rows.next()? {

@@ -7,13 +7,14 @@
 //!
 //! # Shape
 //! - One SQLite file, `arriero.db` in `server.data_dir`; in memory where there is no such folder. [`place`] opens it and
-//!   brings its [`schema`] up to date; a damaged file is set aside and a new one begun.
+//!   brings its [`schema`] up to date; a damaged file is set aside, a new one begun, and what
+//!   must not be lost is taken over ([`rescue`]).
 //! - Requests hand their facts over through a bounded queue. The [`writer`], a thread of its own, gathers them in a
 //!   [`batch`] and writes it in one transaction, at most half a second later; [`prune`] keeps the file bounded.
 //! - Sums are kept in three widths, 10 s, 1 min and 1 h, each with a [`histogram`] of the times, so that a percentile over
 //!   a month is made of all its requests.
 //! - [`kept`] is what must not be lost: what operators changed and what was learned; it is on disk when the call returns.
-//! - [`requests`], [`usage`] and [`sums`] read, each on a connection of its own that can only read and has a time limit.
+//! - [`requests`], [`usage`], [`decisions`] and [`sums`] read, each on a connection of its own that can only read and has a time limit.
 //!
 //! # Invariants
 //! - Handing over never waits: what does not fit is dropped and counted.
@@ -23,11 +24,13 @@
 //! - Sums count every request; single requests are kept up to a rate (see [`batch`]) and a number.
 
 mod batch;
+pub mod decisions;
 pub mod histogram;
 pub mod kept;
 mod place;
 mod prune;
 pub mod requests;
+mod rescue;
 mod schema;
 pub mod settings;
 pub mod sums;
@@ -49,6 +52,7 @@ use tokio::sync::broadcast;
 use crate::clock;
 use crate::telemetry::access_log::Entry;
 use crate::telemetry::metrics::Metrics;
+use decisions::Decided;
 use place::{Mode, Place};
 use settings::Settings;
 
@@ -110,6 +114,7 @@ pub struct Recorded {
 enum Fact {
     Request(Arc<Entry>),
     Audit(Box<Audit>),
+    Decided(Vec<Decided>),
     Close,
 }
 
@@ -165,6 +170,12 @@ impl History {
             history.take_learned_file(folder);
         }
         Ok(history)
+    }
+
+    /// Whether what is kept outlives the process.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.shared.place.is_file()
     }
 
     /// Whether requests are worth handing over.

@@ -3,16 +3,18 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
 use super::HistoryError;
+use super::rescue;
 use super::schema::{self, Version};
 use crate::clock;
 use crate::telemetry::metrics::Metrics;
@@ -28,7 +30,8 @@ const TRIES: usize = 4;
 
 /// Where the store is.
 pub(super) enum Place {
-    File(PathBuf),
+    /// The file, and those that were set aside and not looked through yet.
+    File(PathBuf, Mutex<Vec<PathBuf>>),
     /// A name that no other store of this process has.
     Memory(String),
 }
@@ -50,13 +53,18 @@ pub(super) type FileId = (u64, u64);
 impl fmt::Debug for Place {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => write!(formatter, "{}", path.display()),
+            Self::File(path, _) => write!(formatter, "{}", path.display()),
             Self::Memory(_) => formatter.write_str("memory"),
         }
     }
 }
 
 impl Place {
+    /// Whether it outlives the process.
+    pub(super) const fn is_file(&self) -> bool {
+        matches!(self, Self::File(..))
+    }
+
     /// The place in this folder, which is made if it is not there; in memory without one.
     ///
     /// # Errors
@@ -75,7 +83,7 @@ impl Place {
             Err(error) if is_full(&error) => tracing::error!(%error, folder = %folder.display(), "the disk is full"),
             Err(error) => return Err(refused(error)),
         }
-        Ok(Self::File(folder.join(FILE)))
+        Ok(Self::File(folder.join(FILE), Mutex::default()))
     }
 
     /// Opens for writing and makes the tables; what is unusable is set aside. `None` when it cannot be opened now.
@@ -86,7 +94,10 @@ impl Place {
         for _ in 0..TRIES {
             let id = self.file_id();
             match self.try_open() {
-                Ok(Opened::Ready(connection)) => return Ok(Some(connection)),
+                Ok(Opened::Ready(connection)) => {
+                    self.rescue(&connection);
+                    return Ok(Some(connection));
+                }
                 Ok(Opened::Unusable(why)) => self.set_aside(id, &why, metrics),
                 Err(error) if is_damage(&error) => self.set_aside(id, &error.to_string(), metrics),
                 Err(error) if matches!(self, Self::Memory(_)) => return Err(error.into()),
@@ -100,15 +111,19 @@ impl Place {
     }
 
     fn try_open(&self) -> rusqlite::Result<Opened> {
+        if let Self::File(path, _) = self {
+            // Nobody else is to read who asked for what. What does not work here is said by what comes next.
+            drop(fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path));
+        }
         let mut connection = self.connect(Mode::Write)?;
-        let there = if let Self::File(path) = self { fs::metadata(path).map_or(0, |meta| meta.len()) } else { 0 };
+        let there = if let Self::File(path, _) = self { fs::metadata(path).map_or(0, |meta| meta.len()) } else { 0 };
         if there > 0 && there <= CHECKED {
             let told: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
             if told != "ok" {
                 return Ok(Opened::Unusable(told));
             }
         }
-        if matches!(self, Self::File(_)) {
+        if matches!(self, Self::File(..)) {
             connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
             connection.pragma_update(None, "journal_size_limit", 8 << 20)?;
         }
@@ -123,12 +138,12 @@ impl Place {
         let write = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX
             | match (self, mode) {
-                (Self::File(_), Mode::Read) => OpenFlags::SQLITE_OPEN_READ_ONLY,
-                (Self::File(_), _) => write,
+                (Self::File(..), Mode::Read) => OpenFlags::SQLITE_OPEN_READ_ONLY,
+                (Self::File(..), _) => write,
                 (Self::Memory(_), _) => write | OpenFlags::SQLITE_OPEN_URI,
             };
         let connection = match self {
-            Self::File(path) => Connection::open_with_flags(path, flags)?,
+            Self::File(path, _) => Connection::open_with_flags(path, flags)?,
             Self::Memory(name) => Connection::open_with_flags(name, flags)?,
         };
         connection.busy_timeout(PATIENCE)?;
@@ -141,13 +156,13 @@ impl Place {
 
     /// The file that has its name now.
     pub(super) fn file_id(&self) -> Option<FileId> {
-        let Self::File(path) = self else { return None };
+        let Self::File(path, _) = self else { return None };
         fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
     }
 
     /// Renames a file that cannot be used, unless another process did so already.
     pub(super) fn set_aside(&self, id: Option<FileId>, why: &str, metrics: &Metrics) {
-        let Self::File(path) = self else { return };
+        let Self::File(path, all_aside) = self else { return };
         if self.file_id() != id {
             return;
         }
@@ -171,6 +186,21 @@ impl Place {
                     tracing::error!(%error, path = %path.display(), "the damaged history cannot be moved");
                 }
                 _ => {}
+            }
+        }
+        all_aside.lock().push(aside);
+    }
+
+    /// Takes what must not be lost out of files that were set aside.
+    fn rescue(&self, connection: &Connection) {
+        let Self::File(_, all_aside) = self else { return };
+        for aside in std::mem::take(&mut *all_aside.lock()) {
+            match rescue::rescue(&aside, connection) {
+                Ok(rows) => tracing::info!(rows, from = %aside.display(), "what operators keep was taken over"),
+                Err(error) => {
+                    let from = aside.display();
+                    tracing::error!(%error, %from, "what operators keep cannot all be read from the damaged history");
+                }
             }
         }
     }

@@ -14,6 +14,8 @@ const SHORT_KEPT: Duration = Duration::from_mins(70);
 const MIDDLE_KEPT: Duration = Duration::from_hours(25);
 /// What was done that is kept at most.
 const MAX_AUDITS: i64 = 10_000;
+/// Choices of servers that are kept at most.
+const MAX_DECISIONS: i64 = 10_000;
 
 /// Deletes; `now` is in seconds since 1970.
 pub(super) fn prune(connection: &Connection, settings: &Settings, now: f64) -> rusqlite::Result<()> {
@@ -24,6 +26,9 @@ pub(super) fn prune(connection: &Connection, settings: &Settings, now: f64) -> r
     let most = i64::try_from(settings.max_requests).unwrap_or(i64::MAX);
     keep_last(connection, "requests", most)?;
     keep_last(connection, "audit", MAX_AUDITS)?;
+    let old = "DELETE FROM decisions WHERE seq IN (SELECT seq FROM decisions WHERE at < ?1 LIMIT ?2)";
+    in_pieces(connection, old, before(settings.requests))?;
+    keep_last(connection, "decisions", MAX_DECISIONS)?;
     let kept = [
         (sums::SHORT, SHORT_KEPT.min(settings.aggregates)),
         (sums::MIDDLE, MIDDLE_KEPT.min(settings.aggregates)),

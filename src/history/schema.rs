@@ -59,6 +59,14 @@ CREATE TABLE usage (
   bytes_out INTEGER NOT NULL,
   PRIMARY KEY (hour, key, model)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE decisions (
+  seq INTEGER PRIMARY KEY,
+  at REAL NOT NULL,
+  upstream TEXT NOT NULL,
+  model TEXT NOT NULL,
+  server TEXT NOT NULL,
+  candidates TEXT NOT NULL
+) STRICT;
 CREATE TABLE audit (
   seq INTEGER PRIMARY KEY,
   at REAL NOT NULL,

@@ -171,8 +171,7 @@ impl History {
         );
         self.read(|connection| {
             let mut all = connection.prepare(&sql)?;
-            let wanted =
-                params![window.width, window.from, window.to, among.upstream, among.server, among.model];
+            let wanted = params![window.width, window.from, window.to, among.upstream, among.server, among.model];
             let rows = all.query_map(wanted, |row| {
                 let number = |index| row.get::<_, i64>(index).map(i64::unsigned_abs);
                 let (reason, status): (String, u16) = (row.get(4)?, row.get(5)?);

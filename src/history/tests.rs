@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::batch::slot;
+use super::decisions::{Decided, Which};
 use super::requests::Wanted;
 use super::settings::Settings;
 use super::sums::{Among, Line, RANGES, Totals};
@@ -93,7 +94,10 @@ fn requests_come_back_after_a_restart_the_latest_first() {
     assert_eq!((rows[9].prompt_tokens, rows[9].bytes_out, rows[9].route.as_deref()), (Some(10), 7, None));
     let ask = |wanted: Wanted| history.requests(&Wanted { limit: 100, ..wanted }).unwrap();
     let before = ask(Wanted { before: Some(rows[3].seq), ..Wanted::default() });
-    assert_eq!(before.iter().map(|row| row.seq).collect::<Vec<_>>(), rows[4..].iter().map(|r| r.seq).collect::<Vec<_>>());
+    assert_eq!(
+        before.iter().map(|row| row.seq).collect::<Vec<_>>(),
+        rows[4..].iter().map(|r| r.seq).collect::<Vec<_>>()
+    );
     assert_eq!(ask(Wanted { model: Some("m3".to_owned()), ..Wanted::default() }).len(), 1);
     assert_eq!(ask(Wanted { status: Some(400), ..Wanted::default() }).len(), 2);
     assert_eq!(ask(Wanted { errors: true, ..Wanted::default() }).len(), 4);
@@ -162,7 +166,8 @@ fn usage_is_told_by_key_and_model_for_each_time() {
     let both = By { key: true, model: true };
     let ask = |by, per| history.usage(by, per, 0.0, now()).unwrap();
     eventually("written", || (ask(both, Per::Hour).len() == 4).then_some(()));
-    let periods = |rows: &[UsageRow]| rows.iter().map(|row| (row.period.clone().unwrap(), row.requests)).collect::<Vec<_>>();
+    let periods =
+        |rows: &[UsageRow]| rows.iter().map(|row| (row.period.clone().unwrap(), row.requests)).collect::<Vec<_>>();
     let key = By { key: true, model: false };
     assert_eq!(
         periods(&ask(key, Per::Day)),
@@ -206,7 +211,7 @@ fn old_rows_and_those_beyond_the_number_go() {
     assert_eq!(count("requests"), 5);
     assert!((12..=15).contains(&count("sums")) && (4..=5).contains(&count("usage")));
     let connection = rusqlite::Connection::open(folder.path().join("arriero.db")).unwrap();
-    connection.execute("UPDATE requests SET seq = (at + duration_ms / 1000.0) * 1000000", []).unwrap();
+    connection.execute("UPDATE requests SET seq = CAST((at + duration_ms / 1000.0) * 1000000 AS INTEGER)", []).unwrap();
     let settings = Settings { max_requests: 2, ..Settings::default() };
     super::prune::prune(&connection, &Settings::default(), present).unwrap();
     assert_eq!(count("requests"), 3);
@@ -228,7 +233,8 @@ fn old_rows_and_those_beyond_the_number_go() {
 
 #[test]
 fn what_the_settings_do_not_want_is_not_written() {
-    let nothing = Settings { requests: Duration::ZERO, aggregates: Duration::ZERO, usage: Duration::ZERO, max_requests: 1 };
+    let nothing =
+        Settings { requests: Duration::ZERO, aggregates: Duration::ZERO, usage: Duration::ZERO, max_requests: 1 };
     let (history, _) = open(None, nothing);
     assert!(!history.wants_requests());
     history.set(Settings { usage: Duration::from_hours(1), ..nothing });
@@ -249,7 +255,10 @@ fn what_is_kept_is_there_at_once_and_after_a_restart() {
     history.keep("server", "a", &json!(2), "ben", 3.5).unwrap();
     history.keep("other", "a", &json!(null), "ben", 3.5).unwrap();
     let kept = history.kept("server").unwrap();
-    assert_eq!(kept.iter().map(|one| (one.key.as_str(), one.who.as_str())).collect::<Vec<_>>(), [("a", "ben"), ("b", "ana")]);
+    assert_eq!(
+        kept.iter().map(|one| (one.key.as_str(), one.who.as_str())).collect::<Vec<_>>(),
+        [("a", "ben"), ("b", "ana")]
+    );
     assert_eq!((&kept[0].value, kept[0].at), (&json!(2), 3.5));
     assert!(history.forget("server", "a").unwrap());
     assert!(!history.forget("server", "a").unwrap());
@@ -257,7 +266,8 @@ fn what_is_kept_is_there_at_once_and_after_a_restart() {
     let (second, _) = open(Some(folder.path()), Settings::default());
     assert_eq!(second.kept("server").unwrap().len(), 1);
     assert_eq!(second.kept("nothing").unwrap(), []);
-    let audit = |status| Audit { at: 1.0, who: "ana".to_owned(), method: "POST".to_owned(), status, ..Audit::default() };
+    let audit =
+        |status| Audit { at: 1.0, who: "ana".to_owned(), method: "POST".to_owned(), status, ..Audit::default() };
     (200..205).for_each(|status| history.audit(audit(status)));
     let history = again(history, folder.path());
     let last = history.audits(3).unwrap();
@@ -292,7 +302,11 @@ fn a_damaged_file_is_set_aside_whenever_that_is_seen() {
     assert_eq!(all(&history).len(), 1);
     let aside = || {
         let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| name.starts_with("arriero.db.damaged-") && !name.ends_with("-wal")).count()
+        names
+            .filter(|name| {
+                name.starts_with("arriero.db.damaged-") && !name.ends_with("-wal") && !name.ends_with("-shm")
+            })
+            .count()
     };
     assert_eq!(aside(), 1);
     // Many rows, so that pages in the middle exist.
@@ -319,6 +333,54 @@ fn a_damaged_file_is_set_aside_whenever_that_is_seen() {
         (metrics.history.damaged.get() == 2 && rows.is_ok_and(|rows| rows.len() == 1)).then_some(())
     });
     assert_eq!(aside(), 3);
+}
+
+#[test]
+fn what_must_not_be_lost_is_taken_out_of_a_damaged_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("arriero.db");
+    let (history, _) = open(Some(folder.path()), Settings::default());
+    history.keep("server", "a", &json!({ "url": "http://a" }), "ana", 1.5).unwrap();
+    history.learn("fleet", &json!(7)).unwrap();
+    history.close(PATIENCE);
+    drop(history);
+    // The table of single requests is gone, the others are whole.
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let root: i64 = connection
+        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'requests'", [], |row| row.get(0))
+        .unwrap();
+    let size: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0)).unwrap();
+    drop(connection);
+    let mut bytes = fs::read(&path).unwrap();
+    let at = usize::try_from((root - 1) * size).unwrap();
+    bytes[at..at + 4096].fill(0x5a);
+    fs::write(&path, bytes).unwrap();
+    let (history, metrics) = open(Some(folder.path()), Settings::default());
+    assert_eq!(metrics.history.damaged.get(), 1);
+    let kept = history.kept("server").unwrap();
+    assert_eq!((kept.len(), kept[0].who.as_str(), &kept[0].value["url"]), (1, "ana", &json!("http://a")));
+    assert_eq!(history.learned().unwrap()["fleet"], 7);
+    assert_eq!(all(&history), []);
+}
+
+#[test]
+fn choices_are_kept_and_found_by_what_they_were_for() {
+    let (history, _) = open(None, Settings::default());
+    let at = now();
+    let decided = |step: f64, model: &str, server: &str| Decided {
+        at: at + step,
+        upstream: "fleet".to_owned(),
+        model: model.to_owned(),
+        server: server.to_owned(),
+        candidates: json!([{ "server": server, "model_is": "ready" }]),
+    };
+    let told = vec![decided(-90.0, "m", "a"), decided(0.0, "m", "b"), decided(1.0, "n", "")];
+    history.decided(told.clone());
+    let ask = |which: Which| history.decisions(&Which { limit: 10, ..which }).unwrap();
+    eventually("written", || (ask(Which::default()).len() == 3).then_some(()));
+    assert_eq!(ask(Which::default()), told.iter().rev().cloned().collect::<Vec<_>>());
+    assert_eq!(ask(Which { since: at - 1.0, model: Some("m".to_owned()), ..Which::default() }), told[1..2]);
+    assert_eq!(ask(Which { server: Some("a".to_owned()), ..Which::default() }), told[..1]);
 }
 
 #[test]
@@ -396,7 +458,8 @@ fn live_readers_see_requests_as_they_end() {
 #[test]
 fn two_stores_of_one_file_write_side_by_side() {
     let folder = tempfile::tempdir().unwrap();
-    let ((one, ours), (other, theirs)) = (open(Some(folder.path()), Settings::default()), open(Some(folder.path()), Settings::default()));
+    let ((one, ours), (other, theirs)) =
+        (open(Some(folder.path()), Settings::default()), open(Some(folder.path()), Settings::default()));
     for _ in 0..100 {
         one.request(Arc::new(entry(now(), "m", 200)));
         other.request(Arc::new(entry(now(), "m", 200)));

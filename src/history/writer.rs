@@ -118,6 +118,7 @@ impl Writer {
                 self.batch.request(recorded, &settings)
             }
             Fact::Audit(audit) => u64::from(!self.batch.audit(*audit)),
+            Fact::Decided(decided) => self.batch.decided(decided),
             Fact::Close => 0,
         };
         self.shared.metrics.history.left_out.inc_by(left_out);

@@ -142,6 +142,13 @@ impl Reason {
         }
     }
 
+    /// Whether a request failed that was right: the servers, the fleet's room or Arriero itself were to blame, and not
+    /// the client.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        matches!(self.status(), Some(500..)) || matches!(self, Self::UpstreamError | Self::StreamError)
+    }
+
     /// Whom a verdict is about, where the request named a model.
     #[must_use]
     pub const fn blames(self, server_status: Option<u16>) -> Blame {

@@ -56,8 +56,10 @@ pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
         metrics.prompt_tokens.inc_by(tokens.0);
         metrics.output_tokens.inc_by(tokens.1);
     }
-    let wanted = service.history.wants_requests();
-    if wanted || ctx.snapshot.access_log.is_some() {
+    let (kept, logged) = (service.history.wants_requests(), ctx.snapshot.access_log.is_some());
+    if kept || logged {
+        // What stands in the log alone is read for it alone.
+        let of_head = |name| request.headers.get(name).filter(|_| logged).map(|value| field(value.as_bytes()));
         let milliseconds = |duration: std::time::Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         let route = ctx.route.as_ref();
         let attempt = ctx.attempt.as_ref();
@@ -68,7 +70,7 @@ pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
             client_ip: field(ctx.client_ip.as_bytes()),
             key: ctx.key.as_ref().map(|key| key.id.clone()).unwrap_or_default(),
             method: field(request.method.as_str().as_bytes()),
-            host: ctx.host.as_ref().map(|host| field(host.as_bytes())).unwrap_or_default(),
+            host: ctx.host.as_ref().filter(|_| logged).map(|host| field(host.as_bytes())).unwrap_or_default(),
             path: field(request.uri.path().as_bytes()),
             protocol: match request.version {
                 Version::HTTP_2 => "HTTP/2",
@@ -90,18 +92,14 @@ pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
             attempts: ctx.attempts,
             prompt_tokens: usage.prompt_eval_count,
             output_tokens: usage.eval_count,
-            referer: request.headers.get(header::REFERER).map(|from| field(from.as_bytes())).unwrap_or_default(),
-            user_agent: request
-                .headers
-                .get(header::USER_AGENT)
-                .map(|agent| field(agent.as_bytes()))
-                .unwrap_or_default(),
+            referer: of_head(header::REFERER).unwrap_or_default(),
+            user_agent: of_head(header::USER_AGENT).unwrap_or_default(),
         };
         let entry = Arc::new(entry);
-        if ctx.snapshot.access_log.is_some() {
+        if logged {
             service.access_log.write(Arc::clone(&entry));
         }
-        if wanted {
+        if kept {
             service.history.request(entry);
         }
     }

@@ -17,9 +17,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
 pub use super::history_metrics::HistoryMetrics;
-pub use super::process_metrics::ProcessMetrics;
 use super::names;
+pub use super::process_metrics::ProcessMetrics;
 use super::recent::Totals;
+use super::resource_metrics::ResourceGauges;
 use crate::policy::circuit::State;
 use crate::policy::failure::Reason;
 
@@ -65,6 +66,10 @@ pub struct Metrics {
     model_changes: Counters,
     queue_wait: Histograms,
     recovery_tests: Counters,
+    recovery_actions: Counters,
+    notifications: Counters,
+    /// Events that a listener missed.
+    pub events_lost: Counter,
     refused: Vec<Counter>,
     rate_limited: Counters,
     connections_refused: Counters,
@@ -88,6 +93,8 @@ pub struct Metrics {
     pub totals: Totals,
     /// Set from the state of the fleet whenever metrics are read.
     pub fleet: FleetGauges,
+    /// Set from what is known of the process whenever metrics are read.
+    pub resources: ResourceGauges,
 }
 
 /// Gauges that mirror state kept elsewhere; the reader sets them before it encodes.
@@ -192,7 +199,9 @@ impl FleetGauges {
     }
 
     fn circuits(&self, upstream: &str, of: &str, state: &str, more: i64) {
-        self.circuit_breakers.get_or_create(&labels([("upstream", upstream), ("of", of), ("state", state)])).inc_by(more);
+        self.circuit_breakers
+            .get_or_create(&labels([("upstream", upstream), ("of", of), ("state", state)]))
+            .inc_by(more);
     }
 
     /// Tells how many bans and quarantined requests an upstream has.
@@ -262,6 +271,9 @@ impl Default for Metrics {
             model_changes: register(r, names::MODEL_CHANGES, Family::default()),
             queue_wait: register(r, names::QUEUE_WAIT, histograms()),
             recovery_tests: register(r, names::RECOVERY_TESTS, Family::default()),
+            recovery_actions: register(r, names::RECOVERY_ACTIONS, Family::default()),
+            notifications: register(r, names::NOTIFICATIONS, Family::default()),
+            events_lost: register(r, names::EVENTS_LOST, Counter::default()),
             refused: by_reason(r, names::REFUSED),
             rate_limited: register(r, names::RATE_LIMITED, Family::default()),
             connections_refused: register(r, names::CONNECTIONS_REFUSED, Family::default()),
@@ -294,6 +306,7 @@ impl Default for Metrics {
                 hash: register(r, names::CONFIG_HASH, Family::default()),
                 certificate_expiry: register(r, names::CERTIFICATE_EXPIRY, Family::default()),
             },
+            resources: ResourceGauges::register(r),
             registry,
         }
     }
@@ -338,6 +351,11 @@ impl Metrics {
         self.ended[reason as usize].inc();
     }
 
+    /// How many requests ended for each reason so far, in the order of [`Reason::ALL`].
+    pub fn ended_so_far(&self) -> [u64; Reason::ALL.len()] {
+        std::array::from_fn(|index| self.ended[index].get())
+    }
+
     /// Counts a head that was refused.
     pub fn refused(&self, reason: Reason) {
         self.refused[reason as usize].inc();
@@ -367,6 +385,17 @@ impl Metrics {
     pub fn tested(&self, upstream: &str, server: &str, result: &'static str) {
         let labels = labels([("upstream", upstream), ("server", server), ("result", result)]);
         self.recovery_tests.get_or_create(&labels).inc();
+    }
+
+    /// Counts an attempt of a recovery action, `recovered`, `failed` or `not_verified`, or that it was `gave_up`.
+    pub fn acted(&self, upstream: &str, server: &str, action: &'static str, result: &'static str) {
+        let labels = labels([("upstream", upstream), ("server", server), ("action", action), ("result", result)]);
+        self.recovery_actions.get_or_create(&labels).inc();
+    }
+
+    /// Counts messages to webhooks: `delivered`, `failed`, `dropped` or `deduplicated`.
+    pub fn notified(&self, event: &'static str, result: &'static str, count: u32) {
+        self.notifications.get_or_create(&labels([("event", event), ("result", result)])).inc_by(count.into());
     }
 
     /// Counts a load or unload that was ordered.

@@ -13,4 +13,5 @@ pub mod metrics;
 pub mod names;
 mod process_metrics;
 pub mod recent;
+pub mod resource_metrics;
 pub mod service_manager;

@@ -49,10 +49,8 @@ pub const MODEL_CIRCUITS: Metric = (
     "Models of the server that failed there, by the state of their circuits; others have none",
 );
 /// Circuits by their states.
-pub const CIRCUIT_BREAKERS: Metric = (
-    "arriero_circuit_breakers",
-    "Circuits in each state, by upstream and by whose they are (server or model)",
-);
+pub const CIRCUIT_BREAKERS: Metric =
+    ("arriero_circuit_breakers", "Circuits in each state, by upstream and by whose they are (server or model)");
 /// Memory of the process.
 pub const PROCESS_MEMORY: Metric = ("process_resident_memory_bytes", "Resident memory of the process, in bytes");
 /// Time of processors.
@@ -75,7 +73,7 @@ pub const SERVER_MODELS: Metric = ("arriero_server_models", "Models of the serve
 pub const PROBES: Metric = ("arriero_probes", "Background checks of servers, by kind and result");
 /// Loads and unloads.
 pub const MODEL_CHANGES: Metric =
-    ("arriero_model_changes", "Loads and unloads that the scheduler ordered, by upstream, kind and result");
+    ("arriero_model_changes", "Loads, unloads, pulls, copies and deletes of models, by upstream, kind and result");
 /// Waiting requests.
 pub const QUEUED: Metric = ("arriero_queue_requests", "Requests that wait for a slot, by upstream");
 /// Time in the queue.
@@ -86,6 +84,16 @@ pub const RECOVERY_TESTS: Metric =
 /// Servers that flap.
 pub const SERVER_FLAPPING: Metric =
     ("arriero_server_flapping", "1 while the server falls ill and gets well again and again, else 0");
+/// Attempts of recovery actions.
+pub const RECOVERY_ACTIONS: Metric = (
+    "arriero_recovery_actions",
+    "Attempts of recovery actions, by server, action and result (recovered, failed, not_verified); gave_up counts the rounds that were given up",
+);
+/// Messages to webhooks.
+pub const NOTIFICATIONS: Metric =
+    ("arriero_notifications", "Messages to webhooks, by event and result (delivered, failed, dropped, deduplicated)");
+/// Events that were lost.
+pub const EVENTS_LOST: Metric = ("arriero_events_lost", "Events that nobody was told because too many came at a time");
 /// Client connections.
 pub const CONNECTIONS: Metric = ("arriero_connections", "Open client connections");
 /// Accepted connections.
@@ -126,6 +134,27 @@ pub const KEYS_OK: Metric = (
     "arriero_keys_last_reload_successful",
     "1 when the keys file on disk is in force or there is none, 0 when it was refused",
 );
+/// Memory.
+pub const RESOURCE_MEMORY: Metric = (
+    "arriero_memory_bytes",
+    "Memory in use and its limit (of used, limit): of the container where it has a limit, else of the machine",
+);
+/// Processor time.
+pub const RESOURCE_CPU: Metric =
+    ("arriero_process_cpu_ratio", "Processor time of this process as a share of all that it may use, from 0 to 1");
+/// File descriptors.
+pub const RESOURCE_FILES: Metric =
+    ("arriero_process_files", "File descriptors of this process and their limit (of open, limit)");
+/// Disks.
+pub const DISK: Metric =
+    ("arriero_disk_bytes", "Bytes of the disks of data_dir and temp_dir, by folder (of used, free)");
+/// Thresholds.
+pub const EXCEEDED: Metric = (
+    "arriero_threshold_exceeded",
+    "1 while more of a resource is used than server.thresholds says, by resource (memory, disk, cpu, files)",
+);
+/// Health score.
+pub const HEALTH_SCORE: Metric = ("arriero_health_score", "How well all of it is, from 0 to 100");
 /// Version.
 pub const BUILD: Metric = ("arriero_build_info", "Version of this program");
 /// What the history has no row of.

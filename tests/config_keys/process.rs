@@ -25,6 +25,11 @@ pub const PROCESS: &[(&str, Proof)] = &[
     ("listeners[].address", || listener_address().boxed()),
     ("admin.address", || admin_address().boxed()),
     ("admin.token_file", || admin_token().boxed()),
+    ("admin.tokens[].name", || admin_tokens().boxed()),
+    ("admin.tokens[].token_file", || admin_tokens().boxed()),
+    ("admin.tokens[].scope", || admin_tokens().boxed()),
+    ("admin.without_token", || admin_tokens().boxed()),
+    ("admin.server_networks", || server_networks().boxed()),
     ("server.threads", || threads().boxed()),
     ("server.temp_dir", || temp_dir().boxed()),
     ("server.data_dir", || data_dir().boxed()),
@@ -111,6 +116,35 @@ async fn admin_token() {
     assert_eq!(reload("").await, 401);
     assert_eq!(reload("Authorization: Bearer secrets\r\n").await, 401);
     assert_eq!(reload("Authorization: Bearer secret\r\n").await, 200);
+}
+
+/// The name of a token, its file, its scope, and what is left without one.
+async fn admin_tokens() {
+    let folder = folder();
+    fs::write(folder.path().join("token"), "secret\n").expect("written");
+    let tokens =
+        |scope: &str| json!([{ "name": "grafana", "token_file": folder.path().join("token"), "scope": scope }]);
+    for (scope, without, drained, read) in [("read", "read", 403, 200), ("operate", "health", 404, 401)] {
+        let keys = [("admin.tokens", tokens(scope)), ("admin.without_token", json!(without))];
+        let program = with(folder.path(), "http://127.0.0.1:9", &keys).await;
+        let field = "Authorization: Bearer secret\r\n";
+        let answer = send_with(program.admin(), "POST", "/api/orchestrator/servers/x/drain", field, "").await;
+        assert_eq!(answer.head.status, drained, "{}", answer.text());
+        assert!(scope == "operate" || answer.text().contains("grafana"), "{}", answer.text());
+        assert_eq!(send(program.admin(), "GET", "/api/orchestrator/servers", "").await.head.status, read);
+        assert_eq!(send(program.admin(), "GET", "/health/live", "").await.head.status, 200);
+    }
+}
+
+/// Where servers may be that are added at run time.
+async fn server_networks() {
+    let folder = folder();
+    for (networks, status) in [(json!(["10.0.0.0/8"]), 422), (json!(["127.0.0.0/8"]), 200)] {
+        let program = with(folder.path(), "http://127.0.0.1:9", &[("admin.server_networks", networks)]).await;
+        let body = r#"{"id":"new","url":"http://127.0.0.1:8"}"#;
+        let answer = send(program.admin(), "POST", "/api/orchestrator/servers/add", body).await;
+        assert_eq!(answer.head.status, status, "{}", answer.text());
+    }
 }
 
 async fn threads() {

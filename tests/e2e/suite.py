@@ -16,13 +16,15 @@ import tools  # noqa: F401
 import sockets  # noqa: F401
 import waiting  # noqa: F401
 import browser  # noqa: F401
+import dashboard  # noqa: F401
 import tls_scan  # noqa: F401
 import three_ollamas  # noqa: F401
+import model_jobs  # noqa: F401
 import javascript_clients
 import routing  # noqa: F401
 from fleet import World
 
-LIMIT = 900  # seconds for everything
+LIMIT = 1200  # seconds for everything
 
 
 def too_late(*_):

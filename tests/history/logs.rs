@@ -81,7 +81,7 @@ async fn messages_of_the_process_are_kept_and_told() {
     let (kind, told) = tokio::time::timeout(PATIENCE, events.next()).await.expect("in time").expect("an event");
     assert_eq!((kind.as_str(), &told["level"]), ("message", &"error".into()), "{told}");
     assert!(told["message"].as_str().is_some_and(|text| text.contains("configuration refused")), "{told}");
-    assert!(program.err.has("configuration refused"), "{}", program.err.text());
+    eventually("it is on standard error too", || async { program.err.has("configuration refused") }).await;
     std::fs::write(&file, text(", priority: low")).expect("written");
     let applied = || async {
         let seen = logs("?level=info").await;

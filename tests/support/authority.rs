@@ -51,10 +51,23 @@ impl Authority {
         self.issue_for(names, &PKCS_ECDSA_P256_SHA256)
     }
 
+    /// The same with an end: so many days from now, or before now.
+    pub fn issue_until(&self, names: &[&str], days: i64) -> Issued {
+        self.make(names, &PKCS_ECDSA_P256_SHA256, Some(days))
+    }
+
     /// The same with another kind of key. The first name is also the subject's.
     pub fn issue_for(&self, names: &[&str], kind: &'static SignatureAlgorithm) -> Issued {
+        self.make(names, kind, None)
+    }
+
+    fn make(&self, names: &[&str], kind: &'static SignatureAlgorithm, days: Option<i64>) -> Issued {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names.clone()).expect("names");
+        if let Some(days) = days {
+            let end = arriero::clock::unix_seconds() + days * 86_400;
+            params.not_after = time::OffsetDateTime::from_unix_timestamp(end).expect("a time");
+        }
         params.distinguished_name.push(DnType::CommonName, names.first().map_or("nobody", String::as_str));
         let key = KeyPair::generate_for(kind).expect("a key");
         // A number of its own, positive and without a zero in front.

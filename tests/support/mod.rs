@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod authority;
+pub mod docker;
 pub mod edge;
 pub mod fleet;
 pub mod frames;

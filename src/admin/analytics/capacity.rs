@@ -85,9 +85,10 @@ pub(super) async fn capacity(Extract(state): Shared, Asked(wish): Asked<Wish>) -
     let asked = sums(&state, &wish, "1h").await?;
     let (seconds, step) = (asked.seconds(), asked.window.step(STEPS));
     let snapshot = state.store.pin();
-    let wanted = snapshot.upstreams.iter().filter(|upstream| {
-        asked.among.upstream.as_ref().is_none_or(|wanted| *wanted == upstream.name)
-    });
+    let wanted = snapshot
+        .upstreams
+        .iter()
+        .filter(|upstream| asked.among.upstream.as_ref().is_none_or(|wanted| *wanted == upstream.name));
     let upstreams = wanted
         .map(|upstream| {
             let lines: Vec<&Line> = asked.lines.iter().filter(|line| line.upstream == upstream.name).collect();

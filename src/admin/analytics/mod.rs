@@ -4,6 +4,7 @@
 //! however many there were; each answer says from when to when it is. Percentiles are at most 4.5 % off.
 
 mod capacity;
+mod decisions;
 mod errors;
 mod performance;
 mod timeline;
@@ -13,12 +14,14 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use axum::Router;
+use aide::axum::ApiRouter;
+use aide::axum::routing::get_with;
 use axum::extract::State as Extract;
-use axum::routing::get;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::State;
+use super::openapi::about;
 use super::problem::Problem;
 use super::request::one_of;
 use super::requests::server_of;
@@ -30,19 +33,35 @@ use words::Time;
 type Shared = Extract<Arc<State>>;
 
 /// The paths of this topic.
-pub fn routes() -> Router<Arc<State>> {
-    Router::new()
-        .route("/analytics/summary", get(performance::summary))
-        .route("/analytics/server-performance", get(performance::servers))
-        .route("/analytics/top-models", get(performance::models))
-        .route("/analytics/errors", get(errors::errors))
-        .route("/analytics/capacity", get(capacity::capacity))
-        .route("/analytics/trends/{metric}", get(timeline::trend))
-        .route("/analytics/requests", get(timeline::requests))
+pub fn routes() -> ApiRouter<Arc<State>> {
+    ApiRouter::new()
+        .api_route(
+            "/analytics/summary",
+            get_with(performance::summary, about("getSummary", "What happened, in a few numbers")),
+        )
+        .api_route(
+            "/analytics/server-performance",
+            get_with(performance::servers, about("getServerPerformance", "How each server did")),
+        )
+        .api_route(
+            "/analytics/top-models",
+            get_with(performance::models, about("getTopModels", "Which models were asked for most")),
+        )
+        .api_route("/analytics/errors", get_with(errors::errors, about("getErrors", "What failed, and where")))
+        .api_route("/analytics/capacity", get_with(capacity::capacity, about("getCapacity", "How much room there is")))
+        .api_route(
+            "/analytics/trends/{metric}",
+            get_with(timeline::trend, about("getTrend", "Where latency, errors or throughput are going")),
+        )
+        .api_route("/analytics/requests", get_with(timeline::requests, about("getTimeline", "Requests over time")))
+        .api_route(
+            "/analytics/decisions",
+            get_with(decisions::decisions, about("listDecisions", "Why servers were chosen")),
+        )
 }
 
 /// Which time, and which requests of it.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Wish {
     time_range: Option<String>,

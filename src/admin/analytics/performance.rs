@@ -88,9 +88,7 @@ struct Server {
 pub(super) async fn servers(Extract(state): Shared, Asked(wish): Asked<Wish>) -> Result<Json<Servers>, Problem> {
     let asked = sums(&state, &wish, "1h").await?;
     let seconds = asked.seconds();
-    let mut found = asked.group(|line| {
-        (!line.server.is_empty()).then(|| (line.upstream.clone(), line.server.clone()))
-    });
+    let mut found = asked.group(|line| (!line.server.is_empty()).then(|| (line.upstream.clone(), line.server.clone())));
     let mut servers = Vec::new();
     for place in find::all(&state.store.load()) {
         let (upstream, member) = (place.upstream.name.clone(), place.member());

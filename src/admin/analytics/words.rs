@@ -112,9 +112,13 @@ pub(super) fn real(count: u64) -> f64 {
     count as f64
 }
 
-/// To the ten thousandth: more says nothing.
+/// To six digits: more says nothing.
 pub(super) fn rounded(number: f64) -> f64 {
-    (number * 1e4).round() / 1e4
+    if number == 0.0 || !number.is_finite() {
+        return 0.0;
+    }
+    let scale = 10_f64.powf(5.0 - number.abs().log10().floor());
+    (number * scale).round() / scale
 }
 
 pub(super) fn mean(sum: f64, count: u64) -> Option<f64> {

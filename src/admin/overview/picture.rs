@@ -10,7 +10,7 @@ use super::view::{
     PercentilesView, Point, QueueView, Rates, RequestView, ServerView, WaitingView,
 };
 use crate::admin::find::{self, Place};
-use crate::admin::time::{Present, milliseconds};
+use crate::admin::time::{Present, milliseconds, wall};
 use crate::admin::{State, handlers};
 use crate::fleet::explain::{Considered, Explanation};
 use crate::fleet::inventory::Inventory;
@@ -105,7 +105,7 @@ fn config(state: &State, snapshot: &Snapshot) -> ConfigView {
     let reload = state.reloader.status();
     ConfigView {
         hash: snapshot.hash.clone(),
-        loaded_at: Present::text_of_unix(Duration::from_secs_f64(snapshot.loaded_at.max(0.0))),
+        loaded_at: wall(Duration::from_secs_f64(snapshot.loaded_at.max(0.0))),
         in_force: reload.in_force,
         error: reload.error,
     }
@@ -311,11 +311,17 @@ fn why(explanation: &Explanation) -> String {
         "loading" => "the model is being loaded",
         _ => "the model has to be loaded",
     };
-    let cost = best.score.map(|score| format!(", expected cost {score:.2} s")).unwrap_or_default();
+    let cost = best.score.map(|score| format!(", expected cost {}", seconds(score))).unwrap_or_default();
     let next = explanation.candidates.iter().filter(|one| one.server != *chosen).find_map(|one| {
         let score = one.score?;
-        Some(format!("; next best {} with {score:.2} s", one.server))
+        // Among those within a twentieth of the best, chance chooses.
+        let is = if best.score.is_some_and(|best| score <= best * 1.05) { "about as good as" } else { "next best" };
+        Some(format!("; {is} {} with {}", one.server, seconds(score)))
     });
     let next = next.unwrap_or_else(|| "; no other server could take it".to_owned());
     format!("{memory}{cost}{next}")
+}
+
+fn seconds(time: f64) -> String {
+    if time < 1.0 { format!("{:.0} ms", time * 1000.0) } else { format!("{time:.2} s") }
 }

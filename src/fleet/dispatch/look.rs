@@ -27,6 +27,19 @@ impl Dispatcher {
         })
     }
 
+    /// The choices after a moment of the scheduler's own time, the oldest first and `most` at most, and the moment of the
+    /// last one.
+    pub fn decisions_after(&self, moment: f64, most: usize) -> (Vec<Explanation>, f64) {
+        let now = self.seconds();
+        self.look(|scheduler| {
+            let last = scheduler.decisions().last().map_or(moment, |decision| decision.at);
+            let fresh = scheduler.decisions().iter().take_while(|decision| decision.at > moment).take(most);
+            let mut told: Vec<_> = fresh.map(|decision| explain(scheduler, decision, now)).collect();
+            told.reverse();
+            (told, last.max(moment))
+        })
+    }
+
     /// The models for which requests wait to be scheduled, and how long the oldest of each has waited.
     pub fn longest_waits(&self) -> HashMap<String, Duration> {
         let now = self.seconds();

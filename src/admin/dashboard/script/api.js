@@ -1,0 +1,151 @@
+// Talking to Arriero: what it shows, each second, and what it is told to do.
+
+const BASE = "/api/orchestrator";
+const TOKEN = "arriero-token";
+
+/** What is known. */
+const app = {
+  /** The latest overview; `null` before the first. */
+  overview: null,
+  /** When it came, by this page's own clock. */
+  came: 0,
+  connected: false,
+  /** Numbers of the last ten minutes. */
+  points: [],
+};
+
+const POINTS = 600;
+
+/** An answer that was not what was wanted. */
+class Refused extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+const encode = encodeURIComponent;
+
+async function send(method, path, body, signal) {
+  // Who may change things here is decided by the origin, by this field and by the token.
+  const headers = { "X-Arriero-Request": "dashboard" };
+  const token = sessionStorage.getItem(TOKEN);
+  if (token) headers.Authorization = `Bearer ${token}`;
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const content = body === undefined ? undefined : JSON.stringify(body);
+  const answer = await fetch(BASE + path, { method, headers, body: content, signal, cache: "no-store" });
+  if (answer.ok) return answer;
+  const told = await answer.json().catch(() => ({}));
+  throw new Refused(answer.status, told.detail ?? told.error ?? `${answer.status} ${answer.statusText}`);
+}
+
+/** Sends a request; where a token is needed, asks for it and tries once more. */
+async function call(method, path, body) {
+  for (let again = false; ; again = true) {
+    try {
+      return await (await send(method, path, body)).json();
+    } catch (error) {
+      if (error.status !== 401 || !(await askForToken(again))) throw error;
+    }
+  }
+}
+
+const show = (path) => call("GET", path);
+
+/** Reads Server-Sent Events; `told(event, data)` for each, until the stream ends. */
+async function readEvents(answer, told) {
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let parts = [];
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    parts.push(value);
+    if (!value.includes("\n\n")) continue;
+    const events = parts.join("").split("\n\n");
+    parts = [events.pop()];
+    for (const event of events) {
+      const fields = { event: "message", data: "" };
+      for (const line of event.split("\n")) {
+        const colon = line.indexOf(": ");
+        if (colon > 0) fields[line.slice(0, colon)] = line.slice(colon + 2);
+      }
+      if (fields.data) told(fields.event, fields.data);
+    }
+  }
+}
+
+const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+
+/** Silence after which a connection counts as lost. */
+const SILENCE = 6000;
+
+/** Follows the overview for as long as the page is open. `changed()` is called when something came or the connection was lost. */
+async function follow(changed) {
+  for (let pause = 500; ; pause = Math.min(pause * 2, 8000)) {
+    const abort = new AbortController();
+    let silence;
+    const heard = () => {
+      clearTimeout(silence);
+      silence = setTimeout(() => abort.abort(), SILENCE);
+    };
+    heard();
+    try {
+      const answer = await send("GET", "/events", undefined, abort.signal);
+      app.points = await pastPoints();
+      await readEvents(answer, (event, data) => {
+        heard();
+        if (event !== "overview") return;
+        pause = 500;
+        took(JSON.parse(data));
+        changed();
+      });
+    } catch (error) {
+      if (error.status === 401 && (await askForToken(false))) pause = 0;
+      app.error = error instanceof Refused ? error.message : null;
+    }
+    clearTimeout(silence);
+    abort.abort();
+    app.connected = false;
+    changed();
+    await sleep(pause);
+  }
+}
+
+function took(overview) {
+  app.overview = overview;
+  app.came = Date.now();
+  app.connected = true;
+  app.error = null;
+  app.points.push(pointOf(overview, overview.requests));
+  if (app.points.length > POINTS) app.points.splice(0, app.points.length - POINTS);
+}
+
+function pointOf(all, numbers) {
+  return {
+    at: new Date(all.at).getTime(),
+    requests: numbers.perSecond,
+    errors: numbers.errorsPerSecond,
+    tokens: numbers.tokensPerSecond,
+    inFlight: numbers.inFlight,
+    queued: numbers.queued,
+    ttfb: all.latency.ttfbMs,
+    duration: all.latency.durationMs,
+  };
+}
+
+async function pastPoints() {
+  const { points } = await (await send("GET", "/overview/trend")).json();
+  return points.map((point) => pointOf(point, point));
+}
+
+/** Calls `look` now and every so often until `stop()`. */
+function repeat(milliseconds, look) {
+  let stopped = false;
+  (async () => {
+    while (!stopped) {
+      if (!document.hidden && (await look()) === false) return;
+      await sleep(milliseconds);
+    }
+  })();
+  return () => (stopped = true);
+}
