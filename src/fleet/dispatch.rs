@@ -295,6 +295,17 @@ impl Dispatcher {
         self.event(Scheduler::resume);
     }
 
+    /// Looks at the scheduler.
+    pub fn look<T>(&self, look: impl FnOnce(&Scheduler) -> T) -> T {
+        look(&self.inner.lock().scheduler)
+    }
+
+    /// The last choices, the latest first.
+    pub fn decisions(&self) -> Vec<Explanation> {
+        let now = (clock::now() - self.epoch).as_secs_f64();
+        self.look(|scheduler| scheduler.decisions().iter().map(|decision| explain(scheduler, decision, now)).collect())
+    }
+
     /// What was learned.
     pub fn memory(&self) -> Memory {
         self.look(Scheduler::memory_of_all)
