@@ -19,6 +19,13 @@ pub fn monotonic() -> Duration {
     Duration::new(now.tv_sec.try_into().unwrap_or(0), now.tv_nsec.try_into().unwrap_or(0))
 }
 
+/// Time of processors that this process has used.
+#[must_use]
+pub fn process_time() -> Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(used.tv_sec.try_into().unwrap_or(0), used.tv_nsec.try_into().unwrap_or(0))
+}
+
 /// Wall-clock time since 1970, for logs, metrics and dates in files; never to measure how long something takes.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
 #[must_use]

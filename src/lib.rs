@@ -5,7 +5,7 @@
 //! 0. [`clock`], [`units`]
 //! 1. [`policy`], [`routing`], [`ollama`], [`telemetry`]
 //! 2. [`config`]
-//! 3. [`fleet`]
+//! 3. [`fleet`], [`history`] (neither knows the other)
 //! 4. [`probe`], [`proxy`], [`admin`], [`demo`] (never each other)
 //! 5. [`lifecycle`]
 //! 6. [`cli`]
@@ -18,6 +18,7 @@ pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod fleet;
+pub mod history;
 pub mod lifecycle;
 pub mod ollama;
 pub mod policy;

@@ -21,15 +21,20 @@ use tokio::task::JoinHandle as Task;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, AdminAddress, AdminListener, Order};
-use crate::config::Diagnostics;
+use crate::config::{Diagnostics, Loaded};
 use crate::fleet::body_budget::BodyBudget;
 use crate::fleet::compile::{CompileError, Surroundings, compile};
+use crate::fleet::decisions::{self, Decisions};
 use crate::fleet::keys;
-use crate::fleet::memory::LearnedFile;
-use crate::fleet::reload::{Reloader, Source, apply_process_settings};
+use crate::fleet::memory;
+use crate::fleet::reload::{
+    Around, Change, InForce, Reloader, Source, apply_process_settings, changes_kept, overlay_of,
+};
 use crate::fleet::sockets::{BindError, Sockets};
 use crate::fleet::store::Store;
 use crate::fleet::watch as file_watch;
+use crate::history::settings::Settings;
+use crate::history::{History, HistoryError};
 use crate::telemetry::access_log::{AccessLog, LastLine};
 use crate::telemetry::logging;
 use crate::telemetry::metrics::Metrics;
@@ -67,14 +72,9 @@ pub enum StartError {
     /// An address cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The token of the admin listener cannot be read.
-    #[error("cannot read `admin.token_file` `{path}`: {error}")]
-    Token {
-        /// The file.
-        path: String,
-        /// What the system said.
-        error: io::Error,
-    },
+    /// `server.data_dir` cannot be used.
+    #[error(transparent)]
+    History(#[from] HistoryError),
     /// The system refused a thread or a file.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -103,7 +103,7 @@ pub struct Running {
     finished: oneshot::Sender<()>,
     data: JoinHandle<()>,
     last_line: LastLine,
-    learned: Option<Arc<LearnedFile>>,
+    history: Arc<History>,
     control: Runtime,
 }
 
@@ -117,21 +117,26 @@ pub fn start(source: Source) -> Result<Running, StartError> {
 
 /// The same with what a process before this one had open.
 fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartError> {
-    let loaded = source.load().map_err(StartError::Config)?;
-    let config = loaded.config;
-    let log_level = logging::start(config.telemetry.log_level.as_str());
+    let first = source.load().map_err(StartError::Config)?;
+    let log_level = logging::start(first.config.telemetry.log_level.as_str());
+    raise_file_limit();
+    let metrics = Arc::new(Metrics::default());
+    let data_dir = first.config.server.data_dir.as_ref().map(Path::new);
+    let history = Arc::new(History::open(data_dir, Settings::of(&first.config), Arc::clone(&metrics))?);
+    let (loaded, changes) = with_changes(&source, first, changes_kept(&history));
     for warning in &loaded.warnings {
         tracing::warn!("{}", warning.message);
     }
-    raise_file_limit();
-    let metrics = Arc::new(Metrics::default());
+    let hash = loaded.hash.clone();
+    let in_force = InForce::new(loaded, changes);
+    let config = &in_force.config;
     let around = Surroundings {
         servers: std::collections::HashMap::new(),
         metrics: &metrics,
         now: clock::now(),
         unix_time: clock::unix_time().as_secs_f64(),
     };
-    let snapshot = compile(&config, loaded.hash, &around)?;
+    let snapshot = compile(config, hash, &around)?;
     let sockets = Arc::new(Sockets::new(inherited.listeners));
     let listeners = sockets.prepare(&snapshot.listeners)?;
     let given = inherited.admin.or_else(|| {
@@ -139,37 +144,30 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
         sockets.take_inherited(address).map(|socket| (address.clone(), socket.into()))
     });
     let (admin_listener, admin_socket) = admin_listener(&config.admin.address, given)?;
-    let token = match &config.admin.token_file {
-        None => None,
-        Some(path) => match std::fs::read_to_string(path) {
-            Ok(token) => Some(token.trim_end_matches(['\r', '\n']).to_owned()),
-            Err(error) => return Err(StartError::Token { path: path.clone(), error }),
-        },
-    };
     let addresses = listeners.iter().map(|listener| listener.address).collect();
     let admin_address = admin_listener.address();
     let store = Arc::new(Store::new(snapshot, Arc::new(BodyBudget::default())));
     sockets.put_in_force(listeners);
-    apply_process_settings(&config, &store, &log_level);
+    apply_process_settings(config, &store, &log_level);
     let (access_log, last_line) = AccessLog::start(io::stdout(), Arc::clone(&metrics))?;
     let threads = config.server.threads.map_or_else(default_threads, |threads| threads as usize);
     let temp_dir = config.server.temp_dir.clone().map_or_else(std::env::temp_dir, PathBuf::from);
-    let learned = match &config.server.data_dir {
-        Some(folder) => Some(Arc::new(LearnedFile::in_folder(Path::new(folder))?)),
-        None => None,
-    };
-    learned.iter().for_each(|learned| learned.load(&store.load()));
+    match history.learned() {
+        Ok(learned) => memory::remember(&store.load(), &learned),
+        Err(error) => tracing::warn!(%error, "what was learned cannot be read and begins anew"),
+    }
     let manager = Arc::new(ServiceManager::new(&|name| std::env::var(name).ok()));
-    let reloader = Reloader::new(
-        source,
-        config,
-        Arc::clone(&store),
-        Arc::clone(&metrics),
+    let around = Around {
+        store: Arc::clone(&store),
+        metrics: Arc::clone(&metrics),
         log_level,
-        Arc::clone(&sockets),
-        Arc::clone(&manager),
-    );
-    let reloader = Arc::new(reloader);
+        sockets: Arc::clone(&sockets),
+        manager: Arc::clone(&manager),
+        history: Arc::clone(&history),
+    };
+    let reloader = Arc::new(Reloader::new(source, in_force, around));
+    let decisions = Arc::new(Decisions::new(Arc::clone(&history)));
+    decisions.restore(&store.load());
     let (stopping, is_stopping) = watch::channel(false);
     let (cut, is_cut) = watch::channel(false);
     let (admin_closing, admin_is_closing) = watch::channel(false);
@@ -184,19 +182,24 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
     let tasks = TaskTracker::new();
 
     let control = Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
+    let events = store.load().lasting.telling.events.listen();
+    control.spawn(probe::notify(Arc::clone(&store), Arc::clone(&metrics), events));
     control.block_on(probe::first_look(&store, &metrics, FIRST_LOOK));
-    control.spawn(probe::run(Arc::clone(&store), Arc::clone(&metrics)));
-    control.spawn(probe::carry_out_orders(Arc::clone(&store), Arc::clone(&metrics), learned.clone()));
+    control.spawn(probe::run(Arc::clone(&store), Arc::clone(&metrics), is_stopping.clone()));
+    control.spawn(probe::carry_out_orders(Arc::clone(&store), Arc::clone(&metrics), Arc::clone(&history)));
+    control.spawn(probe::carry_out_jobs(Arc::clone(&store), Arc::clone(&metrics)));
     control.spawn(file_watch::watch(Arc::clone(&reloader)));
     control.spawn(probe::watch_certificates(Arc::clone(&store), Arc::clone(&metrics)));
     control.spawn(keys::watch(Arc::clone(&store), Arc::clone(&metrics)));
+    control.spawn(decisions::watch(Arc::clone(&decisions), Arc::clone(&store), is_stopping.clone()));
     let admin_served = control.spawn(admin::serve(
         admin_listener,
         admin::State {
             store: Arc::clone(&store),
             reloader: Arc::clone(&reloader),
             metrics: Arc::clone(&metrics),
-            token,
+            history: Arc::clone(&history),
+            decisions,
             stopping: is_stopping,
             own: admin_address.clone(),
             upgrades: order.clone(),
@@ -209,6 +212,7 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
         store: Arc::clone(&store),
         metrics,
         access_log,
+        history: Arc::clone(&history),
         temp_dir,
         in_flight: Arc::clone(&in_flight),
         sockets: Arc::clone(&sockets),
@@ -247,9 +251,32 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
         finished,
         data,
         last_line,
-        learned,
+        history,
         control,
     })
+}
+
+/// The configuration with what was changed at run time before this start. If it would not be valid with that, because the
+/// file was changed since, the file alone holds; the log has what is left out.
+fn with_changes(source: &Source, first: Loaded, changes: Vec<Change>) -> (Loaded, Vec<Change>) {
+    if changes.is_empty() {
+        return (first, changes);
+    }
+    match source.load_with(&overlay_of(&changes)) {
+        Ok(loaded) => {
+            tracing::warn!(changes = changes.len(), "values that were changed at run time hold instead of the file's");
+            (loaded, changes)
+        }
+        Err(refused) => {
+            let changes = serde_json::to_string(&changes).unwrap_or_default();
+            let error = refused.render(false);
+            tracing::error!(
+                changes,
+                "what was changed at run time does not fit the file any more, which holds alone\n{error}"
+            );
+            (first, Vec::new())
+        }
+    }
 }
 
 /// The admin listener, and its socket once more for a process after this one.

@@ -6,10 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Layers, lowest first. A module imports only from layers below its own.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &["clock", "units"],
     &["policy", "routing", "ollama", "telemetry"],
     &["config"],
+    &["history"],
     &["fleet"],
     &["probe", "proxy", "admin", "demo"],
     &["lifecycle"],
@@ -24,15 +25,17 @@ const NEIGHBOURS: [(&str, &str); 1] = [("telemetry", "policy")];
 const WITNESSES: [(&str, &[&str]); 1] = [("demo", &["clock", "ollama"])];
 
 /// Where a crate may be named: places that begin like this, below `src/`.
-const HOMES: [(&str, &[&str]); 8] = [
+const HOMES: [(&str, &[&str]); 10] = [
     ("pingora*", &["proxy/", "lifecycle.rs"]),
     ("axum", &["admin/"]),
+    ("aide", &["admin/"]),
     ("serde_saphyr", &["config/"]),
     ("granit_parser", &["config/"]),
     ("saphyr_parser", &["config/"]),
     ("serde_yaml*", &["config/"]),
     ("notify", &["fleet/watch.rs"]),
     ("clap", &["cli/"]),
+    ("rusqlite", &["history/"]),
 ];
 
 const LONGEST_FILE: usize = 500;

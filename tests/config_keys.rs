@@ -21,7 +21,8 @@ use arriero::{clock, config};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use looks::{
-    answer, changed, checked, exposed, files, fleet, preflight, rate, reached, rewritten, sticky, taken, text,
+    answer, changed, checked, done, exposed, files, fleet, hooked, plan, preflight, rate, reached, rewritten, sticky,
+    taken, text,
 };
 use process::PROCESS;
 use serde_json::{Value, json};
@@ -175,6 +176,49 @@ const COMPILED: &[Row] = &[
     ("upstreams.*.recovery.probe", "\"off\"", "false", |s| text(fleet(s).recovery.probe)),
     ("upstreams.*.recovery.quiet", "\"7s\"", "7s", |s| text(fleet(s).recovery.quiet)),
     ("upstreams.*.recovery.timeout", "\"7s\"", "7s", |s| text(fleet(s).recovery.timeout)),
+    ("notifications[].url", "\"https://a.test/x\"", "(\"https://a.test:443/…\", \"/x\")", |s| {
+        text((s.hooks[0].url.shown(), &s.hooks[0].url.target))
+    }),
+    ("notifications[].secret_file", "\"conf/arriero.yaml\"", "Some(\"conf/arriero.yaml\")", |s| {
+        text(&s.hooks[0].secret_file)
+    }),
+    ("notifications[].events", "[\"queue_full\"]", "[QueueFull]", |s| text(&s.hooks[0].events)),
+    ("notifications[].window", "\"7s\"", "7s", |s| text(s.hooks[0].window)),
+    ("notifications[].timeout", "\"7s\"", "7s", |s| text(s.hooks[0].timeout)),
+    ("notifications[].attempts", "7", "7", |s| text(s.hooks[0].attempts)),
+    ("upstreams.*.servers[].recovery.exec", "[\"a\", \"b\"]", "Some(Exec([\"a\", \"b\"]))", done),
+    ("upstreams.*.servers[].recovery.webhook", "\"http://a.test/x\"", "(\"http://a.test:80/…\", None)", hooked),
+    (
+        "upstreams.*.servers[].recovery.secret_file",
+        "\"conf/arriero.yaml\"",
+        "(\"http://a.test:80\", Some(\"conf/arriero.yaml\"))",
+        hooked,
+    ),
+    (
+        "upstreams.*.servers[].recovery.docker_restart",
+        "\"a\"",
+        "Some(DockerRestart { container: \"a\", socket: \"/var/run/docker.sock\" })",
+        done,
+    ),
+    (
+        "upstreams.*.servers[].recovery.docker_socket",
+        "\"/s\"",
+        "Some(DockerRestart { container: \"c\", socket: \"/s\" })",
+        done,
+    ),
+    ("upstreams.*.servers[].recovery.after", "7", "Some(7)", |s| text(plan(s).map(|plan| plan.policy.after))),
+    ("upstreams.*.servers[].recovery.max_attempts", "7", "Some(7)", |s| {
+        text(plan(s).map(|plan| plan.policy.max_attempts))
+    }),
+    ("upstreams.*.servers[].recovery.backoff", "\"7s\"", "Some(7s)", |s| text(plan(s).map(|plan| plan.policy.backoff))),
+    ("upstreams.*.servers[].recovery.max_backoff", "\"77s\"", "Some(77s)", |s| {
+        text(plan(s).map(|plan| plan.policy.max_backoff))
+    }),
+    ("upstreams.*.servers[].recovery.timeout", "\"7s\"", "Some(7s)", |s| text(plan(s).map(|plan| plan.timeout))),
+    ("upstreams.*.servers[].recovery.verify", "\"7s\"", "Some(7s)", |s| text(plan(s).map(|plan| plan.policy.verify))),
+    ("upstreams.*.servers[].recovery.retry_after", "\"7s\"", "Some(7s)", |s| {
+        text(plan(s).map(|plan| plan.policy.retry_after))
+    }),
     ("defaults.timeouts.connect", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.connect)),
     ("defaults.timeouts.tls", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.tls)),
     ("defaults.timeouts.first_byte", "\"7s\"", "7s", |s| text(s.routes[0].timeouts.first_byte)),
@@ -251,6 +295,7 @@ fn base(url: &str) -> Value {
             "other": { "kind": "http", "servers": [{ "url": "http://127.0.0.1:9" }] },
         },
         "admin": { "address": "127.0.0.1:0" },
+        "notifications": [{ "url": "http://127.0.0.1:9" }],
     })
 }
 
@@ -264,6 +309,15 @@ fn set(config: &mut Value, key: &str, value: Value) {
     if key == "upstreams.*.bans.for" {
         // It has no meaning without this.
         config["upstreams"]["fleet"]["bans"]["after"] = json!(10);
+    }
+    if let Some(key) = key.strip_prefix("upstreams.*.servers[].recovery.") {
+        // The others have no meaning without one of these.
+        config["upstreams"]["fleet"]["servers"][0]["recovery"] = match key {
+            "exec" | "webhook" | "docker_restart" => json!({}),
+            "secret_file" => json!({ "webhook": "http://a.test" }),
+            "docker_socket" => json!({ "docker_restart": "c" }),
+            _ => json!({ "exec": ["a"] }),
+        };
     }
     let key = key.replace("upstreams.*", "upstreams.fleet").replace("error_pages.*", "error_pages.404");
     let key = key.replace(".*", ".x-team").replace("[]", ".0");

@@ -370,4 +370,9 @@ async fn choices_are_explained_afterwards() {
     assert_eq!((&last["model"], &last["upstream"]), (&"m:latest".into(), &"fleet".into()), "{told}");
     assert_eq!(last["candidates"].as_array().expect("candidates").len(), 2);
     assert_eq!(show(&proxy, "/analytics/decisions?model=other").await["count"], 0);
+    // The same from the history, where it outlives the process.
+    let kept = || async { show(&proxy, "/analytics/decisions?timeRange=1h&model=m&limit=1").await };
+    eventually("it is kept", || async { kept().await["count"] == 1 }).await;
+    let kept = kept().await["decisions"][0].clone();
+    assert_eq!((&kept["chosen"], &kept["candidates"]), (&last["chosen"], &last["candidates"]), "{kept}");
 }

@@ -339,11 +339,12 @@ async fn what_was_learned_is_known_after_a_restart() {
     let mut first = first;
     let running = first.running.take().unwrap();
     tokio::task::spawn_blocking(move || running.stop()).await.unwrap();
-    let text = std::fs::read_to_string(data.path().join("learned.json")).expect("a file");
-    let kept: Value = serde_json::from_str(&text).expect("JSON");
-    let (_, server) = kept["fleet"]["servers"].as_object().expect("servers").iter().next().expect("one");
+    let store = rusqlite::Connection::open(data.path().join("arriero.db")).expect("a file");
+    let kept = store.query_row("SELECT value FROM learned WHERE upstream = 'fleet'", [], |row| row.get::<_, String>(0));
+    let kept: Value = serde_json::from_str(&kept.expect("what was learned")).expect("JSON");
+    let (_, server) = kept["servers"].as_object().expect("servers").iter().next().expect("one");
     let load = server["models"]["a:latest"]["load"].as_f64().expect("a load");
-    assert!((0.3..5.0).contains(&load), "{text}");
+    assert!((0.3..5.0).contains(&load), "{kept}");
     let second = proxy(yaml).await;
     let memory = second.running().store.load().upstreams[0].dispatcher.memory();
     assert_eq!(memory.servers.values().next().expect("one").models["a:latest"].load, Some(load));

@@ -293,6 +293,8 @@ impl<'s> Run<'s> {
                 Action::Bind { ticket, server } => self.fleet.send(self.jobs[&ticket], server),
                 Action::Load { server, model, .. } => self.fleet.load(server, place(model)),
                 Action::Unload { server, model } => self.fleet.unload(server, place(model)),
+                // There is no operator here.
+                Action::Ended { .. } => {}
                 lost @ (Action::PushedOut { .. } | Action::Nobody { .. }) => panic!("nobody is turned away: {lost:?}"),
             }
         }

@@ -5,41 +5,50 @@
 
 use std::sync::Arc;
 
+use aide::axum::ApiRouter;
+use aide::axum::routing::{get_with, post_with};
 use axum::extract::State as Extract;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use super::State as Admin;
 use super::find::{self, Place};
+use super::openapi::{Done, about};
 use super::problem::Problem;
 use super::request::{Named, Wanted, end_of};
 use super::time::Present;
+use super::{Kept, State as Admin};
 use crate::fleet::circuits::{self, CircuitOrder};
 use crate::ollama::name::canonical;
 use crate::policy::circuit::State;
 use crate::units::Duration;
 
 type Shared = Extract<Arc<Admin>>;
-type Answer = Result<Json<serde_json::Value>, Problem>;
+type Ordered = Result<Done<OrderedView>, Problem>;
 
 /// Stands for the circuit of a server where a path has a model.
 const SERVER: &str = "server";
 
 /// The paths of this topic.
-pub fn routes() -> Router<Arc<Admin>> {
-    Router::new()
-        .route("/circuit-breakers", get(list))
-        .route("/circuit-breakers/{server}", get(of_server))
-        .route("/circuit-breakers/{server}/{model}", get(one).post(order_server))
-        .route("/circuit-breakers/{server}/{model}/{verb}", post(order_model))
+pub fn routes() -> ApiRouter<Arc<Admin>> {
+    let of_model = get_with(one, about("getCircuit", "The circuit of a model on a server")).post_with(
+        order_server,
+        about("orderServerCircuit", "open, close, half-open or reset the circuit of a server"),
+    );
+    ApiRouter::new()
+        .api_route("/circuit-breakers", get_with(list, about("listCircuits", "All circuits")))
+        .api_route("/circuit-breakers/{server}", get_with(of_server, about("getServerCircuits", "Those of a server")))
+        .api_route("/circuit-breakers/{server}/{model}", of_model)
+        .api_route(
+            "/circuit-breakers/{server}/{model}/{verb}",
+            post_with(order_model, about("orderCircuit", "open, close, half-open or reset the circuit of a model")),
+        )
 }
 
 /// What is known of one circuit.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "CircuitStats")]
 struct Stats {
     state: &'static str,
     /// Failures in a row, as far as they count towards opening it.
@@ -50,7 +59,7 @@ struct Stats {
     forced: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct CircuitView {
     key: String,
@@ -58,6 +67,49 @@ struct CircuitView {
     model: String,
     #[serde(flatten)]
     stats: Stats,
+}
+
+/// All circuits.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct CircuitList {
+    count: usize,
+    circuit_breakers: Vec<CircuitView>,
+}
+
+/// The circuits of a server.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct ServerCircuits {
+    server_id: String,
+    /// Its own.
+    stats: Option<Stats>,
+    /// Those of its models.
+    models: Vec<CircuitView>,
+}
+
+/// One circuit.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct OneCircuit {
+    key: String,
+    server_id: String,
+    model: String,
+    stats: Stats,
+}
+
+/// What an order did.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct OrderedView {
+    message: String,
+    server_id: String,
+    /// The model; none for the server's own circuit.
+    model: Option<String>,
+    previous_state: &'static str,
+    current_state: &'static str,
+    #[serde(flatten)]
+    kept: Kept,
 }
 
 fn stats(place: &Place, circuit: &circuits::CircuitView, present: Present) -> Stats {
@@ -81,7 +133,7 @@ fn view(place: &Place, circuit: &circuits::CircuitView, present: Present) -> Cir
 }
 
 /// All circuits there are.
-async fn list(Extract(state): Shared) -> Json<serde_json::Value> {
+async fn list(Extract(state): Shared) -> Done<CircuitList> {
     let present = Present::read();
     let places = find::all(&state.store.load());
     let circuits: Vec<_> = places
@@ -90,11 +142,11 @@ async fn list(Extract(state): Shared) -> Json<serde_json::Value> {
             place.state().circuit_views(present.now).into_iter().map(move |one| view(place, &one, present))
         })
         .collect();
-    Json(json!({ "success": true, "count": circuits.len(), "circuitBreakers": circuits }))
+    Done(CircuitList { count: circuits.len(), circuit_breakers: circuits })
 }
 
 /// The circuit of a server, and those of its models.
-async fn of_server(Extract(state): Shared, Named(id): Named<String>) -> Answer {
+async fn of_server(Extract(state): Shared, Named(id): Named<String>) -> Result<Done<ServerCircuits>, Problem> {
     let place = find::one(&state.store.load(), &id)?;
     let present = Present::read();
     let (mut own, mut models) = (None, Vec::new());
@@ -104,23 +156,24 @@ async fn of_server(Extract(state): Shared, Named(id): Named<String>) -> Answer {
             Some(_) => models.push(view(&place, &circuit, present)),
         }
     }
-    Ok(Json(json!({ "success": true, "serverId": place.id, "stats": own, "models": models })))
+    Ok(Done(ServerCircuits { server_id: place.id, stats: own, models }))
 }
 
 /// The circuit of a model on a server.
-async fn one(Extract(state): Shared, Named((id, model)): Named<(String, String)>) -> Answer {
+async fn one(Extract(state): Shared, Named((id, model)): Named<(String, String)>) -> Result<Done<OneCircuit>, Problem> {
     let place = find::one(&state.store.load(), &id)?;
     let present = Present::read();
     let model = wanted_model(&model);
     let found = place.state().circuit_views(present.now).into_iter().find(|circuit| circuit.model == model);
-    let view = found.map(|circuit| view(&place, &circuit, present));
-    let view = view.ok_or_else(|| {
+    // The circuit of a model is made when it first fails; until then it is closed.
+    let is_there = || model.as_deref().is_some_and(|model| place.state().inventory().has(model));
+    let found = found.or_else(|| is_there().then(|| circuits::CircuitView::closed(model.clone())));
+    let view = found.map(|circuit| view(&place, &circuit, present)).ok_or_else(|| {
         let model = model.as_deref().unwrap_or(SERVER);
-        Problem::not_found(format!("no circuit is kept for the model `{model}` on the server `{}`", place.id))
+        Problem::not_found(format!("the server `{}` has no model `{model}`, and no circuit for it", place.id))
     })?;
-    Ok(Json(json!({
-        "success": true, "key": view.key, "serverId": view.server_id, "model": view.model, "stats": view.stats,
-    })))
+    let CircuitView { key, server_id, model, stats } = view;
+    Ok(Done(OneCircuit { key, server_id, model, stats }))
 }
 
 fn wanted_model(text: &str) -> Option<String> {
@@ -137,8 +190,9 @@ fn state_of(place: &Place, model: Option<&str>, present: Present) -> State {
 }
 
 /// How long, why and who.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "CircuitOrder")]
 struct Words {
     /// How long it stays open; the upstream's `circuit.max_open_for` by default.
     r#for: Option<Duration>,
@@ -150,19 +204,19 @@ async fn order_server(
     Extract(state): Shared,
     Named((id, verb)): Named<(String, String)>,
     Wanted(words): Wanted<Words>,
-) -> Answer {
-    order(&state, &id, None, &verb, &words)
+) -> Ordered {
+    order(&state, &id, None, &verb, &words).await
 }
 
 async fn order_model(
     Extract(state): Shared,
     Named((id, model, verb)): Named<(String, String, String)>,
     Wanted(words): Wanted<Words>,
-) -> Answer {
-    order(&state, &id, wanted_model(&model), &verb, &words)
+) -> Ordered {
+    order(&state, &id, wanted_model(&model), &verb, &words).await
 }
 
-fn order(state: &Admin, id: &str, model: Option<String>, verb: &str, words: &Words) -> Answer {
+async fn order(state: &Arc<Admin>, id: &str, model: Option<String>, verb: &str, words: &Words) -> Ordered {
     let place = find::one(&state.store.load(), id)?;
     let present = Present::read();
     let now = present.now;
@@ -197,12 +251,13 @@ fn order(state: &Admin, id: &str, model: Option<String>, verb: &str, words: &Wor
         who = words.who,
         "circuit ordered"
     );
-    Ok(Json(json!({
-        "success": true,
-        "message": format!("Circuit breaker of {}: {verb}", place.id),
-        "serverId": place.id,
-        "model": model,
-        "previousState": before.as_str(),
-        "currentState": after.as_str(),
-    })))
+    let kept = state.keep().await;
+    Ok(Done(OrderedView {
+        message: format!("Circuit breaker of {}: {verb}", place.id),
+        server_id: place.id,
+        model,
+        previous_state: before.as_str(),
+        current_state: after.as_str(),
+        kept,
+    }))
 }

@@ -11,7 +11,6 @@ use serde::Serialize;
 use super::State;
 use crate::clock;
 use crate::fleet::operation::Standing;
-use crate::fleet::reload::Reloaded;
 use crate::telemetry::metrics::ServerSample;
 
 type Shared = Extract<Arc<State>>;
@@ -144,21 +143,8 @@ pub async fn metrics(Extract(state): Shared) -> Response {
         fleet.certificate(&name, end);
     }
     let status = state.reloader.status();
+    state.metrics.process.refresh();
     fleet.process(state.store.body_budget.used(), &snapshot.hash, status.in_force, snapshot.loaded_at);
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], state.metrics.encode()).into_response()
-}
-
-/// Puts the file on disk in force; answers when that is done or refused.
-pub async fn reload(Extract(state): Shared) -> Response {
-    let reloader = Arc::clone(&state.reloader);
-    let result = tokio::task::spawn_blocking(move || reloader.reload("admin")).await;
-    let (code, word, error) = match result {
-        Ok(Ok(Reloaded::Applied)) => (StatusCode::OK, "applied", None),
-        Ok(Ok(Reloaded::Unchanged)) => (StatusCode::OK, "unchanged", None),
-        Ok(Err(refused)) => (StatusCode::UNPROCESSABLE_ENTITY, "refused", Some(refused.to_string())),
-        Err(failed) => (StatusCode::INTERNAL_SERVER_ERROR, "failed", Some(failed.to_string())),
-    };
-    let hash = state.store.load().hash.clone();
-    (code, Json(serde_json::json!({ "result": word, "hash": hash, "error": error }))).into_response()
 }

@@ -3,31 +3,33 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use aide::axum::ApiRouter;
+use aide::axum::routing::get_with;
 use axum::extract::State as Extract;
-use axum::routing::get;
-use axum::{Json, Router};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
 
 use super::State;
 use super::find::{self, Place};
+use super::openapi::{Done, about};
 use super::time::Present;
 use crate::fleet::running::Phase;
 
 /// The paths of this topic.
-pub fn routes() -> Router<Arc<State>> {
-    Router::new().route("/in-flight", get(list))
+pub fn routes() -> ApiRouter<Arc<State>> {
+    ApiRouter::new().api_route("/in-flight", get_with(list, about("listInFlight", "The requests that run now")))
 }
 
 /// Requests for one model; none passes a circuit by, so `bypass` is always 0.
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, JsonSchema)]
 struct Count {
     regular: u32,
     bypass: u32,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "RunningRequest")]
 struct RequestView {
     id: Option<String>,
     model: Option<String>,
@@ -36,8 +38,9 @@ struct RequestView {
     phase: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "ServerInFlight")]
 struct ServerView {
     server_id: String,
     server_url: String,
@@ -52,13 +55,25 @@ struct ServerView {
 /// What stands for the model of a request that has none.
 const NO_MODEL: &str = "-";
 
-async fn list(Extract(state): Extract<Arc<State>>) -> Json<serde_json::Value> {
+/// All requests that run.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct InFlight {
+    /// How many.
+    total: usize,
+    /// How many of them get their answer.
+    answering: usize,
+    /// By server.
+    in_flight: Vec<ServerView>,
+}
+
+async fn list(Extract(state): Extract<Arc<State>>) -> Done<InFlight> {
     let present = Present::read();
     let servers: Vec<_> = find::all(&state.store.load()).iter().map(|place| view(place, present)).collect();
     let total: usize = servers.iter().map(|server| server.total).sum();
     let answering = servers.iter().flat_map(|server| &server.requests);
     let answering = answering.filter(|request| request.phase == Phase::Answering.as_str()).count();
-    Json(json!({ "success": true, "total": total, "answering": answering, "inFlight": servers }))
+    Done(InFlight { total, answering, in_flight: servers })
 }
 
 fn view(place: &Place, present: Present) -> ServerView {

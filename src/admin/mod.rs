@@ -1,8 +1,8 @@
 //! The admin listener: health, metrics, and what operators see and do.
 //!
 //! It is apart from the listeners of clients, on loopback or a unix socket unless the configuration
-//! says otherwise. Reads are open; a change must be a POST, PATCH or DELETE, must not come from any web page but the
-//! dashboard, and needs the token where there is one.
+//! says otherwise. Reads are open; a change must be a POST, PATCH or DELETE, must not come from a web page of another
+//! site, and needs the token where there is one.
 //!
 //! # Shape
 //! One file a topic ([`servers`], [`in_flight`], ...), each with a router of its own below `/api/orchestrator`.
@@ -10,19 +10,34 @@
 //! goes wrong is a [`problem::Problem`]. Keys of answers are camelCase, as operators' scripts for that prefix expect.
 
 mod access;
+mod analytics;
+mod audit;
 mod bans;
 mod circuits;
+mod config;
 mod dashboard;
 mod find;
 mod handlers;
 mod in_flight;
+mod job_views;
+mod jobs;
+mod logs;
+mod membership;
+mod model_jobs;
+mod model_orders;
+mod model_stats;
 mod models;
+mod notifications;
+mod openapi;
 mod overview;
 mod problem;
 mod queue;
 mod recovery;
+mod recovery_action;
 mod request;
+mod requests;
 mod servers;
+mod store;
 mod time;
 mod upgrade;
 
@@ -35,17 +50,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Router;
-use axum::routing::{get, post};
+use aide::axum::ApiRouter;
+use aide::axum::routing::post_with;
+use axum::routing::get;
+use axum::{Json, Router};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 
+use crate::fleet::decisions::Decisions;
 use crate::fleet::reload::Reloader;
 use crate::fleet::store::Store;
+use crate::history::History;
 use crate::telemetry::metrics::Metrics;
-use overview::Live;
 
+use openapi::about;
+use overview::Live;
 pub use upgrade::{LIMIT, Order};
+
+/// Where operators' calls are.
+const PREFIX: &str = "/api/orchestrator";
 
 /// Where the admin listener is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,8 +166,10 @@ pub struct State {
     pub reloader: Arc<Reloader>,
     /// Metrics of the process.
     pub metrics: Arc<Metrics>,
-    /// What changes need, where it is set.
-    pub token: Option<String>,
+    /// What is kept.
+    pub history: Arc<History>,
+    /// Keeps what operators decide.
+    pub decisions: Arc<Decisions>,
     /// Whether the process is stopping.
     pub stopping: watch::Receiver<bool>,
     /// Where we listen.
@@ -157,18 +182,49 @@ pub struct State {
     pub started: Instant,
 }
 
+/// Whether a decision outlives the process.
+#[derive(serde::Serialize, schemars::JsonSchema)]
+pub struct Kept {
+    /// It does.
+    kept: bool,
+    /// Why it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
+}
+
+impl State {
+    /// Keeps what was decided; returns when it is on disk, or cannot be.
+    async fn keep(self: &Arc<Self>) -> Kept {
+        let state = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || state.decisions.keep(&state.store.pin())).await;
+        let warning = done.unwrap_or_else(|failed| Some(failed.to_string()));
+        Kept { kept: warning.is_none(), warning }
+    }
+}
+
 /// What operators see and do.
-fn orchestrator(live: Arc<Live>) -> Router<Arc<State>> {
-    Router::new()
-        .route("/config/reload", post(handlers::reload))
-        .route("/upgrade", post(upgrade::upgrade))
+fn orchestrator(live: Arc<Live>) -> ApiRouter<Arc<State>> {
+    ApiRouter::new()
+        .api_route("/upgrade", post_with(upgrade::upgrade, about("upgrade", "Let a new process take over")))
+        .merge(audit::routes())
+        .merge(config::routes())
         .merge(servers::routes())
+        .merge(membership::routes())
         .merge(in_flight::routes())
         .merge(circuits::routes())
         .merge(bans::routes())
         .merge(queue::routes())
         .merge(models::routes())
+        .merge(model_jobs::routes())
+        .merge(model_stats::routes())
+        .merge(jobs::routes())
         .merge(recovery::routes())
+        .merge(requests::routes())
+        .merge(logs::routes())
+        .merge(analytics::routes())
+        .route("/metrics", get(handlers::metrics))
+        .merge(recovery_action::routes())
+        .merge(notifications::routes())
         .merge(overview::routes(live))
 }
 
@@ -180,22 +236,22 @@ pub async fn serve(listener: AdminListener, state: State) {
         // Nobody who could say so is left: then the process has ended.
         drop(closing.wait_for(|closing| *closing).await);
     };
+    let guard = access::Guard { store: Arc::clone(&state.store), history: Arc::clone(&state.history), own };
     let state = Arc::new(state);
     let live = Live::new(Arc::clone(&state));
     let sampler = tokio::spawn(Arc::clone(&live).run());
+    let (orchestrator, document) = openapi::finish(orchestrator(live), PREFIX);
+    let orchestrator = orchestrator.route(openapi::PATH, get(async move || Json(document)));
     let app = Router::new()
         .route("/health", get(handlers::health))
         .route("/health/live", get(handlers::live))
         .route("/health/ready", get(handlers::ready))
         .route("/metrics", get(handlers::metrics))
         .merge(dashboard::routes())
-        .nest("/api/orchestrator", orchestrator(live))
+        .nest(PREFIX, orchestrator)
         .fallback(problem::no_such_path)
         .method_not_allowed_fallback(problem::wrong_method)
-        .layer(axum::middleware::from_fn_with_state(
-            Arc::new(access::Guard { token: state.token.clone(), own }),
-            access::check,
-        ))
+        .layer(axum::middleware::from_fn_with_state(Arc::new(guard), access::check))
         .with_state(state);
     let served = match listener {
         AdminListener::Tcp(listener, _) => match TcpListener::from_std(listener) {

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use aide::axum::ApiRouter;
+use aide::axum::routing::get_with;
 use axum::extract::State as Extract;
-use axum::routing::get;
-use axum::{Json, Router};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
 
 use super::State;
 use super::find::{self, Place};
+use super::openapi::{Done, about};
 use super::problem::Problem;
 use super::request::Named;
 use super::time::Present;
@@ -20,17 +21,18 @@ use crate::policy::circuit;
 type Shared = Extract<Arc<State>>;
 
 /// The paths of this topic.
-pub fn routes() -> Router<Arc<State>> {
-    Router::new()
-        .route("/models", get(list))
-        .route("/model-map", get(map))
-        .route("/models/status", get(all))
-        .route("/models/{model}/status", get(one))
+pub fn routes() -> ApiRouter<Arc<State>> {
+    ApiRouter::new()
+        .api_route("/models", get_with(list, about("listModels", "The names of all models")))
+        .api_route("/model-map", get_with(map, about("getModelMap", "Which server has which models, both ways round")))
+        .api_route("/models/status", get_with(all, about("listModelStates", "The state of every model")))
+        .api_route("/models/{model}/status", get_with(one, about("getModelState", "The state of one model")))
 }
 
 /// A model on a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "ModelIs")]
 enum Where {
     /// In memory.
     Loaded,
@@ -42,19 +44,28 @@ enum Where {
     Failed,
 }
 
-#[derive(Default, Serialize)]
+#[derive(Clone, Copy, Default, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Status {
+#[schemars(rename = "ModelCounts")]
+struct Counts {
     total_servers: usize,
     loaded_on: usize,
     loading_on: usize,
     not_loaded_on: usize,
     failed_on: usize,
+}
+
+#[derive(Default, Serialize, JsonSchema)]
+#[schemars(rename = "ModelState")]
+struct Status {
+    #[serde(flatten)]
+    counts: Counts,
     servers: BTreeMap<String, OnServer>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "ModelOnServer")]
 struct OnServer {
     state: Where,
     operation: &'static str,
@@ -86,14 +97,15 @@ fn by_model(places: &[Place]) -> BTreeMap<String, Vec<&Place>> {
 }
 
 fn status(model: &str, holders: &[&Place], present: Present) -> Status {
-    let mut status = Status { total_servers: holders.len(), ..Status::default() };
+    let counts = Counts { total_servers: holders.len(), ..Counts::default() };
+    let mut status = Status { counts, servers: BTreeMap::new() };
     for place in holders {
         let row = on_server(model, place, present);
         match row.state {
-            Where::Loaded => status.loaded_on += 1,
-            Where::Loading => status.loading_on += 1,
-            Where::Available => status.not_loaded_on += 1,
-            Where::Failed => status.failed_on += 1,
+            Where::Loaded => status.counts.loaded_on += 1,
+            Where::Loading => status.counts.loading_on += 1,
+            Where::Available => status.counts.not_loaded_on += 1,
+            Where::Failed => status.counts.failed_on += 1,
         }
         status.servers.insert(place.id.clone(), row);
     }
@@ -129,61 +141,84 @@ fn on_server(model: &str, place: &Place, present: Present) -> OnServer {
 }
 
 /// The names of all models.
-async fn list(Extract(state): Shared) -> Json<serde_json::Value> {
-    let names: BTreeSet<String> = find::all(&state.store.load()).iter().flat_map(models).collect();
-    Json(json!({ "success": true, "count": names.len(), "models": names }))
+#[derive(Serialize, JsonSchema)]
+struct ModelList {
+    count: usize,
+    models: BTreeSet<String>,
 }
 
-/// Which server has which models, both ways round.
-async fn map(Extract(state): Shared) -> Json<serde_json::Value> {
-    let places = find::all(&state.store.load());
-    let by_model = by_model(&places);
-    let ids = |places: &[&Place]| places.iter().map(|place| place.id.clone()).collect::<Vec<_>>();
-    let to_servers: BTreeMap<&String, Vec<String>> = by_model.iter().map(|(model, on)| (model, ids(on))).collect();
-    let to_models: BTreeMap<&String, BTreeSet<String>> =
-        places.iter().map(|place| (&place.id, models(place))).collect();
-    Json(json!({
-        "success": true,
-        "modelToServers": to_servers,
-        "serverToModels": to_models,
-        "totalModels": by_model.len(),
-        "totalServers": places.len(),
-    }))
+/// Which server has which models.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct ModelMap {
+    model_to_servers: BTreeMap<String, Vec<String>>,
+    server_to_models: BTreeMap<String, BTreeSet<String>>,
+    total_models: usize,
+    total_servers: usize,
+}
+
+/// How many there are.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct ModelSummary {
+    total_models: usize,
+    loaded_models: usize,
+    total_servers: usize,
 }
 
 /// The state of every model.
-async fn all(Extract(state): Shared) -> Json<serde_json::Value> {
+#[derive(Serialize, JsonSchema)]
+struct ModelStates {
+    summary: ModelSummary,
+    models: BTreeMap<String, Status>,
+}
+
+/// The state of one model.
+#[derive(Serialize, JsonSchema)]
+struct OneModel {
+    model: String,
+    status: Counts,
+    servers: BTreeMap<String, OnServer>,
+}
+
+/// The names of all models.
+async fn list(Extract(state): Shared) -> Done<ModelList> {
+    let names: BTreeSet<String> = find::all(&state.store.load()).iter().flat_map(models).collect();
+    Done(ModelList { count: names.len(), models: names })
+}
+
+/// Which server has which models, both ways round.
+async fn map(Extract(state): Shared) -> Done<ModelMap> {
+    let places = find::all(&state.store.load());
+    let by_model = by_model(&places);
+    let ids = |places: Vec<&Place>| places.iter().map(|place| place.id.clone()).collect::<Vec<_>>();
+    let total_models = by_model.len();
+    Done(ModelMap {
+        model_to_servers: by_model.into_iter().map(|(model, on)| (model, ids(on))).collect(),
+        server_to_models: places.iter().map(|place| (place.id.clone(), models(place))).collect(),
+        total_models,
+        total_servers: places.len(),
+    })
+}
+
+/// The state of every model.
+async fn all(Extract(state): Shared) -> Done<ModelStates> {
     let places = find::all(&state.store.load());
     let present = Present::read();
     let models: BTreeMap<String, Status> =
         by_model(&places).into_iter().map(|(model, on)| (model.clone(), status(&model, &on, present))).collect();
-    let loaded = models.values().filter(|status| status.loaded_on > 0).count();
-    Json(json!({
-        "success": true,
-        "summary": { "totalModels": models.len(), "loadedModels": loaded, "totalServers": places.len() },
-        "models": models,
-    }))
+    let loaded = models.values().filter(|status| status.counts.loaded_on > 0).count();
+    let summary = ModelSummary { total_models: models.len(), loaded_models: loaded, total_servers: places.len() };
+    Done(ModelStates { summary, models })
 }
 
 /// The state of one model.
-async fn one(Extract(state): Shared, Named(model): Named<String>) -> Result<Json<serde_json::Value>, Problem> {
+async fn one(Extract(state): Shared, Named(model): Named<String>) -> Result<Done<OneModel>, Problem> {
     let places = find::all(&state.store.load());
     let name = canonical(&model).into_owned();
     let mut by_model = by_model(&places);
     let holders = by_model.remove(&name);
     let holders = holders.ok_or_else(|| Problem::not_found(format!("no server has the model `{name}`")))?;
-    let mut status = status(&name, &holders, Present::read());
-    let servers = std::mem::take(&mut status.servers);
-    Ok(Json(json!({
-        "success": true,
-        "model": name,
-        "status": {
-            "totalServers": status.total_servers,
-            "loadedOn": status.loaded_on,
-            "loadingOn": status.loading_on,
-            "notLoadedOn": status.not_loaded_on,
-            "failedOn": status.failed_on,
-        },
-        "servers": servers,
-    })))
+    let Status { counts, servers } = status(&name, &holders, Present::read());
+    Ok(Done(OneModel { model: name, status: counts, servers }))
 }

@@ -1,49 +1,39 @@
-//! Who waits for a slot, a pause for all of them, and why servers were chosen.
+//! Who waits for a slot, and a pause for all of them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use aide::axum::ApiRouter;
+use aide::axum::routing::{get_with, post_with};
 use axum::extract::State as Extract;
-use axum::routing::{get, post};
-use axum::{Json, Router};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::State;
+use super::openapi::{Done, about};
 use super::problem::Problem;
-use super::request::{Asked, Wanted};
+use super::request::Wanted;
+use super::{Kept, State};
 use crate::fleet::snapshot::Upstream;
-use crate::ollama::name::canonical;
 
 type Shared = Extract<Arc<State>>;
-type Answer = Result<Json<Value>, Problem>;
-
-/// Choices that are told unless more or fewer are wanted.
-const DECISIONS: usize = 100;
+type Ordered = Result<Done<OrderedQueue>, Problem>;
 
 /// The paths of this topic.
-pub fn routes() -> Router<Arc<State>> {
-    Router::new()
-        .route("/queue", get(show))
-        .route("/queue/pause", post(pause))
-        .route("/queue/resume", post(resume))
-        .route("/analytics/decisions", get(decisions))
+pub fn routes() -> ApiRouter<Arc<State>> {
+    ApiRouter::new()
+        .api_route("/queue", get_with(show, about("getQueue", "Who waits for a slot")))
+        .api_route("/queue/pause", post_with(pause, about("pauseQueue", "Let nobody begin")))
+        .api_route("/queue/resume", post_with(resume, about("resumeQueue", "Let requests begin again")))
 }
 
 /// Which upstream, all by default; why and who.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "QueueOrder")]
 struct Words {
     upstream: Option<String>,
     reason: Option<String>,
     who: Option<String>,
-}
-
-/// What is wanted of the choices.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Wish {
-    limit: Option<usize>,
-    model: Option<String>,
 }
 
 fn upstreams(state: &State, name: Option<&str>) -> Result<Vec<Arc<Upstream>>, Problem> {
@@ -56,40 +46,73 @@ fn upstreams(state: &State, name: Option<&str>) -> Result<Vec<Arc<Upstream>>, Pr
     }
 }
 
-fn picture(state: &State) -> Result<Value, Problem> {
-    let mut waiting = 0;
-    let mut paused = false;
-    let mut shown = Vec::new();
-    for upstream in upstreams(state, None)? {
-        let models = upstream.queues();
-        let here: usize = models.values().sum();
-        waiting += here;
-        paused |= upstream.dispatcher.is_paused();
-        shown.push(json!({
-            "upstream": upstream.name,
-            "paused": upstream.dispatcher.is_paused(),
-            "size": here,
-            "maxPendingPerModel": upstream.schedule.max_pending,
-            "timeoutSeconds": upstream.queue_timeout.as_secs_f64(),
-            "byModel": models,
-        }));
-    }
-    Ok(json!({ "success": true, "queue": waiting, "paused": paused, "upstreams": shown }))
+/// The queues of one upstream.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct UpstreamQueue {
+    upstream: String,
+    paused: bool,
+    /// Who waits, all models together.
+    size: usize,
+    /// How many may wait for one model.
+    max_pending_per_model: usize,
+    /// How long they may.
+    timeout_seconds: f64,
+    by_model: BTreeMap<String, usize>,
 }
 
-async fn show(Extract(state): Shared) -> Answer {
-    picture(&state).map(Json)
+/// All queues.
+#[derive(Serialize, JsonSchema)]
+struct QueueView {
+    /// Who waits, all together.
+    queue: usize,
+    /// One of them is paused.
+    paused: bool,
+    upstreams: Vec<UpstreamQueue>,
 }
 
-async fn pause(Extract(state): Shared, Wanted(words): Wanted<Words>) -> Answer {
-    order(&state, &words, true)
+/// All queues, after an order.
+#[derive(Serialize, JsonSchema)]
+struct OrderedQueue {
+    #[serde(flatten)]
+    queue: QueueView,
+    #[serde(flatten)]
+    kept: Kept,
 }
 
-async fn resume(Extract(state): Shared, Wanted(words): Wanted<Words>) -> Answer {
-    order(&state, &words, false)
+fn picture(state: &State) -> Result<QueueView, Problem> {
+    let queues = upstreams(state, None)?.into_iter().map(|upstream| {
+        let by_model = upstream.queues();
+        UpstreamQueue {
+            upstream: upstream.name.clone(),
+            paused: upstream.dispatcher.is_paused(),
+            size: by_model.values().sum(),
+            max_pending_per_model: upstream.schedule.max_pending,
+            timeout_seconds: upstream.queue_timeout.as_secs_f64(),
+            by_model,
+        }
+    });
+    let upstreams: Vec<UpstreamQueue> = queues.collect();
+    Ok(QueueView {
+        queue: upstreams.iter().map(|queue| queue.size).sum(),
+        paused: upstreams.iter().any(|queue| queue.paused),
+        upstreams,
+    })
 }
 
-fn order(state: &State, words: &Words, pause: bool) -> Answer {
+async fn show(Extract(state): Shared) -> Result<Done<QueueView>, Problem> {
+    picture(&state).map(Done)
+}
+
+async fn pause(Extract(state): Shared, Wanted(words): Wanted<Words>) -> Ordered {
+    order(&state, &words, true).await
+}
+
+async fn resume(Extract(state): Shared, Wanted(words): Wanted<Words>) -> Ordered {
+    order(&state, &words, false).await
+}
+
+async fn order(state: &Arc<State>, words: &Words, pause: bool) -> Ordered {
     for upstream in upstreams(state, words.upstream.as_deref())? {
         if upstream.dispatcher.is_paused() == pause {
             continue;
@@ -102,26 +125,6 @@ fn order(state: &State, words: &Words, pause: bool) -> Answer {
         let (reason, who) = (words.reason.as_deref(), words.who.as_deref());
         tracing::info!(upstream = upstream.name, paused = pause, reason, who, "queue ordered");
     }
-    picture(state).map(Json)
-}
-
-async fn decisions(Extract(state): Shared, Asked(wish): Asked<Wish>) -> Answer {
-    let model = wish.model.as_deref().map(canonical);
-    let mut all = Vec::new();
-    for upstream in upstreams(&state, None)? {
-        let wanted = upstream.dispatcher.decisions().into_iter();
-        let wanted = wanted.filter(|one| model.as_ref().is_none_or(|model| one.model == *model));
-        all.extend(wanted.map(|one| (upstream.name.clone(), one)));
-    }
-    all.sort_by(|one, other| one.1.age.total_cmp(&other.1.age));
-    all.truncate(wish.limit.unwrap_or(DECISIONS));
-    let shown: Vec<Value> = all
-        .into_iter()
-        .map(|(upstream, one)| {
-            let mut value = json!(one);
-            value["upstream"] = upstream.into();
-            value
-        })
-        .collect();
-    Ok(Json(json!({ "success": true, "count": shown.len(), "decisions": shown })))
+    let kept = state.keep().await;
+    Ok(Done(OrderedQueue { queue: picture(state)?, kept }))
 }

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aide::axum::ApiRouter;
+use aide::axum::routing::{get_with, post_with};
 use axum::extract::State as Extract;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::State;
 use super::find::{self, Place};
+use super::openapi::{Done, about};
 use super::problem::Problem;
 use super::request::{Asked, Named};
 use super::time::{Present, milliseconds};
@@ -20,36 +21,59 @@ use crate::ollama::name::canonical;
 use crate::policy::recovery::{Class, Recovery, Test, WINDOW};
 
 type Shared = Extract<Arc<State>>;
-type Answer = Result<Json<serde_json::Value>, Problem>;
+type Tested = Result<Done<TestOutcome>, Problem>;
 
 /// How long an ordered test may take beyond the time of the model: the other steps, and another test before it.
 const MARGIN: Duration = Duration::from_mins(1);
 
 /// The paths of this topic.
-pub fn routes() -> Router<Arc<State>> {
-    Router::new()
-        .route("/recovery-failures", get(summary))
-        .route("/recovery-failures/stats/all", get(all))
-        .route("/recovery-failures/recent", get(recent))
-        .route("/recovery-failures/{server}", get(one))
-        .route("/recovery-failures/{server}/history", get(history))
-        .route("/recovery-failures/{server}/analysis", get(analysis))
-        .route("/recovery-failures/{server}/circuit-breaker-impact", get(impact))
-        .route("/recovery-failures/{server}/reset", post(reset))
-        .route("/servers/{server}/recovery-test", post(test_server))
-        .route("/servers/{server}/models/{model}/recovery-test", post(test_model))
+pub fn routes() -> ApiRouter<Arc<State>> {
+    ApiRouter::new()
+        .api_route(
+            "/recovery-failures",
+            get_with(summary, about("getRecoveryFailures", "Servers that are ill, and why")),
+        )
+        .api_route(
+            "/recovery-failures/stats/all",
+            get_with(all, about("listRecoveryStats", "The tests of all servers")),
+        )
+        .api_route("/recovery-failures/recent", get_with(recent, about("listRecentFailures", "The last failed tests")))
+        .api_route("/recovery-failures/{server}", get_with(one, about("getRecoveryStats", "The tests of a server")))
+        .api_route(
+            "/recovery-failures/{server}/history",
+            get_with(history, about("getRecoveryHistory", "Each test of a server")),
+        )
+        .api_route(
+            "/recovery-failures/{server}/analysis",
+            get_with(analysis, about("analyseRecovery", "What the tests of a server add up to")),
+        )
+        .api_route(
+            "/recovery-failures/{server}/circuit-breaker-impact",
+            get_with(impact, about("getRecoveryImpact", "What its circuit and its tests have to do with each other")),
+        )
+        .api_route(
+            "/recovery-failures/{server}/reset",
+            post_with(reset, about("resetRecovery", "Forget the tests of a server")),
+        )
+        .api_route("/servers/{server}/recovery-test", post_with(test_server, about("testServer", "Test a server now")))
+        .api_route(
+            "/servers/{server}/models/{model}/recovery-test",
+            post_with(test_model, about("testModel", "Test a model on a server now")),
+        )
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "TestFailure")]
 struct FailureView {
     step: &'static str,
     class: &'static str,
     detail: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "RecoveryTest")]
 struct TestView {
     server_id: String,
     timestamp: String,
@@ -65,8 +89,9 @@ struct TestView {
     failure: Option<FailureView>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "RecoveryStats")]
 struct ServerView {
     server_id: String,
     ill: bool,
@@ -79,6 +104,92 @@ struct ServerView {
     failures_by_class: BTreeMap<&'static str, u64>,
     pattern: &'static str,
     last_test: Option<TestView>,
+}
+
+/// What the tests of all servers add up to.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct RecoverySummary {
+    total_tests: u64,
+    total_failures: u64,
+    ill_servers: usize,
+    count: usize,
+    /// Those that are ill or whose tests have failed.
+    servers: Vec<ServerView>,
+}
+
+/// The tests of all servers.
+#[derive(Serialize, JsonSchema)]
+struct RecoveryList {
+    count: usize,
+    servers: Vec<ServerView>,
+}
+
+/// Failed tests.
+#[derive(Serialize, JsonSchema)]
+struct RecentFailures {
+    count: usize,
+    records: Vec<TestView>,
+}
+
+/// The tests of one server.
+#[derive(Serialize, JsonSchema)]
+struct OneRecovery {
+    server: ServerView,
+}
+
+/// Each test of a server.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct RecoveryHistory {
+    server_id: String,
+    count: usize,
+    limit: usize,
+    offset: usize,
+    history: Vec<TestView>,
+}
+
+/// What the tests of a server add up to.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct RecoveryAnalysis {
+    server_id: String,
+    /// `stable`, `degrading`, `flapping` or `persistent`.
+    pattern: &'static str,
+    /// What that is concluded from.
+    basis: String,
+    /// How often it fell ill or got well.
+    changes: usize,
+    window_ms: u64,
+}
+
+/// What the circuit of a server and its tests have to do with each other.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct RecoveryImpact {
+    server_id: String,
+    circuit_breaker: &'static str,
+    /// An operator holds it open.
+    forced: bool,
+    healthy: bool,
+    takes_requests: bool,
+    tests_that_gave_a_token: usize,
+    next_test_at: Option<String>,
+}
+
+/// What was done.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RecoveryMessage")]
+struct Message {
+    message: String,
+}
+
+/// The outcome of a test.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct TestOutcome {
+    server_id: String,
+    test: TestView,
 }
 
 fn test_view(id: &str, test: &Test, present: Present) -> TestView {
@@ -127,29 +238,23 @@ fn views(state: &State) -> Vec<ServerView> {
 }
 
 /// The servers that are ill or whose tests have failed, and what the tests of all add up to.
-async fn summary(Extract(state): Shared) -> Json<serde_json::Value> {
+async fn summary(Extract(state): Shared) -> Done<RecoverySummary> {
     let mut servers = views(&state);
     let tests: u64 = servers.iter().map(|server| server.total_tests).sum();
     let failures: u64 = servers.iter().map(|server| server.total_failures).sum();
     let ill = servers.iter().filter(|server| server.ill).count();
     servers.retain(|server| server.ill || server.total_failures > 0);
-    Json(json!({
-        "success": true,
-        "totalTests": tests,
-        "totalFailures": failures,
-        "illServers": ill,
-        "count": servers.len(),
-        "servers": servers,
-    }))
+    let count = servers.len();
+    Done(RecoverySummary { total_tests: tests, total_failures: failures, ill_servers: ill, count, servers })
 }
 
-async fn all(Extract(state): Shared) -> Json<serde_json::Value> {
+async fn all(Extract(state): Shared) -> Done<RecoveryList> {
     let servers = views(&state);
-    Json(json!({ "success": true, "count": servers.len(), "servers": servers }))
+    Done(RecoveryList { count: servers.len(), servers })
 }
 
 /// The last failed tests of all servers, the youngest first.
-async fn recent(Extract(state): Shared, Asked(window): Asked<Window>) -> Json<serde_json::Value> {
+async fn recent(Extract(state): Shared, Asked(window): Asked<Window>) -> Done<RecentFailures> {
     let present = Present::read();
     let mut failed: Vec<(String, Test)> = Vec::new();
     for place in find::all(&state.store.load()) {
@@ -160,18 +265,19 @@ async fn recent(Extract(state): Shared, Asked(window): Asked<Window>) -> Json<se
     }
     failed.sort_by_key(|(_, test)| std::cmp::Reverse(test.at));
     let records = window.of(failed.iter().map(|(id, test)| test_view(id, test, present)));
-    Json(json!({ "success": true, "count": records.len(), "records": records }))
+    Done(RecentFailures { count: records.len(), records })
 }
 
-async fn one(Extract(state): Shared, Named(id): Named<String>) -> Answer {
+async fn one(Extract(state): Shared, Named(id): Named<String>) -> Result<Done<OneRecovery>, Problem> {
     let place = find::one(&state.store.load(), &id)?;
     let view = place.state().recovery.with(|recovery| view(&place, recovery, Present::read()));
-    Ok(Json(json!({ "success": true, "server": view })))
+    Ok(Done(OneRecovery { server: view }))
 }
 
 /// Which part of a long list is wanted.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "RecoveryWindow")]
 struct Window {
     limit: usize,
     offset: usize,
@@ -190,40 +296,37 @@ impl Window {
 }
 
 /// The tests of a server, the youngest first.
-async fn history(Extract(state): Shared, Named(id): Named<String>, Asked(window): Asked<Window>) -> Answer {
+async fn history(
+    Extract(state): Shared,
+    Named(id): Named<String>,
+    Asked(window): Asked<Window>,
+) -> Result<Done<RecoveryHistory>, Problem> {
     let place = find::one(&state.store.load(), &id)?;
     let present = Present::read();
     let history = place
         .state()
         .recovery
         .with(|recovery| window.of(recovery.history().rev().map(|test| test_view(&place.id, test, present))));
-    Ok(Json(json!({
-        "success": true,
-        "serverId": place.id,
-        "count": history.len(),
-        "limit": window.limit,
-        "offset": window.offset,
-        "history": history,
-    })))
+    let Window { limit, offset } = window;
+    Ok(Done(RecoveryHistory { server_id: place.id, count: history.len(), limit, offset, history }))
 }
 
 /// What the tests of a server add up to, and what to do about it.
-async fn analysis(Extract(state): Shared, Named(id): Named<String>) -> Answer {
+async fn analysis(Extract(state): Shared, Named(id): Named<String>) -> Result<Done<RecoveryAnalysis>, Problem> {
     let place = find::one(&state.store.load(), &id)?;
     let now = Present::read().now;
     let analysis = place.state().recovery.with(|recovery| recovery.analysis(now));
-    Ok(Json(json!({
-        "success": true,
-        "serverId": place.id,
-        "pattern": analysis.pattern.as_str(),
-        "basis": analysis.basis,
-        "changes": analysis.changes,
-        "windowMs": WINDOW.as_millis(),
-    })))
+    Ok(Done(RecoveryAnalysis {
+        server_id: place.id,
+        pattern: analysis.pattern.as_str(),
+        basis: analysis.basis,
+        changes: analysis.changes,
+        window_ms: u64::try_from(WINDOW.as_millis()).unwrap_or(u64::MAX),
+    }))
 }
 
 /// What the circuit of a server and its tests have to do with each other.
-async fn impact(Extract(state): Shared, Named(id): Named<String>) -> Answer {
+async fn impact(Extract(state): Shared, Named(id): Named<String>) -> Result<Done<RecoveryImpact>, Problem> {
     let place = find::one(&state.store.load(), &id)?;
     let present = Present::read();
     let server = place.state();
@@ -231,35 +334,34 @@ async fn impact(Extract(state): Shared, Named(id): Named<String>) -> Answer {
         let tokens = recovery.history().filter(|test| test.failure.is_none() && test.model.is_some()).count();
         (tokens, recovery.due())
     });
-    Ok(Json(json!({
-        "success": true,
-        "serverId": place.id,
-        "circuitBreaker": server.circuit_state(present.now).as_str(),
-        "forced": server.circuit_is_held(present.now),
-        "healthy": server.is_up(),
-        "takesRequests": server.exclusion(None, present.now).is_none(),
-        "testsThatGaveAToken": tokens,
-        "nextTestAt": due.map(|due| present.text(due)),
-    })))
+    Ok(Done(RecoveryImpact {
+        server_id: place.id.clone(),
+        circuit_breaker: server.circuit_state(present.now).as_str(),
+        forced: server.circuit_is_held(present.now),
+        healthy: server.is_up(),
+        takes_requests: server.exclusion(None, present.now).is_none(),
+        tests_that_gave_a_token: tokens,
+        next_test_at: due.map(|due| present.text(due)),
+    }))
 }
 
-async fn reset(Extract(state): Shared, Named(id): Named<String>) -> Answer {
+async fn reset(Extract(state): Shared, Named(id): Named<String>) -> Result<Done<Message>, Problem> {
     let place = find::one(&state.store.load(), &id)?;
     place.state().recovery.with(Recovery::reset);
     tracing::info!(server = place.state().name(), upstream = place.upstream.name, "recovery tests forgotten");
-    Ok(Json(json!({ "success": true, "message": format!("Recovery failure stats reset for server {}", place.id) })))
+    Ok(Done(Message { message: format!("Recovery failure stats reset for server {}", place.id) }))
 }
 
-async fn test_server(Extract(state): Shared, Named(id): Named<String>) -> Answer {
+async fn test_server(Extract(state): Shared, Named(id): Named<String>) -> Tested {
     test(&state, &id, None).await
 }
 
-async fn test_model(Extract(state): Shared, Named((id, model)): Named<(String, String)>) -> Answer {
+async fn test_model(Extract(state): Shared, Named((id, model)): Named<(String, String)>) -> Tested {
     test(&state, &id, Some(canonical(&model).into_owned())).await
 }
 
 /// Orders a test and waits for its outcome.
-async fn test(state: &State, id: &str, model: Option<String>) -> Answer {
+async fn test(state: &State, id: &str, model: Option<String>) -> Tested {
     let place = find::one(&state.store.load(), id)?;
     let outcome = place.state().recovery.order(model);
     let id = place.id.clone();
@@ -271,5 +373,5 @@ async fn test(state: &State, id: &str, model: Option<String>) -> Answer {
         Ok(Err(_)) => return Err(Problem::conflict(format!("the server `{id}` was removed meanwhile"))),
         Err(_) => return Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "another test of the server takes too long")),
     };
-    Ok(Json(json!({ "success": true, "serverId": id, "test": view })))
+    Ok(Done(TestOutcome { server_id: id, test: view }))
 }

@@ -21,6 +21,28 @@ pub fn end_of(time: Duration, now: Instant) -> Result<Instant, Problem> {
     end.ok_or_else(|| Problem::bad_request("`for` is too long"))
 }
 
+/// A number of things that was asked for, or the usual one; `bounds` are the usual number and the most.
+///
+/// # Errors
+/// When it is none or more than the most.
+pub fn limit(asked: Option<usize>, bounds: (usize, usize)) -> Result<usize, Problem> {
+    let (usual, most) = bounds;
+    let limit = asked.unwrap_or(usual);
+    let message = || Problem::bad_request(format!("`limit` is from 1 to {most}"));
+    if (1..=most).contains(&limit) { Ok(limit) } else { Err(message()) }
+}
+
+/// What a word stands for.
+///
+/// # Errors
+/// When it is none of those that are known; they are named.
+pub fn one_of<T: Copy>(key: &str, word: &str, known: &[(&str, T)]) -> Result<T, Problem> {
+    known.iter().find(|(name, _)| *name == word).map(|(_, meaning)| *meaning).ok_or_else(|| {
+        let words: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+        Problem::bad_request(format!("`{key}` is one of `{}`", words.join("`, `")))
+    })
+}
+
 /// The names in a path.
 pub struct Named<T>(pub T);
 

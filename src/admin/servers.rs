@@ -3,36 +3,43 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use aide::axum::ApiRouter;
+use aide::axum::routing::{get_with, post_with};
 use axum::extract::State as Extract;
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use super::State;
 use super::find::{self, Place};
+use super::openapi::{Done, about};
 use super::problem::Problem;
 use super::request::{Asked, Named, Wanted, end_of};
 use super::time::{Present, milliseconds};
+use super::{Kept, State};
 use crate::config::types::Kind;
 use crate::fleet::operation::{Decision, Operation, Standing};
 use crate::units::Duration;
 
 type Shared = Extract<Arc<State>>;
-type Answer = Result<Json<serde_json::Value>, Problem>;
+type Settled = Result<Done<SettledView>, Problem>;
 
 /// The paths of this topic.
-pub fn routes() -> Router<Arc<State>> {
-    Router::new()
-        .route("/servers", get(list))
-        .route("/servers/{server}", get(one))
-        .route("/servers/{server}/drain", post(drain))
-        .route("/servers/{server}/undrain", post(undrain))
-        .route("/servers/{server}/maintenance", post(maintenance))
+pub fn routes() -> ApiRouter<Arc<State>> {
+    ApiRouter::new()
+        .api_route("/servers", get_with(list, about("listServers", "All servers")))
+        .api_route("/servers/{server}", get_with(one, about("getServer", "One server")))
+        .api_route("/servers/{server}/drain", post_with(drain, about("drainServer", "Give it no new requests")))
+        .api_route(
+            "/servers/{server}/undrain",
+            post_with(undrain, about("undrainServer", "Give it new requests again")),
+        )
+        .api_route(
+            "/servers/{server}/maintenance",
+            post_with(maintenance, about("maintainServer", "Begin or end maintenance")),
+        )
 }
 
 /// What was decided about a server.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct OperationView {
     state: &'static str,
@@ -47,7 +54,7 @@ struct OperationView {
 }
 
 /// A server as operators see it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct ServerView {
     id: String,
@@ -71,6 +78,33 @@ struct ServerView {
     supports_ollama: bool,
     supports_v1: bool,
     v1_models: Vec<String>,
+}
+
+/// All servers.
+#[derive(Serialize, JsonSchema)]
+struct ServerList {
+    count: usize,
+    servers: Vec<ServerView>,
+}
+
+/// One server.
+#[derive(Serialize, JsonSchema)]
+struct OneServer {
+    server: ServerView,
+}
+
+/// How a server is after an order.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct SettledView {
+    message: String,
+    server_id: String,
+    operation: OperationView,
+    in_flight_requests: u32,
+    /// Nothing runs on it.
+    empty: bool,
+    #[serde(flatten)]
+    kept: Kept,
 }
 
 fn operation(operation: &Operation, present: Present) -> OperationView {
@@ -112,27 +146,27 @@ fn view(place: &Place, present: Present) -> ServerView {
 }
 
 /// All servers.
-async fn list(Extract(state): Shared) -> Json<serde_json::Value> {
+async fn list(Extract(state): Shared) -> Done<ServerList> {
     let present = Present::read();
     let servers: Vec<_> = find::all(&state.store.load()).iter().map(|place| view(place, present)).collect();
-    Json(json!({ "success": true, "count": servers.len(), "servers": servers }))
+    Done(ServerList { count: servers.len(), servers })
 }
 
 /// One server; for whoever waits until it is empty.
-async fn one(Extract(state): Shared, Named(id): Named<String>) -> Answer {
+async fn one(Extract(state): Shared, Named(id): Named<String>) -> Result<Done<OneServer>, Problem> {
     let place = find::one(&state.store.load(), &id)?;
-    Ok(Json(json!({ "success": true, "server": view(&place, Present::read()) })))
+    Ok(Done(OneServer { server: view(&place, Present::read()) }))
 }
 
 /// How long the answer may wait until the server is empty.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Patience {
     wait: Option<Duration>,
 }
 
 /// Why and who, in the operator's words.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Words {
     reason: Option<String>,
@@ -154,7 +188,7 @@ async fn drain(
     Named(id): Named<String>,
     Asked(patience): Asked<Patience>,
     Wanted(words): Wanted<Words>,
-) -> Answer {
+) -> Settled {
     let place = find::one(&state.store.load(), &id)?;
     let now = Present::read().now;
     let standing = place.state().standing(now);
@@ -166,12 +200,12 @@ async fn drain(
 }
 
 /// New requests again.
-async fn undrain(Extract(state): Shared, Named(id): Named<String>, Wanted(words): Wanted<Words>) -> Answer {
+async fn undrain(Extract(state): Shared, Named(id): Named<String>, Wanted(words): Wanted<Words>) -> Settled {
     let place = find::one(&state.store.load(), &id)?;
     activate(&state, &place, words).await
 }
 
-async fn activate(state: &State, place: &Place, words: Words) -> Answer {
+async fn activate(state: &Arc<State>, place: &Place, words: Words) -> Settled {
     let now = Present::read().now;
     let decision = words.decision(now);
     let before = place.state().operate(Operation::Active, now);
@@ -184,7 +218,7 @@ async fn activate(state: &State, place: &Place, words: Words) -> Answer {
 }
 
 /// Whether maintenance begins, how long it may last, why and who.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Maintenance {
     enabled: Option<bool>,
@@ -199,7 +233,7 @@ async fn maintenance(
     Named(id): Named<String>,
     Asked(patience): Asked<Patience>,
     Wanted(wanted): Wanted<Maintenance>,
-) -> Answer {
+) -> Settled {
     let place = find::one(&state.store.load(), &id)?;
     let words = Words { reason: wanted.reason, who: wanted.who };
     if wanted.enabled == Some(false) {
@@ -233,8 +267,9 @@ fn log(place: &Place, from: Standing, to: Standing, decision: &Decision) {
     );
 }
 
-/// Waits, if that was asked for, until the server is empty or everything ends; tells how it is then.
-async fn settled(state: &State, place: &Place, patience: Patience, message: String) -> Answer {
+/// Keeps the decision, waits, if that was asked for, until the server is empty or everything ends; tells how it is then.
+async fn settled(state: &Arc<State>, place: &Place, patience: Patience, message: String) -> Settled {
+    let kept = state.keep().await;
     if let Some(limit) = patience.wait {
         let mut closing = state.closing.clone();
         tokio::select! {
@@ -246,12 +281,12 @@ async fn settled(state: &State, place: &Place, patience: Patience, message: Stri
     }
     let present = Present::read();
     let in_flight = place.state().in_flight();
-    Ok(Json(json!({
-        "success": true,
-        "message": message,
-        "serverId": place.id,
-        "operation": operation(&place.state().operation(present.now), present),
-        "inFlightRequests": in_flight,
-        "empty": in_flight == 0,
-    })))
+    Ok(Done(SettledView {
+        message,
+        server_id: place.id.clone(),
+        operation: operation(&place.state().operation(present.now), present),
+        in_flight_requests: in_flight,
+        empty: in_flight == 0,
+        kept,
+    }))
 }

@@ -4,14 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
-use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State as Extract;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use super::openapi::Done;
+use super::problem::Problem;
+use super::request::Wanted;
 use super::{AdminAddress, State};
 use crate::units::Duration;
 
@@ -30,42 +31,42 @@ pub struct Order {
 }
 
 /// The body of the request; every key may be absent.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct Wanted {
+#[schemars(rename = "UpgradeOrder")]
+pub struct Wish {
     binary: Option<PathBuf>,
     timeout: Option<Duration>,
 }
 
-/// Starts a new process; answers when that serves or has failed.
-pub async fn upgrade(Extract(state): Extract<Arc<State>>, body: Bytes) -> Response {
-    let wanted: Wanted = match serde_json::from_slice(if body.is_empty() { b"{}" } else { &body }) {
-        Ok(wanted) => wanted,
-        Err(error) => return answer(StatusCode::BAD_REQUEST, Err(error.to_string())),
-    };
-    // Whoever may reach a port of loopback must not choose what this user runs.
-    if wanted.binary.is_some() && state.token.is_none() && matches!(state.own, AdminAddress::Tcp(_)) {
-        let what = "another binary needs `admin.token_file`, or an `admin.address` that is a unix socket; without either, \
-                    put the new binary in the place of the old one and leave `--binary` out";
-        return answer(StatusCode::FORBIDDEN, Err(what.to_owned()));
-    }
-    let (told, outcome) = oneshot::channel();
-    let order = Order { binary: wanted.binary, limit: wanted.timeout.unwrap_or(LIMIT), answer: told };
-    if state.upgrades.try_send(order).is_err() {
-        return answer(
-            StatusCode::CONFLICT,
-            Err("another upgrade is under way, or this process is stopping".to_owned()),
-        );
-    }
-    match outcome.await {
-        Ok(Ok(process)) => answer(StatusCode::OK, Ok(process)),
-        Ok(Err(error)) => answer(StatusCode::UNPROCESSABLE_ENTITY, Err(error)),
-        Err(_) => answer(StatusCode::CONFLICT, Err("this process is stopping".to_owned())),
-    }
+/// The new process.
+#[derive(Serialize, JsonSchema)]
+pub struct Upgraded {
+    /// `upgraded`.
+    result: &'static str,
+    /// Its id.
+    pid: u32,
 }
 
-fn answer(status: StatusCode, result: Result<u32, String>) -> Response {
-    let word = if result.is_ok() { "upgraded" } else { "failed" };
-    let body = serde_json::json!({ "result": word, "pid": result.as_ref().ok(), "error": result.as_ref().err() });
-    (status, Json(body)).into_response()
+/// Starts a new process; answers when that serves or has failed.
+pub async fn upgrade(
+    Extract(state): Extract<Arc<State>>,
+    Wanted(wish): Wanted<Wish>,
+) -> Result<Done<Upgraded>, Problem> {
+    // Whoever may reach a port of loopback must not choose what this user runs.
+    if wish.binary.is_some() && !state.store.load().admin.has_tokens() && matches!(state.own, AdminAddress::Tcp(_)) {
+        let what = "another binary needs `admin.token_file`, or an `admin.address` that is a unix socket; without either, \
+                    put the new binary in the place of the old one and leave `--binary` out";
+        return Err(Problem::new(StatusCode::FORBIDDEN, what));
+    }
+    let (told, outcome) = oneshot::channel();
+    let order = Order { binary: wish.binary, limit: wish.timeout.unwrap_or(LIMIT), answer: told };
+    if state.upgrades.try_send(order).is_err() {
+        return Err(Problem::conflict("another upgrade is under way, or this process is stopping"));
+    }
+    match outcome.await {
+        Ok(Ok(pid)) => Ok(Done(Upgraded { result: "upgraded", pid })),
+        Ok(Err(error)) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error)),
+        Err(_) => Err(Problem::conflict("this process is stopping")),
+    }
 }

@@ -10,11 +10,15 @@ mod health;
 mod import;
 mod init;
 mod key;
+mod model_job;
 mod operate;
+mod pull;
 mod reload;
 mod run;
 mod schema;
+mod unload;
 mod upgrade;
+mod warm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -56,6 +60,12 @@ enum Verb {
     Undrain(operate::Server),
     /// Give a server no new requests until further notice, or for some time.
     Maintenance(operate::Maintenance),
+    /// Bring a model into memory.
+    Warm(warm::Arguments),
+    /// Take a model out of memory.
+    Unload(unload::Arguments),
+    /// Have servers fetch a model.
+    Pull(pull::Arguments),
     /// Exit with 0 when the running Arriero is ready.
     Health(AdminArguments),
 }
@@ -86,6 +96,9 @@ pub fn main() -> ExitCode {
         Verb::Drain(arguments) => operate::drain(&arguments),
         Verb::Undrain(arguments) => operate::undrain(&arguments),
         Verb::Maintenance(arguments) => operate::maintenance(&arguments),
+        Verb::Warm(arguments) => warm::run(&arguments),
+        Verb::Unload(arguments) => unload::run(&arguments),
+        Verb::Pull(arguments) => pull::run(&arguments),
         Verb::Health(arguments) => health::run(&arguments),
     }
 }

@@ -13,7 +13,7 @@ use crate::units::Duration;
 /// How long the running Arriero may take to answer beyond the time that it waits.
 const MARGIN: StdDuration = StdDuration::from_secs(10);
 /// What stands for itself in a part of a path (RFC 3986, unreserved).
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Which server, and why.
 #[derive(clap::Args)]
@@ -103,7 +103,7 @@ fn order(server: &Server, verb: &str, wanted: &Value, wait: Option<Duration>) ->
 }
 
 /// Who gives the order, as far as the environment says.
-fn who() -> String {
+pub fn who() -> String {
     let named = |name: &str| std::env::var(name).ok().filter(|name| !name.is_empty());
     named("SUDO_USER").or_else(|| named("USER")).or_else(|| named("LOGNAME")).unwrap_or_else(|| "cli".to_owned())
 }

@@ -21,7 +21,7 @@ pub fn run(arguments: &AdminArguments) -> ExitCode {
         println!("{}: {}", text("result"), text("hash"));
         return ExitCode::SUCCESS;
     }
-    let error = text("error");
+    let error = text("detail");
     eprintln!("{}", if error.is_empty() { String::from_utf8_lossy(&answer.body).into_owned() } else { error });
     ExitCode::from(1)
 }

@@ -53,6 +53,6 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let text = String::from_utf8_lossy(&answer.body);
-    eprintln!("error: {}", outcome["error"].as_str().unwrap_or(&text));
+    eprintln!("error: {}", outcome["detail"].as_str().unwrap_or(&text));
     ExitCode::from(1)
 }

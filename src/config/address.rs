@@ -113,6 +113,48 @@ impl ServerUrl {
     }
 }
 
+/// The URL of a webhook, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WebhookUrl {
+    /// `https`.
+    pub tls: bool,
+    /// Host and port; the port is 80 or 443 when the URL names none.
+    pub address: HostPort,
+    /// Path and query.
+    pub target: String,
+}
+
+impl WebhookUrl {
+    /// Reads `http://HOST[:PORT][/PATH][?QUERY]`, or the same with `https`.
+    ///
+    /// # Errors
+    /// What is wrong with the form, in one sentence.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let begin = text.find("://").map_or(0, |scheme| scheme + 3);
+        let (server, target) = text.split_at(text[begin..].find(['/', '?', '#']).map_or(text.len(), |at| begin + at));
+        if server.contains('@') {
+            return Err("a URL has no user or password: what is sent is signed instead".to_owned());
+        }
+        let ServerUrl { tls, address } = ServerUrl::parse(server)?;
+        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+        if target.contains('#') {
+            return Err("a URL has no fragment: remove it".to_owned());
+        }
+        if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("path and query are ASCII without blanks: write other characters as `%XX`".to_owned());
+        }
+        Ok(Self { tls, address, target })
+    }
+
+    /// As it may be shown: path and query may hold a secret, so of them only whether there are any.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        let rest = if self.target == "/" { "" } else { "/…" };
+        format!("{scheme}://{}{rest}", self.address)
+    }
+}
+
 /// Host in small letters, and port if there is one.
 fn split_port(text: &str) -> Result<(String, Option<u16>), String> {
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
@@ -204,6 +246,19 @@ mod tests {
         for (text, expected) in cases {
             let error = ServerUrl::parse(text).err().unwrap_or_default();
             assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn webhooks_have_a_path_and_a_query_that_are_not_shown() {
+        let url = WebhookUrl::parse("https://Hooks.test/T0/s3cret?a=b").unwrap();
+        assert_eq!((url.tls, url.address.port, url.target.as_str()), (true, 443, "/T0/s3cret?a=b"));
+        assert_eq!(url.shown(), "https://hooks.test:443/…");
+        let plain = WebhookUrl::parse("http://127.0.0.1:9?x").unwrap();
+        assert_eq!((plain.target.as_str(), plain.shown().as_str()), ("/?x", "http://127.0.0.1:9/…"));
+        assert_eq!(WebhookUrl::parse("http://a").map(|url| url.shown()), Ok("http://a:80".to_owned()));
+        for wrong in ["ftp://a/x", "a/b", "http://u:p@a/", "http://a/#x", "http://a/ b", "http:///x", "http://a:0/"] {
+            assert!(WebhookUrl::parse(wrong).is_err(), "{wrong}");
         }
     }
 

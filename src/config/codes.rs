@@ -70,6 +70,7 @@ codes! {
     HASH_ON "E037" "What `consistent_hash` should hash is not correct.";
     CONTRADICTION "E038" "Two values contradict each other.";
     OPEN_ADMIN "E039" "The admin listener can be reached from outside and has no token.";
+    OUT_OF_REACH "E041" "A server that was added at run time may not be at its address.";
     UNKNOWN_SERVER "E040" "A rule names a server that does not exist.";
     TLS_FILE "E050" "A certificate, key or OCSP file cannot be read.";
     CERTIFICATE "E051" "A file does not hold the certificate that it should.";
@@ -87,6 +88,9 @@ codes! {
     FIELD "E083" "A header field of a rule is not correct.";
     ERROR_PAGE "E084" "An error page is not correct.";
     COOKIE "E085" "A cookie is not correct.";
+    WEBHOOK "E095" "The URL of a webhook is not correct.";
+    SECRET_FILE "E096" "A file with a secret cannot be used.";
+    RECOVERY_ACTION "E097" "A recovery action is not correct.";
     NEVER_MATCHES "W001" "A route can never match.";
     UNUSED_UPSTREAM "W002" "No route uses this upstream.";
     SLOW_CHECK "W003" "A health check may take longer than the time between two checks.";

@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::diagnostic::{Diagnostic, Diagnostics};
+use super::overlay::Overlay;
 use super::source::{self, Report, Source};
 use super::{codes, decode, hash, tree, validate};
 use crate::policy::api_key::Digest;
@@ -194,7 +195,7 @@ fn parse(name: &str, bytes: &[u8]) -> Result<LoadedKeys, Diagnostics> {
     let file = read(text, &mut report);
     let refused = report.has_errors();
     match file {
-        Some(file) if !refused => Ok(LoadedKeys { keys: file.keys, hash: hash(bytes) }),
+        Some(file) if !refused => Ok(LoadedKeys { keys: file.keys, hash: hash(bytes, &Overlay::default()) }),
         _ => Err(Diagnostics(report.finish())),
     }
 }

@@ -149,6 +149,19 @@ upstreams:
         #max_loaded: 3
         #gpu:
           #memory: 80GiB
+        #recovery:
+          #exec: [systemctl, restart, ollama]
+          #webhook: https://ops.example.com/restart
+          #docker_restart: ollama-1
+          #secret_file: /run/secrets/arriero_recovery
+          #docker_socket: /var/run/docker.sock
+          #after: 3
+          #max_attempts: 3
+          #backoff: 10s
+          #max_backoff: 300s
+          #timeout: 60s
+          #verify: 60s
+          #retry_after: 30m
       - url: ${OLLAMA_HOST_2:-http://10.0.0.12:11434}
         name: t4-1
     http2: false
@@ -236,9 +249,22 @@ defaults:
     request_body: 100MiB
 #auth:
   #keys_file: ./keys.yaml
+#notifications:
+  #- url: https://alerts.example.com/arriero
+    #secret_file: /run/secrets/arriero_alerts
+    #events: [server_down, server_up, recovery_gave_up]
+    #window: 300s
+    #timeout: 10s
+    #attempts: 8
 admin:
   address: 127.0.0.1:5100
   #token_file: /run/secrets/arriero_admin
+  #tokens:
+    #- name: grafana
+      #token_file: /run/secrets/arriero_grafana
+      #scope: read
+  #without_token: read
+  #server_networks: [10.0.0.0/8, "fd00::/8"]
 server:
   #threads: 4
   body_budget: 512MiB
@@ -248,6 +274,11 @@ server:
   drain: 300s
   drain_delay: 0s
   reserved_files: 32
+history:
+  requests: 1d
+  max_requests: 100000
+  aggregates: 30d
+  usage: 400d
 telemetry:
   access_log: json
   log_level: info
@@ -369,7 +400,7 @@ fn wrap(out: &mut String, margin: usize, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::types::{Active, Recovery, Retry, Server, Telemetry};
+    use super::super::types::{Active, History, Recovery, Retry, Server, Telemetry};
     use super::super::types::{Admin, Caps, Check, Circuit, Inventory, Keepalive, ListenerLimits, ListenerTimeouts};
     use super::*;
 
@@ -413,6 +444,7 @@ mod tests {
         assert_eq!(loaded.warnings, []);
         let config = loaded.config;
         assert_eq!(config.server, Server::default());
+        assert_eq!(config.history, History::default());
         assert_eq!(config.telemetry, Telemetry::default());
         assert_eq!(config.admin, Admin::default());
         assert_eq!(config.listeners[0].timeouts, ListenerTimeouts::default());

@@ -17,6 +17,9 @@ pub const MAX_BYTES: usize = 8 << 20;
 /// Most diagnostics that are collected for a file.
 const MAX_DIAGNOSTICS: usize = 100;
 
+/// Stands for the file where a value was set at run time.
+const RUN_TIME: &str = "set at run time";
+
 /// Longest line that is shown as an excerpt, in bytes.
 const MAX_EXCERPT: usize = 400;
 
@@ -58,7 +61,9 @@ impl<'a> Source<'a> {
             path: String::new(),
             excerpt: None,
         };
-        if let Some(span) = span {
+        if span == Some(Span::ELSEWHERE) {
+            diagnostic.file = RUN_TIME.to_owned();
+        } else if let Some(span) = span {
             let line_number = self.line_of(span.start as usize);
             let line = self.line(line_number);
             let line_start = self.starts.get(line_number.saturating_sub(1)).copied().unwrap_or_default();

@@ -9,6 +9,7 @@ mod generated;
 mod good;
 mod hostile;
 mod limits;
+mod notifications;
 mod rules;
 mod tls;
 mod variables;

@@ -33,6 +33,9 @@ pub(super) struct Span {
 }
 
 impl Span {
+    /// That of a value that stands in no file.
+    pub(super) const ELSEWHERE: Self = Self { start: u32::MAX, end: u32::MAX };
+
     pub(super) fn new(start: usize, end: usize) -> Self {
         let narrow = |offset: usize| u32::try_from(offset).unwrap_or(u32::MAX);
         Self { start: narrow(start), end: narrow(end) }
@@ -152,7 +155,7 @@ impl fmt::Display for Steps {
     }
 }
 
-fn is_simple(key: &str) -> bool {
+pub(super) fn is_simple(key: &str) -> bool {
     !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-'))
 }
 

@@ -14,21 +14,29 @@ use serde::{Deserialize, Serialize};
 use crate::units::{ByteSize, Duration};
 
 mod access;
+mod admin;
 mod content;
 mod fleet;
+mod history;
 mod limits;
 mod models;
+mod notification;
+mod recovery_action;
 mod tls;
 mod upstream;
 mod words;
 
 pub use access::{Access, Auth, Cors, ProxyProtocol, RouteAuth};
+pub use admin::{Admin, AdminScope, AdminToken, WithoutToken};
 pub use content::{
     Coding, Compress, Files, HeaderChanges, HeaderRules, Redirect, RequestEncoding, Respond, Rewrite, StickyCookie,
 };
 pub use fleet::{Gpu, ModelRule, Priority, Queue, QueueKeepalive};
+pub use history::History;
 pub use limits::{ConcurrencyLimit, Delay, ListenerLimits, Preset, RateLimit};
 pub use models::{Caps, Permission};
+pub use notification::Notification;
+pub use recovery_action::RecoveryAction;
 pub use tls::{CertificateFiles, ClientAuth, ListenerTls, MinVersion, UpstreamTls};
 pub use upstream::{
     Active, Balance, BalancePolicy, Check, Circuit, Health, Inventory, Keepalive, Kind, ModelAffinity, Off, Plan,
@@ -58,12 +66,18 @@ pub struct Config {
     /// API keys.
     #[serde(default)]
     pub auth: Auth,
+    /// Webhooks that are told what happens; none by default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notifications: Vec<Notification>,
     /// Health, metrics and control, on a listener of their own.
     #[serde(default)]
     pub admin: Admin,
     /// The process itself.
     #[serde(default)]
     pub server: Server,
+    /// What is kept of what happened, and how long.
+    #[serde(default)]
+    pub history: History,
     /// Logs.
     #[serde(default)]
     pub telemetry: Telemetry,
@@ -352,22 +366,6 @@ pub struct Defaults {
     pub limits: Limits,
 }
 
-/// Health, metrics and control. A change of the address needs a restart.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Admin {
-    /// `HOST:PORT`, or `unix:/path/to/socket`. Port 0 takes a free one.
-    pub address: String,
-    /// File with the token that changes need; required when the address is not loopback.
-    pub token_file: Option<String>,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { address: "127.0.0.1:5100".to_owned(), token_file: None }
-    }
-}
-
 /// The process itself. A change of `threads` or `temp_dir` needs a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -381,7 +379,8 @@ pub struct Server {
     pub body_memory: ByteSize,
     /// Folder for those files; the system's by default.
     pub temp_dir: Option<String>,
-    /// Folder for what is kept over restarts: what was learned of the fleet. Without it nothing is kept.
+    /// Folder for what is kept over restarts: what was learned of the fleet, the history, what operators changed. Without
+    /// it nothing is kept.
     pub data_dir: Option<String>,
     /// How long requests in flight may take to finish after SIGTERM; then they are cut off.
     pub drain: Duration,

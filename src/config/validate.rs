@@ -11,13 +11,16 @@ use super::types::{Config, Timeouts};
 use crate::units::{ByteSize, Duration};
 
 mod access;
+mod admin;
 mod content;
 mod fleet;
 mod keys;
 mod limits;
 mod listeners;
 mod models;
+mod notifications;
 mod process;
+mod recovery_action;
 mod routes;
 mod tls;
 mod upstreams;
@@ -34,6 +37,7 @@ pub(super) fn validate(config: &Config, tree: &Node<'_>, report: &mut Report<'_>
     routes::check(config, &mut rules);
     upstreams::check(config, &mut rules);
     process::check(config, &mut rules);
+    notifications::check(config, &mut rules);
     access::check(config, &mut rules);
 }
 

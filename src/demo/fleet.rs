@@ -43,6 +43,7 @@ impl Fleet {
             config.load_time_per_gb = Duration::from_millis(load);
             config.prompt_delay = Duration::from_millis(token * 4);
             config.token_interval = Duration::from_millis(token);
+            config.pull_rate = Some(GB / 4);
             config
         };
         vec![

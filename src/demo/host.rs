@@ -88,6 +88,12 @@ impl Host {
         &self.shared.load_gate
     }
 
+    /// Holds back pulls, each before the next piece that it takes, while it is closed.
+    #[must_use]
+    pub fn pull_gate(&self) -> &Gate {
+        &self.shared.pull_gate
+    }
+
     /// Names of the models in memory or loading, in the order of loading.
     #[must_use]
     pub fn loaded(&self) -> Vec<String> {

@@ -6,9 +6,8 @@ use http::Method;
 use serde::Serialize;
 use serde_json::json;
 
-use super::body::ReplyBody;
-use super::ledger::Outcome;
-use super::model::{DemoModel, GB, canonical_name};
+use super::model::DemoModel;
+use super::pulls;
 use super::reply::{self, Reply};
 use super::router::Exchange;
 use super::runner::Row;
@@ -152,37 +151,7 @@ fn pull(exchange: &Exchange<'_>) -> Reply {
     if name.is_empty() {
         return reply::error(&exchange.path, 400, "invalid model name");
     }
-    let (host, model) = (exchange.host.clone(), DemoModel::new(&canonical_name(name), GB));
-    let mark = exchange.record.mark();
-    let finish = move |model: DemoModel| {
-        let mut models = host.models.write();
-        models.retain(|other| !other.is_called(&model.name));
-        models.push(model);
-    };
-    if exchange.fields.flag("stream") == Some(false) {
-        finish(model);
-        return reply::json(200, &json!({ "status": "success" }));
-    }
-    let digest = format!("sha256:{}", model.digest);
-    let layer = format!("pulling {}", digest.get(7..19).unwrap_or_default());
-    let body = ReplyBody::stream(|chunks| async move {
-        let steps = [
-            json!({ "status": "pulling manifest" }),
-            json!({ "status": layer, "digest": digest, "total": model.size }),
-            json!({ "status": layer, "digest": digest, "total": model.size, "completed": model.size }),
-            json!({ "status": "verifying sha256 digest" }),
-            json!({ "status": "writing manifest" }),
-        ];
-        for step in &steps {
-            // The receiver lives in the same body.
-            let _ = chunks.send(reply::line(step)).await;
-            mark.token();
-        }
-        finish(model);
-        let _ = chunks.send(reply::line(&json!({ "status": "success" }))).await;
-        Outcome::Completed
-    });
-    reply::with_type(200, "application/x-ndjson", body)
+    pulls::answer(exchange, name)
 }
 
 fn copy(exchange: &Exchange<'_>) -> Reply {
@@ -196,7 +165,8 @@ fn copy(exchange: &Exchange<'_>) -> Reply {
     let Some(mut model) = exchange.host.model(source) else {
         return reply::error(&exchange.path, 404, &format!("model {source:?} not found"));
     };
-    model.name = canonical_name(destination);
+    // The name is kept as it is written.
+    model.name = DemoModel::new(destination, 0).name;
     let mut models = exchange.host.models.write();
     models.retain(|other| !other.is_called(destination));
     models.push(model);

@@ -30,6 +30,9 @@ pub(super) struct Shared {
     pub(super) blobs: Mutex<Vec<String>>,
     pub(super) token_gate: Gate,
     pub(super) load_gate: Gate,
+    pub(super) pull_gate: Gate,
+    /// Bytes of layers that were pulled, by digest.
+    pub(super) partial: Mutex<HashMap<String, u64>>,
     scheduler: RwLock<Arc<Scheduler>>,
     connections: Mutex<HashMap<u64, Arc<Control>>>,
     open: watch::Sender<usize>,
@@ -45,6 +48,8 @@ impl Shared {
             models: RwLock::new(config.models.clone()),
             blobs: Mutex::new(Vec::new()),
             token_gate: Gate::default(),
+            pull_gate: Gate::default(),
+            partial: Mutex::new(HashMap::new()),
             scheduler: RwLock::new(Scheduler::new(&config, load_gate.clone(), ledger.clone())),
             load_gate,
             ledger,

@@ -50,6 +50,7 @@ mod lifecycle;
 mod model;
 mod plan;
 mod prefix_cache;
+mod pulls;
 mod raw;
 mod reply;
 mod router;

@@ -49,6 +49,10 @@ pub struct HostConfig {
     /// down, slots remember conversations, vision models have one slot, and loads and unloads take time; the
     /// delays above do not count. Without one the host is as quick as they say.
     pub card: Option<Card>,
+    /// What can be pulled; `None` for any name, as a model of 1 GB.
+    pub registry: Option<Vec<DemoModel>>,
+    /// Bytes per second of a pull; `None` for as quick as can be.
+    pub pull_rate: Option<u64>,
     /// What a bench knows of its requests.
     pub plan: Option<Arc<Plan>>,
     /// Keep ledger entries and hash bodies. Benches turn it off; only counters remain.
@@ -78,6 +82,8 @@ impl HostConfig {
             embedding_length: 768,
             check_host: true,
             card: None,
+            registry: None,
+            pull_rate: None,
             plan: None,
             record: true,
         }

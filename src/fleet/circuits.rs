@@ -147,6 +147,14 @@ pub struct CircuitView {
     pub openings: u32,
 }
 
+impl CircuitView {
+    /// That of a model that never failed.
+    #[must_use]
+    pub const fn closed(model: Option<String>) -> Self {
+        Self { model, state: State::Closed, cause: None, failures: 0, openings: 0 }
+    }
+}
+
 /// The circuits of one server.
 pub struct Circuits {
     born: Instant,

@@ -6,14 +6,18 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderName, Method};
 
+use super::admin_access::AdminAccess;
 use super::content::Target;
 use super::dispatch::Dispatchers;
+use super::events::Events;
 use super::limiter::Limiter;
+use super::notifications::Telling;
 use super::server::{Identity, ServerState};
 use super::snapshot::{Lasting, Route, Snapshot, Timeouts, Upstream};
 use crate::config::types::{self, Config};
 use crate::ollama::ModelPattern;
 use crate::policy::caps::Caps;
+use crate::policy::reach::Reach;
 use crate::policy::retry::{RetryOn, RetryPolicy};
 use crate::routing::Scheme;
 use crate::routing::table::{ModelMatch, RouteMatch, RouteTable};
@@ -25,6 +29,7 @@ mod content;
 mod fleet;
 mod limits;
 mod listeners;
+mod notifications;
 mod upstreams;
 
 pub use content::pages_stamp;
@@ -66,6 +71,11 @@ pub fn compile(config: &Config, hash: String, around: &Surroundings<'_>) -> Resu
         running: Arc::default(),
         connections: Arc::default(),
         dispatchers: Arc::new(Dispatchers::new(around.now)),
+        telling: Telling {
+            events: Arc::new(Events::new(around.metrics.events_lost.clone())),
+            notifications: Arc::default(),
+        },
+        jobs: Arc::default(),
     };
     compile_with(config, hash, around, lasting, None)
 }
@@ -92,13 +102,15 @@ fn compile_with(
     before: Option<&Snapshot>,
 ) -> Result<Snapshot, CompileError> {
     let keys = access::keys(&config.auth, before.and_then(|before| before.keys.as_ref()))?;
+    let admin = AdminAccess::open(&config.admin).map_err(|(place, why)| error(place, why))?;
+    let reach = Arc::new(Reach(access::networks("admin.server_networks", &config.admin.server_networks)?));
     let upstreams = config
         .upstreams
         .iter()
         .map(|(name, upstream)| {
             let known = before.and_then(|before| before.upstreams.iter().find(|known| known.name == *name));
             let known = known.map(|known| &known.state);
-            upstreams::compile(name, upstream, known, around, &lasting.dispatchers).map(Arc::new)
+            upstreams::compile(name, upstream, known, &reach, around, &lasting).map(Arc::new)
         })
         .collect::<Result<Vec<_>, _>>()?;
     let by_name: HashMap<&str, &Arc<Upstream>> =
@@ -148,6 +160,8 @@ fn compile_with(
         routes,
         upstreams,
         keys,
+        admin: Arc::new(admin),
+        reach,
         listeners: listeners::compile(&config.listeners, listeners, &lasting)?,
         body_memory: to_usize(config.server.body_memory.0),
         access_log: match config.telemetry.access_log {
@@ -159,6 +173,7 @@ fn compile_with(
         drain: config.server.drain.0,
         drain_delay: config.server.drain_delay.0,
         reserved_files: config.server.reserved_files,
+        hooks: notifications::hooks(&config.notifications)?,
         lasting,
     };
     Ok(snapshot)

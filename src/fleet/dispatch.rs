@@ -41,10 +41,13 @@ use crate::policy::schedule::{
 
 mod judgement;
 mod look;
+mod orders;
 mod place;
 
 use judgement::Judgement;
+use orders::Awaited;
 
+pub use orders::{Idle, Ordered};
 pub use place::{Place, Waiting};
 
 /// What a server is to be asked.
@@ -59,6 +62,8 @@ pub struct Command {
     pub model: String,
     /// How to load it; `None` to take it out of memory.
     pub load: Option<RunnerOptions>,
+    /// Whoever wants to know what came of an unload.
+    pub told: Option<oneshot::Sender<Result<(), String>>>,
 }
 
 /// Schedules the requests of an upstream, for as long as the process runs.
@@ -80,6 +85,7 @@ struct Inner {
     /// By model id.
     models: Vec<Arc<str>>,
     waiting: HashMap<Ticket, Turn>,
+    ordered: Awaited,
     /// How many hundredths of a model's holders are left alone because of their circuits.
     max_ejected: u8,
 }
@@ -157,6 +163,7 @@ impl Dispatcher {
             servers: Vec::new(),
             models: Vec::new(),
             waiting: HashMap::new(),
+            ordered: Awaited::default(),
             max_ejected: 50,
         };
         let random = AtomicU64::new(0);
@@ -245,10 +252,13 @@ impl Dispatcher {
     }
 
     /// A load that was ordered has ended.
-    pub fn loaded(self: &Arc<Self>, server: ServerId, model: &str, outcome: LoadOutcome) {
-        self.event(|scheduler, moment| {
-            if let Some(model) = scheduler.known_model(model) {
-                scheduler.loaded(server, model, outcome, moment);
+    ///
+    /// `why` is what the server said when it failed.
+    pub fn loaded(self: &Arc<Self>, server: ServerId, model: &str, outcome: LoadOutcome, why: Option<String>) {
+        self.event_with(|inner, moment| {
+            inner.ordered.why = why;
+            if let Some(model) = inner.scheduler.known_model(model) {
+                inner.scheduler.loaded(server, model, outcome, moment);
             }
         });
     }
@@ -306,6 +316,19 @@ impl Dispatcher {
         self.look(|scheduler| scheduler.decisions().iter().map(|decision| explain(scheduler, decision, now)).collect())
     }
 
+    /// The choices after a moment of the scheduler's own time, the oldest first and `most` at most, and the moment of the
+    /// last one.
+    pub fn decisions_after(&self, moment: f64, most: usize) -> (Vec<Explanation>, f64) {
+        let now = (clock::now() - self.epoch).as_secs_f64();
+        self.look(|scheduler| {
+            let last = scheduler.decisions().last().map_or(moment, |decision| decision.at);
+            let fresh = scheduler.decisions().iter().take_while(|decision| decision.at > moment).take(most);
+            let mut told: Vec<_> = fresh.map(|decision| explain(scheduler, decision, now)).collect();
+            told.reverse();
+            (told, last.max(moment))
+        })
+    }
+
     /// What was learned.
     pub fn memory(&self) -> Memory {
         self.look(Scheduler::memory_of_all)
@@ -330,12 +353,12 @@ impl Dispatcher {
         let random = scramble(self.random.fetch_add(1, Ordering::Relaxed));
         let (result, turns) = {
             let mut inner = self.inner.lock();
-            let Inner { scheduler, servers, models, waiting, max_ejected } = &mut *inner;
+            let Inner { scheduler, servers, models, waiting, ordered, max_ejected } = &mut *inner;
             let (max_ejected, readmitted) = (*max_ejected, RefCell::default());
             let judgement = Judgement { servers, models, max_ejected, now, readmitted };
             let excluded = |server: ServerId, model: ModelId| judgement.exclusion(server, model);
             let moment = Moment { now: (now - self.epoch).as_secs_f64(), random, excluded: &excluded };
-            let result = tell(&mut Reach { scheduler, waiting, servers, models }, &moment);
+            let result = tell(&mut Reach { scheduler, waiting, ordered, servers, models }, &moment);
             for model in models.len()..scheduler.model_count() {
                 models.push(scheduler.model_name(model).into());
             }
@@ -357,14 +380,18 @@ impl Dispatcher {
     fn turn(self: &Arc<Self>, inner: &mut Inner, action: Action) -> Option<(Turn, Outcome)> {
         match action {
             Action::Bind { ticket, server } => {
-                let Inner { scheduler, servers, models, waiting, .. } = inner;
+                let Inner { scheduler, servers, models, waiting, ordered, .. } = inner;
                 let turn = waiting.remove(&ticket)?;
-                Some((turn, Ok(Reach { scheduler, waiting, servers, models }.bound(ticket, server))))
+                Some((turn, Ok(Reach { scheduler, waiting, ordered, servers, models }.bound(ticket, server))))
             }
             Action::PushedOut { ticket } => Some((inner.waiting.remove(&ticket)?, Err(Reason::QueueFull))),
             Action::Nobody { ticket } => Some((inner.waiting.remove(&ticket)?, Err(Reason::NoServer))),
             Action::Load { server, model, options } => self.order(inner, server, model, Some(options)),
             Action::Unload { server, model } => self.order(inner, server, model, None),
+            Action::Ended { order, end } => {
+                inner.ordered.end(order, end);
+                None
+            }
         }
     }
 
@@ -382,6 +409,7 @@ impl Dispatcher {
             id,
             model: model.as_ref().to_owned(),
             load,
+            told: None,
         };
         // Nobody carries orders out when the process ends.
         drop(self.commands.send(command));
@@ -424,6 +452,7 @@ type Outcome = Result<Option<Bound>, Reason>;
 struct Reach<'r> {
     scheduler: &'r mut Scheduler,
     waiting: &'r mut HashMap<Ticket, Turn>,
+    ordered: &'r mut Awaited,
     servers: &'r [Arc<ServerState>],
     models: &'r [Arc<str>],
 }

@@ -1,5 +1,6 @@
 //! Why a server was chosen, in words for people and tools.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::policy::schedule::decision::Decision;
@@ -7,7 +8,7 @@ use crate::policy::schedule::residency::Residency;
 use crate::policy::schedule::{Scheduler, ServerId};
 
 /// A choice. Times are in seconds.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Explanation {
     /// How long ago it was.
     pub age: f64,
@@ -20,7 +21,7 @@ pub struct Explanation {
 }
 
 /// A server that has the model.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Considered {
     /// Its name.
     pub server: String,

@@ -12,6 +12,8 @@
 //!   addresses. It is kept by identity (upstream, name, URL) and shared by successive snapshots.
 //! - [`operation`] is what an operator decided about a server, [`running`] which requests run on it, [`recovery`] how it
 //!   is tested while it is ill.
+//! - [`recovery_action`] is what may make it well again.
+//! - [`events`] is where what happens is told, [`notifications`] who is told and what became of it.
 //! - [`exclusion`] says why a server may not have a request: [`circuits`] with their [`permit::Permit`]s, [`bans`]; and
 //!   [`ejection`] when circuits are not followed.
 //! - [`upstream_state::UpstreamState`] is what is known of an upstream as a whole.
@@ -22,12 +24,14 @@
 //!   [`connections::Connections`] hold what they count, and outlive snapshots too.
 //! - [`dispatch::Dispatcher`] schedules the requests of an upstream, by [`crate::policy::schedule`]; [`placement`] says what
 //!   the configuration wants of it.
-//! - [`memory::LearnedFile`] keeps what it learned; [`explain`] says why it chose.
+//! - [`memory`] is what it learned, to be kept; [`explain`] says why it chose.
 //! - [`waiting_room::WaitingRoom`] is where requests wait that are not scheduled.
+//! - [`jobs::Jobs`] are the orders of operators about models, and how far each server is with them.
 //! - [`keys::Keys`] are the API keys, from a file of their own that changes without a reload.
 //! - [`sockets::Sockets`] are the open sockets of the listeners; they come and go with the configuration.
 //! - [`reload::Reloader`] is the one way to a new snapshot, whoever asks for it.
 
+pub mod admin_access;
 pub mod allowed;
 pub mod bans;
 pub mod body_budget;
@@ -38,22 +42,27 @@ pub mod compile;
 pub mod concurrency;
 pub mod connections;
 pub mod content;
+pub mod decisions;
 pub mod dispatch;
 pub mod ejection;
+pub mod events;
 pub mod exclusion;
 pub mod explain;
 pub mod files;
 pub mod idle;
 pub mod inventory;
+pub mod jobs;
 pub mod keys;
 pub mod limiter;
 pub mod limits;
 pub mod listener_tls;
 pub mod memory;
+pub mod notifications;
 pub mod operation;
 pub mod permit;
 pub mod placement;
 pub mod recovery;
+pub mod recovery_action;
 pub mod reload;
 pub mod running;
 pub mod server;

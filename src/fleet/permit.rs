@@ -12,6 +12,7 @@ use super::circuits::{CircuitOrder, CircuitView, Guarded};
 use super::server::ServerState;
 use crate::policy::circuit::{Outcome, Pass, State, Transition};
 use crate::policy::failure::Blame;
+use crate::policy::notification::Kind;
 
 /// Permission to send one request to a server.
 pub struct Permit {
@@ -153,5 +154,17 @@ impl ServerState {
             reason,
             "circuit changed"
         );
+        let kind = match change.to {
+            State::Open { .. } => Kind::CircuitOpen,
+            State::Closed => Kind::CircuitClosed,
+            State::HalfOpen => return,
+        };
+        let (subject, of) = match model {
+            None => (self.subject(), String::new()),
+            Some(model) => (format!("{} {model}", self.subject()), format!(" of `{model}` on it")),
+        };
+        let (url, state) = (&self.identity.url, change.to.as_str());
+        let message = format!("server `{}` ({url}): the circuit{of} is {state}: {reason}", self.name());
+        self.events.tell(kind, subject, &message);
     }
 }

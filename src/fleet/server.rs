@@ -10,22 +10,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::bans::Bans;
 use super::circuits::{CircuitOrder, Circuits};
+use super::events::Events;
 use super::idle::IdlePool;
 use super::inventory::Inventory;
 use super::operation::{Operating, Operation, Standing};
 use super::recovery::Recovering;
+use super::recovery_action::Acting;
 use super::running::Register;
 use super::waiting_room::WaitingRoom;
 use crate::policy::balance::peak_ewma::PeakEwma;
 use crate::policy::circuit::{CircuitPolicy, State, Transition};
 use crate::policy::health::{self, Change, Health, HealthPolicy};
+use crate::policy::reach::Reach;
 use crate::telemetry::metrics::ServerMetrics;
 
 /// What makes a server the same one after a reload.
@@ -58,6 +61,8 @@ pub struct Shared {
     pub bans: Arc<Bans>,
     /// Where requests wait for a slot.
     pub room: Arc<WaitingRoom>,
+    /// Where what happens is told.
+    pub events: Arc<Events>,
 }
 
 /// What changes by itself about one server.
@@ -78,6 +83,10 @@ pub struct ServerState {
     pub requests: Register,
     /// Its tests while it is ill.
     pub recovery: Recovering,
+    /// What may make it well again.
+    pub acting: Acting,
+    /// Where what happens to it is told.
+    pub events: Arc<Events>,
     operating: Operating,
     /// Its circuits.
     pub circuits: Circuits,
@@ -90,8 +99,12 @@ pub struct ServerState {
     /// Milliseconds from `born` until which it is asked last.
     held_back: AtomicU64,
     inventory_wanted: Notify,
+    /// Whoever looks at its models holds this meanwhile.
+    pub look_turn: tokio::sync::Mutex<()>,
     times: Mutex<PeakEwma>,
     addresses: ArcSwap<Vec<SocketAddr>>,
+    /// Where it may be; anywhere by default.
+    reach: ArcSwapOption<Reach>,
     next_address: AtomicU32,
     inventory: ArcSwap<Inventory>,
     /// Microseconds that the last answer to a check took, and one more; 0 before the first.
@@ -109,7 +122,7 @@ impl ServerState {
         shared: Shared,
         born: Instant,
     ) -> Self {
-        let Shared { bans, room } = shared;
+        let Shared { bans, room, events } = shared;
         let literal = location.host.parse().ok().map(|ip| SocketAddr::new(ip, location.port));
         Self {
             identity,
@@ -121,6 +134,8 @@ impl ServerState {
             room,
             requests: Register::default(),
             recovery: Recovering::default(),
+            acting: Acting::default(),
+            events,
             operating: Operating::default(),
             circuits: Circuits::new(circuit, born),
             bans,
@@ -129,9 +144,11 @@ impl ServerState {
             born,
             held_back: AtomicU64::new(0),
             inventory_wanted: Notify::new(),
+            look_turn: tokio::sync::Mutex::new(()),
             times: Mutex::default(),
             addresses: ArcSwap::from_pointee(literal.into_iter().collect()),
             next_address: AtomicU32::new(0),
+            reach: ArcSwapOption::empty(),
             inventory: ArcSwap::from_pointee(Inventory::default()),
             response_time: AtomicU64::new(0),
         }
@@ -140,6 +157,11 @@ impl ServerState {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.identity.name
+    }
+
+    /// What events about it name: `UPSTREAM/SERVER`.
+    pub fn subject(&self) -> String {
+        format!("{}/{}", self.identity.upstream, self.identity.name)
     }
 
     /// Takes the numbers of a new configuration; what was learned stays.
@@ -181,6 +203,7 @@ impl ServerState {
         let before = self.operating.decide(next, now);
         self.idle.clear();
         self.recovery.stir();
+        self.acting.stir();
         before
     }
 
@@ -312,11 +335,38 @@ impl ServerState {
         }
     }
 
+    /// Says where it may be. Addresses elsewhere are forgotten, those of its URL come back.
+    pub fn set_reach(&self, reach: Option<Arc<Reach>>) {
+        self.reach.store(reach);
+        let mut addresses = Vec::clone(&self.addresses.load());
+        addresses.extend(self.location.host.parse().ok().map(|ip| SocketAddr::new(ip, self.location.port)));
+        addresses.sort_unstable();
+        addresses.dedup();
+        self.keep_reachable(&mut addresses);
+        if addresses != **self.addresses.load() {
+            self.addresses.store(Arc::new(addresses));
+            self.idle.clear();
+        }
+    }
+
+    fn keep_reachable(&self, addresses: &mut Vec<SocketAddr>) {
+        let Some(reach) = self.reach.load_full() else { return };
+        addresses.retain(|address| {
+            let objection = reach.objection(address.ip());
+            if let Some(why) = objection {
+                let server = self.name();
+                tracing::warn!(server, %address, why, "a server that was added at run time is not connected to there");
+            }
+            objection.is_none()
+        });
+    }
+
     /// Notes the addresses that its host name has now; returns whether they changed. An empty list
     /// is ignored: the last good one stays. Idle connections to the old ones are closed.
     pub fn resolved(&self, mut addresses: Vec<SocketAddr>) -> bool {
         addresses.sort_unstable();
         addresses.dedup();
+        self.keep_reachable(&mut addresses);
         if addresses.is_empty() || addresses == **self.addresses.load() {
             return false;
         }

@@ -6,16 +6,20 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use super::admin_access::AdminAccess;
 use super::concurrency::Concurrency;
 use super::connections::{AllConnections, ConnectionLimits, Connections};
 use super::content::{Content, Target};
 use super::dispatch::{Dispatcher, Dispatchers};
 use super::inventory::ModelIndex;
+use super::jobs::Jobs;
 use super::keys::Keys;
 use super::limiter::Limiter;
 use super::limits::RouteLimits;
 use super::listener_tls::ListenerTls;
+use super::notifications::{Hook, Telling};
 use super::placement::Placement;
+use super::recovery_action::ActionPlan;
 use super::server::ServerState;
 use super::upstream_state::UpstreamState;
 use super::upstream_tls::UpstreamTls;
@@ -32,6 +36,7 @@ use crate::policy::circuit::CircuitPolicy;
 use crate::policy::cors::Cors;
 use crate::policy::health::HealthPolicy;
 use crate::policy::queue::Class;
+use crate::policy::reach::Reach;
 use crate::policy::recovery::RecoveryPolicy;
 use crate::policy::retry::RetryPolicy;
 use crate::policy::schedule::{Scheduler, Settings};
@@ -55,6 +60,10 @@ pub struct Snapshot {
     pub upstreams: Vec<Arc<Upstream>>,
     /// The API keys, where there are any.
     pub keys: Option<Arc<Keys>>,
+    /// Who may do what on the admin listener.
+    pub admin: Arc<AdminAccess>,
+    /// Where servers may be that are added at run time.
+    pub reach: Arc<Reach>,
     /// Listeners in the order of the file.
     pub listeners: Vec<Arc<ListenerSettings>>,
     /// The largest `body_limit` of a route.
@@ -75,6 +84,8 @@ pub struct Snapshot {
     pub drain_delay: Duration,
     /// File descriptors that connections of clients leave free.
     pub reserved_files: u32,
+    /// Webhooks that are told what happens.
+    pub hooks: Vec<Hook>,
     /// What all snapshots of the process share.
     pub lasting: Lasting,
 }
@@ -90,6 +101,10 @@ pub struct Lasting {
     pub connections: Arc<AllConnections>,
     /// The schedulers of the upstreams.
     pub dispatchers: Arc<Dispatchers>,
+    /// What happens, and who is told.
+    pub telling: Telling,
+    /// Orders of operators about models.
+    pub jobs: Arc<Jobs>,
 }
 
 impl Snapshot {
@@ -353,6 +368,10 @@ pub struct Member {
     pub max_loaded: u32,
     /// Bytes of its card's memory.
     pub memory: Option<u64>,
+    /// Where it may be, if it was added at run time.
+    pub reach: Option<Arc<Reach>>,
+    /// What may make it well again.
+    pub action: Option<ActionPlan>,
 }
 
 impl Member {

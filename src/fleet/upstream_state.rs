@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::bans::Bans;
+use super::recovery_action::Recovering;
 use crate::policy::quarantine::{Fingerprint, Quarantine};
 use crate::policy::retry_budget::RetryBudget;
 
@@ -20,6 +21,21 @@ pub struct UpstreamState {
     pub retries: Retries,
     /// Requests that are tried at no server.
     pub poison: Poison,
+    /// Whether the recovery action of one of its servers is under way.
+    pub recovering: Recovering,
+    /// Milliseconds since 1970 when it was last told that its queue is full.
+    full_told: AtomicU64,
+}
+
+impl UpstreamState {
+    /// Whether it is to be told that a queue is full: once a second at most, however many are refused.
+    pub fn tells_that_it_is_full(&self, since_1970: Duration) -> bool {
+        let now = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+        let told = self.full_told.load(Ordering::Relaxed);
+        // A clock that is set back must not silence it.
+        now.abs_diff(told) >= 1000
+            && self.full_told.compare_exchange(told, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
 }
 
 /// The requests of an upstream that are on a second attempt.
@@ -130,6 +146,13 @@ mod tests {
         assert_eq!((state.retries.running(), state.retries.has_room(5, now)), (0, true));
         state.retries.shed(now);
         assert!(!state.retries.has_room(1000, now));
+    }
+
+    #[test]
+    fn a_full_queue_is_told_once_a_second() {
+        let state = UpstreamState::default();
+        let told = |millis| state.tells_that_it_is_full(Duration::from_millis(millis));
+        assert_eq!([5000, 5001, 5999, 6000, 6001, 1000].map(told), [true, false, false, true, false, true]);
     }
 
     #[test]

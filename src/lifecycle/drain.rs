@@ -11,9 +11,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{LAST_WORK, Running};
+use crate::probe;
 
 /// What the answers of the admin listener may still take.
 const LAST_ANSWERS: Duration = Duration::from_millis(200);
+
+/// What the last rows of the history may take.
+const LAST_ROWS: Duration = Duration::from_secs(5);
 
 /// Whether everybody could finish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +50,10 @@ impl Running {
         if self.data.join().is_err() {
             tracing::error!("the data thread panicked");
         }
-        if let Some(Err(error)) = self.learned.as_ref().map(|learned| learned.save(&self.store.load())) {
+        if let Err(error) = probe::keep_now(&self.store.load(), &self.history) {
             tracing::warn!(%error, "what was learned cannot be written");
         }
+        self.history.close(LAST_ROWS);
         self.last_line.wait(LAST_WORK);
         self.control.shutdown_timeout(LAST_WORK);
         drained

@@ -23,6 +23,7 @@
 //! - **A stream that breaks still says 200.** Ollama sends `{"error":"…"}` as the last line of an NDJSON stream
 //!   and ends it cleanly; status and transport both call that success. [`usage`] reads the stream in passing and
 //!   sees the error, and the final object's token counts and durations.
+//! - **A pull tells of its progress in lines** ([`pull`]), of its errors too.
 //! - **Lists of models are merged without being re-written** ([`wire`]): each row keeps the bytes that its
 //!   server sent, so that a field of tomorrow's Ollama passes through.
 //!
@@ -36,6 +37,7 @@ pub mod endpoint;
 pub mod multipart;
 pub mod name;
 pub mod pattern;
+pub mod pull;
 pub mod scan;
 pub mod usage;
 pub mod wire;

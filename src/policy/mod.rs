@@ -22,6 +22,8 @@
 //! | [`quarantine`] | did this request make a runner crash? |
 //! | [`health`] | do the background checks say that this server is up? |
 //! | [`recovery`] | when is a server that is ill tested again, and what do its tests add up to? |
+//! | [`recovery_action`] | when is what may make it well again run, and when is that given up? |
+//! | [`notification`] | what are people told, how often, and how do they know who tells it? |
 //! | [`retry`] | may this failed attempt be made again? |
 //! | [`retry_budget`] | are there too many such attempts already? |
 //! | [`caps`] | may a request ask for this much? |
@@ -34,6 +36,8 @@
 //! | [`cidr`] | is this address in one of these networks, and may it use the route? |
 //! | [`cors`] | what may web pages of other origins do? |
 //! | [`auth`] | which key does the request have, and is that enough? |
+//! | [`admin_access`] | what does a call of the admin API need? |
+//! | [`reach`] | where may a server be that is added at run time? |
 //! | [`api_key`] | how is a key written, and what is kept of it? |
 //!
 //! # Invariants
@@ -42,6 +46,7 @@
 //! - A new configuration replaces the numbers of a policy and keeps what it has learned.
 //! - No input, however odd, makes a policy panic or overflow.
 
+pub mod admin_access;
 pub mod api_key;
 pub mod auth;
 pub mod balance;
@@ -56,10 +61,13 @@ pub mod ejection;
 pub mod failure;
 pub mod health;
 pub mod network;
+pub mod notification;
 pub mod quarantine;
 pub mod queue;
 pub mod rate_limit;
+pub mod reach;
 pub mod recovery;
+pub mod recovery_action;
 pub mod retry;
 pub mod retry_budget;
 pub mod schedule;

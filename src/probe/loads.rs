@@ -13,9 +13,13 @@ use tokio::task::JoinHandle;
 use super::client::{self, Way};
 use crate::clock;
 use crate::fleet::dispatch::Command;
-use crate::fleet::memory::LearnedFile;
+use crate::fleet::memory;
 use crate::fleet::server::Identity;
+use crate::fleet::snapshot::Snapshot;
 use crate::fleet::store::Store;
+use crate::history::decisions::Decided;
+use crate::history::{History, HistoryError};
+use crate::policy::schedule::RunnerOptions;
 use crate::policy::schedule::loads::LoadOutcome;
 use crate::telemetry::metrics::Metrics;
 
@@ -25,23 +29,32 @@ const LOAD_TIMEOUT: Duration = Duration::from_secs(600);
 const UNLOAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time between two times that what was learned is written down.
 const KEEP: Duration = Duration::from_secs(60);
+/// Choices of a second that the history is told.
+const DECISIONS: usize = 100;
 /// Time between two looks of the schedulers at their queues.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Carries out orders until the process ends.
-pub async fn run(store: Arc<Store>, metrics: Arc<Metrics>, learned: Option<Arc<LearnedFile>>) {
+pub async fn run(store: Arc<Store>, metrics: Arc<Metrics>, history: Arc<History>) {
     let dispatchers = Arc::clone(&store.load().lasting.dispatchers);
     let Some(orders) = dispatchers.take_orders() else { return };
-    tokio::join!(tick(&store), carry_out(orders, &store, &metrics), keep(&store, learned.as_deref()));
+    tokio::join!(
+        tick(&store),
+        carry_out(orders, &store, &metrics),
+        keep(&store, &history),
+        tell_decisions(&store, &history)
+    );
 }
 
 /// Writes down what was learned, now and then.
-async fn keep(store: &Arc<Store>, learned: Option<&LearnedFile>) {
-    let Some(learned) = learned else { return };
+async fn keep(store: &Arc<Store>, history: &Arc<History>) {
     let mut said = false;
     loop {
         tokio::time::sleep(KEEP).await;
-        let result = learned.save(&store.pin());
+        let (store, history) = (store.pin(), Arc::clone(history));
+        let kept = tokio::task::spawn_blocking(move || keep_now(&store, &history)).await;
+        // Nothing panics there, and nothing ends it but the end of the process.
+        let Ok(result) = kept else { return };
         if let Err(error) = &result
             && !said
         {
@@ -49,6 +62,43 @@ async fn keep(store: &Arc<Store>, learned: Option<&LearnedFile>) {
         }
         said = result.is_err();
     }
+}
+
+/// Tells the history why servers were chosen, each second; of very many choices the last ones.
+async fn tell_decisions(store: &Arc<Store>, history: &Arc<History>) {
+    let mut told: HashMap<String, f64> = HashMap::new();
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let snapshot = store.pin();
+        told.retain(|name, _| snapshot.upstreams.iter().any(|upstream| upstream.name == *name));
+        for upstream in snapshot.upstreams.iter().filter(|upstream| upstream.is_scheduled()) {
+            let before = told.get(&upstream.name).copied().unwrap_or(f64::NEG_INFINITY);
+            let (decisions, last) = upstream.dispatcher.decisions_after(before, DECISIONS);
+            told.insert(upstream.name.clone(), last);
+            if decisions.is_empty() || history.settings().requests.is_zero() {
+                continue;
+            }
+            let now = clock::unix_time().as_secs_f64();
+            let decided = decisions.into_iter().map(|one| Decided {
+                at: now - one.age,
+                upstream: upstream.name.clone(),
+                model: one.model,
+                server: one.chosen.unwrap_or_default(),
+                candidates: serde_json::json!(one.candidates),
+            });
+            history.decided(decided.collect());
+        }
+    }
+}
+
+/// Writes down what was learned; waits for the disk.
+///
+/// # Errors
+/// When it is not on disk; then what was written before still is.
+pub fn keep_now(snapshot: &Snapshot, history: &History) -> Result<(), HistoryError> {
+    memory::told(snapshot).iter().try_for_each(|(upstream, memory)| history.learn(upstream, memory))
 }
 
 async fn tick(store: &Arc<Store>) {
@@ -90,36 +140,55 @@ async fn obey(command: Command, before: Vec<JoinHandle<()>>, store: Arc<Store>, 
     let (server, model) = (command.server.name(), command.model.as_str());
     let started = clock::now();
     let Some(options) = command.load else {
-        let result = ask(way, "/api/generate", serde_json::json!({ "model": model, "keep_alive": 0 }), UNLOAD_TIMEOUT);
-        let good = result.await.is_ok();
+        let result = unload(way, model).await;
+        let good = result.is_ok();
         metrics.model_changed(&command.dispatcher.upstream, "unload", good);
         tracing::debug!(server, model, good, "model unloaded");
+        // Only an operator's order is waited for.
+        command.told.map(|told| told.send(result));
         return;
     };
+    let result = load(way, model, options).await;
+    let seconds = (clock::now() - started).as_secs_f64();
+    metrics.model_changed(&command.dispatcher.upstream, "load", result.is_ok());
+    let (outcome, why) = match result {
+        Ok(()) => {
+            tracing::info!(server, model, seconds, "model loaded");
+            (LoadOutcome::Done { seconds }, None)
+        }
+        Err(error) => {
+            tracing::warn!(server, model, error, "model not loaded");
+            (LoadOutcome::Failed, Some(error))
+        }
+    };
+    command.dispatcher.loaded(command.id, model, outcome, why);
+}
+
+/// Brings a model into memory.
+///
+/// # Errors
+/// What the server said, or what kept its answer away.
+pub async fn load(way: Way<'_>, model: &str, options: RunnerOptions) -> Result<(), String> {
     let mut body = serde_json::json!({ "model": model });
     for (name, value) in [("num_ctx", options.num_ctx), ("num_gpu", options.num_gpu)] {
         if let Some(value) = value {
             body["options"][name] = value.into();
         }
     }
-    let mut result = ask(way, "/api/generate", body.clone(), LOAD_TIMEOUT).await;
+    let result = ask(way, "/api/generate", body.clone(), LOAD_TIMEOUT).await;
     if matches!(&result, Err(error) if error.contains("does not support generate")) {
         body["input"] = serde_json::json!([]);
-        result = ask(way, "/api/embed", body, LOAD_TIMEOUT).await;
+        return ask(way, "/api/embed", body, LOAD_TIMEOUT).await;
     }
-    let seconds = (clock::now() - started).as_secs_f64();
-    metrics.model_changed(&command.dispatcher.upstream, "load", result.is_ok());
-    let outcome = match result {
-        Ok(()) => {
-            tracing::info!(server, model, seconds, "model loaded");
-            LoadOutcome::Done { seconds }
-        }
-        Err(error) => {
-            tracing::warn!(server, model, error, "model not loaded");
-            LoadOutcome::Failed
-        }
-    };
-    command.dispatcher.loaded(command.id, model, outcome);
+    result
+}
+
+/// Takes a model out of memory once the requests that use it have ended.
+///
+/// # Errors
+/// As for [`load`].
+pub async fn unload(way: Way<'_>, model: &str) -> Result<(), String> {
+    ask(way, "/api/generate", serde_json::json!({ "model": model, "keep_alive": 0 }), UNLOAD_TIMEOUT).await
 }
 
 async fn ask(way: Way<'_>, path: &str, body: serde_json::Value, timeout: Duration) -> Result<(), String> {

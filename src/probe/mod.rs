@@ -3,7 +3,12 @@
 //! One task a server, started and stopped as snapshots come and go. A probe writes what it saw into
 //! the server's state and nothing else; requests read that state and never wait for a probe.
 //!
-//! A server that is down or has an open circuit is also tested, less and less often ([`recovery`]).
+//! What operators order about models is carried out here too ([`jobs`]), as are the loads of the schedulers.
+//!
+//! A server that is down or has an open circuit is also tested, less and less often ([`recovery`]); what may make it
+//! well again is done here too ([`recovery_action`]).
+//!
+//! Beside the servers, webhooks are told what happens ([`notifications`]).
 //!
 //! Liveness is a plain GET (`/api/version` for Ollama): Ollama's `/api/ps` hangs while a model loads,
 //! so a server is never called dead because of it.
@@ -11,28 +16,39 @@
 mod certificates;
 mod client;
 mod inventory;
+mod jobs;
 mod loads;
+mod notifications;
 mod recovery;
+mod recovery_action;
+mod webhook;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::clock;
 use crate::config::types::Kind;
+use crate::fleet::operation::Standing;
+use crate::fleet::recovery_action::ActionPlan;
 use crate::fleet::server::{Identity, ServerState};
 use crate::fleet::snapshot::{Check, Snapshot, Upstream};
 use crate::fleet::store::Store;
+use crate::policy::health;
+use crate::policy::notification::Kind as EventKind;
 use crate::policy::recovery::RecoveryPolicy;
 use crate::telemetry::metrics::Metrics;
 
 use client::Fault;
 
 pub use certificates::watch as watch_certificates;
-pub use loads::run as carry_out_orders;
+pub use jobs::run as carry_out_jobs;
+pub use loads::{keep_now, run as carry_out_orders};
+pub use notifications::run as notify;
 
 /// Time between two look-ups of a host name.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -49,6 +65,7 @@ struct Plan {
     check: Option<Check>,
     inventory_interval: Duration,
     recovery: RecoveryPolicy,
+    action: Option<ActionPlan>,
 }
 
 /// A server with its plan.
@@ -67,9 +84,9 @@ struct Probe {
 }
 
 impl Probe {
-    fn start(target: Target) -> Self {
+    fn start(target: Target, stopping: watch::Receiver<bool>) -> Self {
         let (state, plan) = (Arc::clone(&target.state), target.plan.clone());
-        Self { state, plan, task: tokio::spawn(target.run()).abort_handle() }
+        Self { state, plan, task: tokio::spawn(target.run(stopping)).abort_handle() }
     }
 
     fn still_fits(&self, target: &Target) -> bool {
@@ -93,8 +110,9 @@ pub async fn first_look(store: &Arc<Store>, metrics: &Arc<Metrics>, limit: Durat
     drop(tokio::time::timeout(limit, async { while looks.join_next().await.is_some() {} }).await);
 }
 
-/// Keeps one probe running for each server of the snapshot in force, until the process ends.
-pub async fn run(store: Arc<Store>, metrics: Arc<Metrics>) {
+/// Keeps one probe running for each server of the snapshot in force, until the process ends. Once it is `stopping`, no
+/// recovery action begins.
+pub async fn run(store: Arc<Store>, metrics: Arc<Metrics>, stopping: watch::Receiver<bool>) {
     let mut changes = store.subscribe();
     let mut running: HashMap<Identity, Probe> = HashMap::new();
     loop {
@@ -106,7 +124,7 @@ pub async fn run(store: Arc<Store>, metrics: Arc<Metrics>) {
                 Some(probe) if probe.still_fits(&target) => next.insert(identity, probe),
                 other => {
                     other.into_iter().for_each(|probe| probe.task.abort());
-                    next.insert(identity, Probe::start(target))
+                    next.insert(identity, Probe::start(target, stopping.clone()))
                 }
             };
         }
@@ -131,6 +149,7 @@ fn targets(snapshot: &Snapshot, store: &Arc<Store>, metrics: &Arc<Metrics>) -> V
                     check: upstream.check.clone(),
                     inventory_interval: upstream.inventory_interval,
                     recovery: upstream.recovery.clone(),
+                    action: member.action.clone(),
                 },
                 store: Arc::clone(store),
                 metrics: Arc::clone(metrics),
@@ -140,7 +159,7 @@ fn targets(snapshot: &Snapshot, store: &Arc<Store>, metrics: &Arc<Metrics>) -> V
 }
 
 impl Target {
-    async fn run(self) {
+    async fn run(self, stopping: watch::Receiver<bool>) {
         let resolving = async {
             loop {
                 self.resolve().await;
@@ -163,7 +182,7 @@ impl Target {
                 self.until_next_look().await;
             }
         };
-        tokio::join!(resolving, checking, learning, self.recovering());
+        tokio::join!(resolving, checking, learning, self.recovering(), self.acting(stopping));
     }
 
     /// Waits for the next look at the models. One that a request asks for comes early, but not at once after the last.
@@ -221,7 +240,10 @@ impl Target {
 
     /// Counts a check of liveness, whoever made it.
     fn judge(&self, good: bool, why: impl FnOnce() -> String) {
-        if let Some(change) = self.state.probed(good, clock::now()) {
+        let now = clock::now();
+        let change = self.state.probed(good, now);
+        self.checked_for_action(good, now);
+        if let Some(change) = change {
             let why = why();
             tracing::info!(
                 server = self.state.name(),
@@ -231,11 +253,28 @@ impl Target {
                 why,
                 "health changed"
             );
+            self.tell_health(change.to, &why);
             self.index();
             if let Some(upstream) = self.upstream().filter(|_| good) {
                 upstream.dispatcher.appeared(&self.state);
             }
         }
+    }
+
+    /// Tells whoever cares that the server went down or came up.
+    fn tell_health(&self, to: health::Status, why: &str) {
+        let (kind, what) = match to {
+            health::Status::Down => (EventKind::ServerDown, "is down"),
+            health::Status::Up => (EventKind::ServerUp, "is up"),
+            health::Status::Unknown => return,
+        };
+        let (name, url) = (self.state.name(), &self.state.identity.url);
+        let standing = match self.state.standing(clock::now()) {
+            Standing::Active => String::new(),
+            taken_out => format!(" ({})", taken_out.as_str()),
+        };
+        let why = if to == health::Status::Down { format!(": {why}") } else { String::new() };
+        self.state.events.tell(kind, self.state.subject(), &format!("server `{name}` ({url}) {what}{standing}{why}"));
     }
 
     async fn look(&self) {
@@ -245,6 +284,8 @@ impl Target {
 
     /// Looks at the models of the server.
     async fn learn(&self) -> Result<(), Fault> {
+        // One look at a time: the last one to begin is the last one to be noted.
+        let _turn = self.state.look_turn.lock().await;
         let upstream = self.upstream();
         let asked = clock::now();
         let outcome = inventory::look(self.way(upstream.as_deref()), self.plan.kind).await;

@@ -1,4 +1,6 @@
-//! The end of a request: guards drop, the server's circuit learns, metrics and the access log are told.
+//! The end of a request: guards drop, the server's circuit learns, metrics, the access log and the history are told.
+
+use std::sync::Arc;
 
 use http::{Version, header};
 
@@ -54,12 +56,13 @@ pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
         metrics.prompt_tokens.inc_by(tokens.0);
         metrics.output_tokens.inc_by(tokens.1);
     }
-    if let Some(format) = ctx.snapshot.access_log {
+    let wanted = service.history.wants_requests();
+    if wanted || ctx.snapshot.access_log.is_some() {
         let milliseconds = |duration: std::time::Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         let route = ctx.route.as_ref();
         let attempt = ctx.attempt.as_ref();
         let entry = Entry {
-            format,
+            format: ctx.snapshot.access_log.unwrap_or_default(),
             ts: (clock::unix_time() - duration.min(clock::unix_time())).as_secs_f64(),
             request_id: ctx.request_id.as_ref().map(|id| field(id.as_bytes())).unwrap_or_default(),
             client_ip: field(ctx.client_ip.as_bytes()),
@@ -94,7 +97,13 @@ pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
                 .map(|agent| field(agent.as_bytes()))
                 .unwrap_or_default(),
         };
-        service.access_log.write(Box::new(entry));
+        let entry = Arc::new(entry);
+        if ctx.snapshot.access_log.is_some() {
+            service.access_log.write(Arc::clone(&entry));
+        }
+        if wanted {
+            service.history.request(entry);
+        }
     }
     // The slot is free from here on.
     ctx.attempt = None;

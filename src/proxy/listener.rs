@@ -24,6 +24,7 @@ use crate::clock;
 use crate::fleet::connections::Phase;
 use crate::fleet::sockets::{BACKLOG, ListenerSocket, Sockets};
 use crate::fleet::store::Store;
+use crate::history::History;
 use crate::policy::descriptors::Descriptors;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
@@ -39,6 +40,8 @@ pub struct Data {
     pub metrics: Arc<Metrics>,
     /// Where finished requests are told.
     pub access_log: AccessLog,
+    /// Where they are kept.
+    pub history: Arc<History>,
     /// Folder for bodies that do not fit into memory.
     pub temp_dir: PathBuf,
     /// Requests being served.
@@ -57,6 +60,7 @@ pub fn serve(data: Data) {
         store: data.store,
         metrics: data.metrics,
         access_log: data.access_log,
+        history: data.history,
         temp_dir: data.temp_dir,
         in_flight: data.in_flight,
         connector: server::Connector::new(),

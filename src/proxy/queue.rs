@@ -19,6 +19,7 @@ use crate::ollama::conversation;
 use crate::ollama::scan::{ModelScan, Setting};
 use crate::policy::balance::consistent_hash::hash_key;
 use crate::policy::failure::Reason;
+use crate::policy::notification::Kind;
 use crate::policy::queue::{Class, Rank};
 use crate::policy::schedule::{Request, RunnerOptions};
 
@@ -238,7 +239,23 @@ fn refuse(ctx: &mut RequestContext, reason: Reason, retry_after: Option<Duration
         (Some(_), before) => before.unwrap_or(Reason::NoServer),
         (None, _) => reason,
     };
+    if reason == Reason::QueueFull {
+        tell_that_it_is_full(ctx);
+    }
     reply::give_up(ctx, reason)
+}
+
+/// Tells whoever cares that a request found its queue full.
+fn tell_that_it_is_full(ctx: &RequestContext) {
+    let upstream = ctx.route.as_ref().and_then(|route| route.upstream());
+    let Some(upstream) = upstream.filter(|upstream| upstream.state.tells_that_it_is_full(clock::unix_time())) else {
+        return;
+    };
+    let (name, waiting) = (&upstream.name, upstream.waiting());
+    let model = ctx.model.as_deref().map(|model| format!(" for `{model}`")).unwrap_or_default();
+    let message = format!("the queue{model} of upstream `{name}` is full: {waiting} wait, and requests are refused");
+    let snapshot = &ctx.snapshot;
+    snapshot.lasting.telling.events.tell(Kind::QueueFull, name.as_str(), &message);
 }
 
 /// An instant as the queue wants it; only differences mean something.

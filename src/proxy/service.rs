@@ -17,6 +17,7 @@ use super::timer::LazyTimer;
 use super::{attempt, content, ending, finish, reply, request as early};
 use crate::fleet::snapshot::{ListenerSettings, Snapshot};
 use crate::fleet::store::Store;
+use crate::history::History;
 use crate::policy::descriptors::Descriptors;
 use crate::policy::failure::Reason;
 use crate::telemetry::access_log::AccessLog;
@@ -44,6 +45,8 @@ pub struct Service {
     pub metrics: Arc<Metrics>,
     /// Where finished requests are told.
     pub access_log: AccessLog,
+    /// Where they are kept.
+    pub history: Arc<History>,
     /// Folder for bodies that do not fit into memory.
     pub temp_dir: PathBuf,
     /// Requests being served.

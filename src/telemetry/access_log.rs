@@ -105,10 +105,16 @@ fn is_zero(milliseconds: &f64) -> bool {
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn rfc3339<S: serde::Serializer>(seconds: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&moment(*seconds))
+}
+
+/// A time in seconds since 1970 as people write it: RFC 3339, in UTC, to the millisecond.
+#[must_use]
+pub fn moment(seconds: f64) -> String {
     #[expect(clippy::cast_possible_truncation, reason = "whole milliseconds of this century")]
     let nanos = (seconds * 1000.0).round() as i128 * 1_000_000;
     let text = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok().and_then(|at| at.format(&Rfc3339).ok());
-    serializer.serialize_str(text.as_deref().unwrap_or("1970-01-01T00:00:00Z"))
+    text.unwrap_or_else(|| "1970-01-01T00:00:00Z".to_owned())
 }
 
 /// Text that a client chose, cut to a length that a log can bear; bytes that are not text are replaced.
@@ -120,7 +126,7 @@ pub fn field(bytes: &[u8]) -> String {
 /// Where requests hand over their facts.
 #[derive(Clone)]
 pub struct AccessLog {
-    lines: SyncSender<Box<Entry>>,
+    lines: SyncSender<Arc<Entry>>,
     metrics: Arc<Metrics>,
 }
 
@@ -152,19 +158,19 @@ impl AccessLog {
     }
 
     /// Hands over one line; never waits.
-    pub fn write(&self, entry: Box<Entry>) {
+    pub fn write(&self, entry: Arc<Entry>) {
         if self.lines.try_send(entry).is_err() {
             self.metrics.log_dropped.inc();
         }
     }
 }
 
-fn write_lines(receiver: &Receiver<Box<Entry>>, mut output: impl Write, metrics: &Metrics) {
+fn write_lines(receiver: &Receiver<Arc<Entry>>, mut output: impl Write, metrics: &Metrics) {
     while let Ok(first) = receiver.recv() {
         let mut next = Some(first);
         while let Some(entry) = next {
             let line = match entry.format {
-                Format::Json => serde_json::to_vec(&entry).map_err(io::Error::from),
+                Format::Json => serde_json::to_vec(&*entry).map_err(io::Error::from),
                 Format::Combined => Ok(combined::line(&entry)),
             };
             let written = line.and_then(|mut line| {
@@ -214,7 +220,7 @@ mod tests {
         }
         let metrics = Arc::new(Metrics::default());
         let (log, last_line) = AccessLog::start(Full, Arc::clone(&metrics)).unwrap();
-        log.write(Box::default());
+        log.write(Arc::default());
         drop(log);
         last_line.wait(Duration::from_secs(10));
         assert!(metrics.log_dropped.get() >= 1);

@@ -3,6 +3,7 @@
 //! Pingora logs through the `log` facade and calls a client that hangs up an error; its messages are
 //! shown at the level `debug` only, because every request's end is in the access log already.
 
+use super::messages::Remember;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload::{Handle, Layer};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -25,7 +26,7 @@ fn filter(level: &str) -> EnvFilter {
 pub fn start(level: &str) -> LogLevel {
     let (layer, handle) = Layer::new(filter(level));
     let lines = fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(false);
-    match tracing_subscriber::registry().with(layer).with(lines).try_init() {
+    match tracing_subscriber::registry().with(layer).with(lines).with(Remember).try_init() {
         Ok(()) => LogLevel(Some(handle)),
         Err(_) => LogLevel(None),
     }

@@ -16,7 +16,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
+pub use super::history_metrics::HistoryMetrics;
 use super::names;
+pub use super::process_metrics::ProcessMetrics;
 use super::recent::Totals;
 use crate::policy::circuit::State;
 use crate::policy::failure::Reason;
@@ -63,6 +65,10 @@ pub struct Metrics {
     model_changes: Counters,
     queue_wait: Histograms,
     recovery_tests: Counters,
+    recovery_actions: Counters,
+    notifications: Counters,
+    /// Events that a listener missed.
+    pub events_lost: Counter,
     refused: Vec<Counter>,
     rate_limited: Counters,
     connections_refused: Counters,
@@ -74,6 +80,10 @@ pub struct Metrics {
     pub accepted: Counter,
     /// Access log lines lost.
     pub log_dropped: Counter,
+    /// What the process takes of the machine.
+    pub process: ProcessMetrics,
+    /// What the history counts.
+    pub history: HistoryMetrics,
     /// 1 while the keys file on disk is in force.
     pub keys_ok: Gauge,
     reloads: Counters,
@@ -93,6 +103,7 @@ pub struct FleetGauges {
     server_operation: Gauges,
     server_flapping: Gauges,
     model_circuits: Gauges,
+    circuit_breakers: Gauges,
     bans: Gauges,
     quarantined: Gauges,
     server_models: Gauges,
@@ -139,6 +150,7 @@ impl FleetGauges {
             &self.server_operation,
             &self.server_flapping,
             &self.model_circuits,
+            &self.circuit_breakers,
             &self.bans,
             &self.quarantined,
             &self.server_models,
@@ -166,7 +178,10 @@ impl FleetGauges {
             let mut labels = labels();
             labels.push(("state", state.to_owned()));
             self.server_circuit.get_or_create(&labels).set(i64::from(sample.circuit == state));
-            self.model_circuits.get_or_create(&labels).set(i64::try_from(models).unwrap_or(i64::MAX));
+            let models = i64::try_from(models).unwrap_or(i64::MAX);
+            self.model_circuits.get_or_create(&labels).set(models);
+            self.circuits(sample.upstream, "server", state, i64::from(sample.circuit == state));
+            self.circuits(sample.upstream, "model", state, models);
         }
         for state in ["active", "draining", "maintenance"] {
             let mut labels = labels();
@@ -178,6 +193,12 @@ impl FleetGauges {
             labels.push(("in", place.to_owned()));
             self.server_models.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+    }
+
+    fn circuits(&self, upstream: &str, of: &str, state: &str, more: i64) {
+        self.circuit_breakers
+            .get_or_create(&labels([("upstream", upstream), ("of", of), ("state", state)]))
+            .inc_by(more);
     }
 
     /// Tells how many bans and quarantined requests an upstream has.
@@ -206,7 +227,7 @@ fn labels<const N: usize>(pairs: [(&'static str, &str); N]) -> Labels {
     pairs.into_iter().map(|(name, value)| (name, value.to_owned())).collect()
 }
 
-fn register<M: Metric + Clone>(registry: &mut Registry, (name, help): names::Metric, metric: M) -> M {
+pub(super) fn register<M: Metric + Clone>(registry: &mut Registry, (name, help): names::Metric, metric: M) -> M {
     registry.register(name, help, metric.clone());
     metric
 }
@@ -247,6 +268,9 @@ impl Default for Metrics {
             model_changes: register(r, names::MODEL_CHANGES, Family::default()),
             queue_wait: register(r, names::QUEUE_WAIT, histograms()),
             recovery_tests: register(r, names::RECOVERY_TESTS, Family::default()),
+            recovery_actions: register(r, names::RECOVERY_ACTIONS, Family::default()),
+            notifications: register(r, names::NOTIFICATIONS, Family::default()),
+            events_lost: register(r, names::EVENTS_LOST, Counter::default()),
             refused: by_reason(r, names::REFUSED),
             rate_limited: register(r, names::RATE_LIMITED, Family::default()),
             connections_refused: register(r, names::CONNECTIONS_REFUSED, Family::default()),
@@ -254,6 +278,8 @@ impl Default for Metrics {
             connections: register(r, names::CONNECTIONS, Gauge::default()),
             accepted: register(r, names::ACCEPTED, Counter::default()),
             log_dropped: register(r, names::LOG_DROPPED, Counter::default()),
+            process: ProcessMetrics::new(r),
+            history: HistoryMetrics::new(r),
             keys_ok,
             reloads: register(r, names::RELOADS, Family::default()),
             certificate_reloads: register(r, names::CERTIFICATE_RELOADS, Family::default()),
@@ -266,6 +292,7 @@ impl Default for Metrics {
                 server_operation: register(r, names::SERVER_OPERATION, Family::default()),
                 server_flapping: register(r, names::SERVER_FLAPPING, Family::default()),
                 model_circuits: register(r, names::MODEL_CIRCUITS, Family::default()),
+                circuit_breakers: register(r, names::CIRCUIT_BREAKERS, Family::default()),
                 bans: register(r, names::BANS, Family::default()),
                 quarantined: register(r, names::QUARANTINED, Family::default()),
                 server_models: register(r, names::SERVER_MODELS, Family::default()),
@@ -349,6 +376,17 @@ impl Metrics {
     pub fn tested(&self, upstream: &str, server: &str, result: &'static str) {
         let labels = labels([("upstream", upstream), ("server", server), ("result", result)]);
         self.recovery_tests.get_or_create(&labels).inc();
+    }
+
+    /// Counts an attempt of a recovery action, `recovered`, `failed` or `not_verified`, or that it was `gave_up`.
+    pub fn acted(&self, upstream: &str, server: &str, action: &'static str, result: &'static str) {
+        let labels = labels([("upstream", upstream), ("server", server), ("action", action), ("result", result)]);
+        self.recovery_actions.get_or_create(&labels).inc();
+    }
+
+    /// Counts messages to webhooks: `delivered`, `failed`, `dropped` or `deduplicated`.
+    pub fn notified(&self, event: &'static str, result: &'static str, count: u32) {
+        self.notifications.get_or_create(&labels([("event", event), ("result", result)])).inc_by(count.into());
     }
 
     /// Counts a load or unload that was ordered.

@@ -6,8 +6,11 @@
 
 pub mod access_log;
 mod combined;
+mod history_metrics;
 pub mod logging;
+pub mod messages;
 pub mod metrics;
 pub mod names;
+mod process_metrics;
 pub mod recent;
 pub mod service_manager;

@@ -48,6 +48,15 @@ pub const MODEL_CIRCUITS: Metric = (
     "arriero_server_model_circuits",
     "Models of the server that failed there, by the state of their circuits; others have none",
 );
+/// Circuits by their states.
+pub const CIRCUIT_BREAKERS: Metric =
+    ("arriero_circuit_breakers", "Circuits in each state, by upstream and by whose they are (server or model)");
+/// Memory of the process.
+pub const PROCESS_MEMORY: Metric = ("process_resident_memory_bytes", "Resident memory of the process, in bytes");
+/// Time of processors.
+pub const PROCESS_CPU: Metric = ("process_cpu_seconds", "Time of processors that the process has used");
+/// Start of the process.
+pub const PROCESS_START: Metric = ("process_start_time_seconds", "When the process started, in seconds since 1970");
 /// Changes of circuits.
 pub const CIRCUIT_TRANSITIONS: Metric = (
     "arriero_circuit_transitions",
@@ -64,7 +73,7 @@ pub const SERVER_MODELS: Metric = ("arriero_server_models", "Models of the serve
 pub const PROBES: Metric = ("arriero_probes", "Background checks of servers, by kind and result");
 /// Loads and unloads.
 pub const MODEL_CHANGES: Metric =
-    ("arriero_model_changes", "Loads and unloads that the scheduler ordered, by upstream, kind and result");
+    ("arriero_model_changes", "Loads, unloads, pulls, copies and deletes of models, by upstream, kind and result");
 /// Waiting requests.
 pub const QUEUED: Metric = ("arriero_queue_requests", "Requests that wait for a slot, by upstream");
 /// Time in the queue.
@@ -75,6 +84,16 @@ pub const RECOVERY_TESTS: Metric =
 /// Servers that flap.
 pub const SERVER_FLAPPING: Metric =
     ("arriero_server_flapping", "1 while the server falls ill and gets well again and again, else 0");
+/// Attempts of recovery actions.
+pub const RECOVERY_ACTIONS: Metric = (
+    "arriero_recovery_actions",
+    "Attempts of recovery actions, by server, action and result (recovered, failed, not_verified); gave_up counts the rounds that were given up",
+);
+/// Messages to webhooks.
+pub const NOTIFICATIONS: Metric =
+    ("arriero_notifications", "Messages to webhooks, by event and result (delivered, failed, dropped, deduplicated)");
+/// Events that were lost.
+pub const EVENTS_LOST: Metric = ("arriero_events_lost", "Events that nobody was told because too many came at a time");
 /// Client connections.
 pub const CONNECTIONS: Metric = ("arriero_connections", "Open client connections");
 /// Accepted connections.
@@ -117,6 +136,15 @@ pub const KEYS_OK: Metric = (
 );
 /// Version.
 pub const BUILD: Metric = ("arriero_build_info", "Version of this program");
+/// What the history has no row of.
+pub const HISTORY_DROPPED: Metric = (
+    "arriero_history_dropped",
+    "Rows that the history lacks, by why: busy (the queue was full), left_out (too many at a time, in the sums only), \
+     failed (the file could not be written)",
+);
+/// Damaged histories.
+pub const HISTORY_DAMAGED: Metric =
+    ("arriero_history_damaged", "Files of the history that were damaged, moved aside and begun anew");
 /// Lost log lines.
 pub const LOG_DROPPED: Metric =
     ("arriero_access_log_dropped", "Access log lines dropped because the writer could not keep up");

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use arriero::fleet::content::{Answer, Files, Target};
+use arriero::fleet::recovery_action::{Action, ActionPlan};
 use arriero::fleet::snapshot::{Check, Snapshot, Upstream};
 use arriero::policy::balance::sticky::StickyCookie;
 use arriero::policy::cors;
@@ -16,6 +17,24 @@ pub fn text(value: impl Debug) -> String {
 
 pub fn fleet(snapshot: &Snapshot) -> &Upstream {
     &snapshot.upstreams[0]
+}
+
+/// What may make the first server well again.
+pub fn plan(snapshot: &Snapshot) -> Option<&ActionPlan> {
+    fleet(snapshot).servers[0].action.as_ref()
+}
+
+/// What is done for it.
+pub fn done(snapshot: &Snapshot) -> String {
+    text(plan(snapshot).map(|plan| &plan.action))
+}
+
+/// The webhook that is called for it, and its secret.
+pub fn hooked(snapshot: &Snapshot) -> String {
+    match plan(snapshot).map(|plan| &plan.action) {
+        Some(Action::Webhook(url, secret_file)) => text((url.shown(), secret_file.as_ref())),
+        other => text(other),
+    }
 }
 
 /// Which routes take two requests that differ in everything that a match can ask for.

@@ -25,10 +25,19 @@ pub const PROCESS: &[(&str, Proof)] = &[
     ("listeners[].address", || listener_address().boxed()),
     ("admin.address", || admin_address().boxed()),
     ("admin.token_file", || admin_token().boxed()),
+    ("admin.tokens[].name", || admin_tokens().boxed()),
+    ("admin.tokens[].token_file", || admin_tokens().boxed()),
+    ("admin.tokens[].scope", || admin_tokens().boxed()),
+    ("admin.without_token", || admin_tokens().boxed()),
+    ("admin.server_networks", || server_networks().boxed()),
     ("server.threads", || threads().boxed()),
     ("server.temp_dir", || temp_dir().boxed()),
     ("server.data_dir", || data_dir().boxed()),
     ("server.body_budget", || body_budget().boxed()),
+    ("history.requests", || kept("history.requests", "/requests").boxed()),
+    ("history.max_requests", || max_requests().boxed()),
+    ("history.aggregates", || kept("history.aggregates", "/analytics/summary").boxed()),
+    ("history.usage", || kept("history.usage", "/usage").boxed()),
     ("telemetry.access_log", || access_log().boxed()),
     ("telemetry.log_level", || log_level().boxed()),
 ];
@@ -109,6 +118,35 @@ async fn admin_token() {
     assert_eq!(reload("Authorization: Bearer secret\r\n").await, 200);
 }
 
+/// The name of a token, its file, its scope, and what is left without one.
+async fn admin_tokens() {
+    let folder = folder();
+    fs::write(folder.path().join("token"), "secret\n").expect("written");
+    let tokens =
+        |scope: &str| json!([{ "name": "grafana", "token_file": folder.path().join("token"), "scope": scope }]);
+    for (scope, without, drained, read) in [("read", "read", 403, 200), ("operate", "health", 404, 401)] {
+        let keys = [("admin.tokens", tokens(scope)), ("admin.without_token", json!(without))];
+        let program = with(folder.path(), "http://127.0.0.1:9", &keys).await;
+        let field = "Authorization: Bearer secret\r\n";
+        let answer = send_with(program.admin(), "POST", "/api/orchestrator/servers/x/drain", field, "").await;
+        assert_eq!(answer.head.status, drained, "{}", answer.text());
+        assert!(scope == "operate" || answer.text().contains("grafana"), "{}", answer.text());
+        assert_eq!(send(program.admin(), "GET", "/api/orchestrator/servers", "").await.head.status, read);
+        assert_eq!(send(program.admin(), "GET", "/health/live", "").await.head.status, 200);
+    }
+}
+
+/// Where servers may be that are added at run time.
+async fn server_networks() {
+    let folder = folder();
+    for (networks, status) in [(json!(["10.0.0.0/8"]), 422), (json!(["127.0.0.0/8"]), 200)] {
+        let program = with(folder.path(), "http://127.0.0.1:9", &[("admin.server_networks", networks)]).await;
+        let body = r#"{"id":"new","url":"http://127.0.0.1:8"}"#;
+        let answer = send(program.admin(), "POST", "/api/orchestrator/servers/add", body).await;
+        assert_eq!(answer.head.status, status, "{}", answer.text());
+    }
+}
+
 async fn threads() {
     let (one, other, url) = (folder(), folder(), "http://127.0.0.1:9");
     let few = with(one.path(), url, &[("server.threads", json!(4))]).await;
@@ -150,7 +188,37 @@ async fn data_dir() {
     assert_eq!(send(program.address(), "POST", "/api/generate", generate("llava")).await.head.status, 200);
     program.signal(Signal::TERM);
     program.ended().await;
-    assert!(data.path().join("learned.json").is_file());
+    assert!(data.path().join("arriero.db").is_file());
+}
+
+/// The status of a question about the history, with a key that keeps nothing of what it asks for and without it.
+async fn kept(key: &str, path: &str) {
+    let (server, folder) = (Small::named("a").await, folder());
+    let kind = ("upstreams.*.kind", json!("http"));
+    let asked = async |program: &Program| {
+        send(program.admin(), "GET", &format!("/api/orchestrator{path}"), "").await.head.status
+    };
+    let all = with(folder.path(), &server.url(), std::slice::from_ref(&kind)).await;
+    assert_eq!(asked(&all).await, 200);
+    let none = with(folder.path(), &server.url(), &[kind, (key, json!("0s"))]).await;
+    assert_eq!(asked(&none).await, 409);
+}
+
+async fn max_requests() {
+    let (server, folder) = (Small::named("a").await, folder());
+    let keys = [("upstreams.*.kind", json!("http")), ("history.max_requests", json!(2))];
+    let program = with(folder.path(), &server.url(), &keys).await;
+    for _ in 0..5 {
+        assert_eq!(ask(program.address(), get("/")).await.head.status, 200);
+    }
+    eventually("two of five are kept", || async {
+        let show = async |path: &str| {
+            let answer = send(program.admin(), "GET", &format!("/api/orchestrator{path}"), "").await;
+            serde_json::from_slice::<Value>(&answer.body).expect("JSON")
+        };
+        show("/analytics/summary").await["requests"] == 5 && show("/requests").await["count"] == 2
+    })
+    .await;
 }
 
 async fn body_budget() {

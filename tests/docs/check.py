@@ -6,6 +6,7 @@
   only some of a configuration's blocks passes with the others filled in. ```yaml not-config is exempt.
 - conf/ and examples/: every YAML file that says `version: 1` passes `arriero check`; Compose files name an image or
   a build for each service and mount files that exist.
+- examples/alerts: its receiver takes a message of Arriero.
 - Every `arriero VERB` in a shell block is a verb that `arriero --help` names.
 
 usage: check.py [--arriero BINARY]     without it, what needs the binary is left out
@@ -19,10 +20,12 @@ import subprocess
 import sys
 import tempfile
 
+import alerts
 import yaml
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BLOCKS = {"version", "listeners", "routes", "upstreams", "defaults", "auth", "admin", "server", "telemetry"}
+BLOCKS = {"version", "listeners", "routes", "upstreams", "defaults", "auth", "notifications", "admin", "server",
+          "telemetry", "history"}
 SKIPPED_FOLDERS = {".git", "target", "node_modules", "data"}
 
 # What a fragment is completed with.
@@ -252,6 +255,8 @@ def main():
     for path in files(".yaml", ".yml"):
         if relative(path).split(os.sep)[0] in ("conf", "examples") or os.path.dirname(path) == ROOT:
             check_yaml_file(path, arriero)
+    if arriero:
+        result("examples/alerts: a message arrives", alerts.check(ROOT, arriero))
     print(f"docs: {passed} passed, {failed} failed")
     return 0 if failed == 0 and passed > 0 else 1
 

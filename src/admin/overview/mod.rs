@@ -18,12 +18,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aide::axum::ApiRouter;
+use aide::axum::routing::get_with;
+use axum::Json;
 use axum::extract::Extension;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::response::IntoResponse;
 use axum::response::sse::{Event, Sse};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use futures_util::stream;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -31,6 +32,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::State;
 use super::access::is_foreign;
+use super::openapi::{Events, about};
 use super::problem::Problem;
 use super::time::Present;
 use crate::clock;
@@ -71,11 +73,11 @@ struct Moment {
 }
 
 /// The paths of this topic.
-pub fn routes(live: Arc<Live>) -> Router<Arc<State>> {
-    Router::new()
-        .route("/overview", get(overview))
-        .route("/overview/trend", get(trend))
-        .route("/events", get(events))
+pub fn routes(live: Arc<Live>) -> ApiRouter<Arc<State>> {
+    ApiRouter::new()
+        .api_route("/overview", get_with(overview, about("getOverview", "All that a live view shows")))
+        .api_route("/overview/trend", get_with(trend, about("getTrend", "The numbers of the last ten minutes")))
+        .api_route("/events", get_with(events, about("followOverview", "The overview each second")))
         .layer(Extension(live))
 }
 
@@ -165,19 +167,22 @@ async fn trend(Extension(live): Extension<Arc<Live>>) -> Json<Trend> {
 }
 
 /// The overview each second, as events of the name `overview`.
-async fn events(Extension(live): Extension<Arc<Live>>, headers: HeaderMap) -> Response {
+async fn events(
+    Extension(live): Extension<Arc<Live>>,
+    headers: HeaderMap,
+) -> Result<Events<impl IntoResponse>, Problem> {
     // It could not read them, but take all the seats.
     if is_foreign(&headers) {
-        return Problem::new(StatusCode::FORBIDDEN, "events are not for pages of other sites").into_response();
+        return Err(Problem::new(StatusCode::FORBIDDEN, "events are not for pages of other sites"));
     }
-    let Ok(seat) = Arc::clone(&live.seats).try_acquire_owned() else {
+    let seat = Arc::clone(&live.seats).try_acquire_owned().map_err(|_| {
         let many = format!("{LISTENERS} listen already, which is as many as may");
-        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, many).into_response();
-    };
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, many)
+    })?;
     let events = stream::unfold(live.listen(seat), |mut listener| async move {
         let text = listener.next().await?;
         Some((Ok::<_, Infallible>(Event::default().event("overview").data(&*text)), listener))
     });
     // A proxy between is not to hold events back.
-    ([(header::HeaderName::from_static("x-accel-buffering"), "no")], Sse::new(events)).into_response()
+    Ok(Events(([(HeaderName::from_static("x-accel-buffering"), "no")], Sse::new(events))))
 }

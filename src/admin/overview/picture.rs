@@ -10,7 +10,7 @@ use super::view::{
     PercentilesView, Point, QueueView, Rates, RequestView, ServerView, WaitingView,
 };
 use crate::admin::find::{self, Place};
-use crate::admin::time::{Present, milliseconds};
+use crate::admin::time::{Present, milliseconds, wall};
 use crate::admin::{State, handlers};
 use crate::fleet::explain::{Considered, Explanation};
 use crate::fleet::inventory::Inventory;
@@ -105,7 +105,7 @@ fn config(state: &State, snapshot: &Snapshot) -> ConfigView {
     let reload = state.reloader.status();
     ConfigView {
         hash: snapshot.hash.clone(),
-        loaded_at: Present::text_of_unix(Duration::from_secs_f64(snapshot.loaded_at.max(0.0))),
+        loaded_at: wall(Duration::from_secs_f64(snapshot.loaded_at.max(0.0))),
         in_force: reload.in_force,
         error: reload.error,
     }

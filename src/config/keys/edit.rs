@@ -2,12 +2,13 @@
 //! nobody ever reads half of it.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use super::{KeyEntry, load};
 use crate::config::diagnostic::Diagnostics;
+use crate::config::replace::{folder_of, replace};
 
 /// First line of a file that was written here.
 const HEAD: &str =
@@ -56,10 +57,7 @@ pub fn edit<T>(
 ) -> Result<Edited<T>, EditError> {
     // A link stays a link; what it leads to is replaced.
     let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
-        _ => PathBuf::from("."),
-    };
+    let folder = folder_of(&path);
     let failed = |what: &'static str, path: &Path| {
         let path = path.display().to_string();
         move |error: io::Error| EditError::System { what, path, error }
@@ -83,26 +81,9 @@ pub fn edit<T>(
     let lost_comments = before.is_some() && has_comments(&fs::read_to_string(&path).unwrap_or_default());
     let value = change(&mut keys).map_err(EditError::Refused)?;
 
-    let mut file = tempfile::Builder::new()
-        .prefix(".keys-")
-        .permissions(fs::Permissions::from_mode(0o600))
-        .tempfile_in(&folder)
-        .map_err(failed("write a file in", &folder))?;
-    if let Some(before) = &before {
-        let own = file.as_file().metadata().map_err(failed("read", &path))?;
-        if (own.uid(), own.gid()) != (before.uid(), before.gid()) {
-            // Whoever runs Arriero must still be able to read it, or a revocation would not hold.
-            fchown(file.as_file(), Some(before.uid()), Some(before.gid()))
-                .map_err(failed("keep the owner of", &path))?;
-        }
-        let mode = fs::Permissions::from_mode(before.mode() & 0o040 | 0o600);
-        file.as_file().set_permissions(mode).map_err(failed("set the mode of", &path))?;
-    }
     let text = render(&keys).map_err(|error| EditError::Refused(error.to_string()))?;
-    file.write_all(text.as_bytes()).map_err(failed("write", &path))?;
-    file.as_file().sync_all().map_err(failed("write", &path))?;
-    file.persist(&path).map_err(|error| failed("replace", &path)(error.error))?;
-    lock.sync_all().map_err(failed("write the folder", &folder))?;
+    let mode = before.as_ref().map_or(0o600, |before| before.mode() & 0o040 | 0o600);
+    replace(&path, before.as_ref(), mode, text.as_bytes()).map_err(|(what, error)| failed(what, &path)(error))?;
     Ok(Edited { value, lost_comments })
 }
 

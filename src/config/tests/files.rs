@@ -1,12 +1,13 @@
 //! Paths that are not what they should be. Codes E001 to E004.
 
+use crate::config::Overlay;
 use std::path::Path;
 use std::process::Command;
 
 use super::super::{Diagnostics, MAX_BYTES, load};
 
 fn refused(path: &Path) -> Diagnostics {
-    match load(path, &|_| None) {
+    match load(path, &Overlay::default(), &|_| None) {
         Ok(_) => panic!("{} was accepted", path.display()),
         Err(found) => found,
     }
@@ -81,5 +82,5 @@ fn text_that_is_not_utf8_is_refused_with_its_position() {
 #[test]
 fn a_good_file_is_loaded() {
     let folder = folder();
-    assert!(load(&file(&folder, super::GOOD.as_bytes()), &|_| None).is_ok());
+    assert!(load(&file(&folder, super::GOOD.as_bytes()), &Overlay::default(), &|_| None).is_ok());
 }

@@ -26,7 +26,7 @@ fn reference_yaml_is_what_the_types_say() {
 
 #[test]
 fn the_small_example_loads_without_warnings() {
-    let loaded = crate::config::load(&conf("arriero.yaml"), &|_| None);
+    let loaded = crate::config::load(&conf("arriero.yaml"), &crate::config::Overlay::default(), &|_| None);
     let loaded = loaded.unwrap_or_else(|found| panic!("{}", found.render(false)));
     assert_eq!(loaded.warnings, []);
     assert_eq!(loaded.config.upstreams["fleet"].servers[0].url, "http://127.0.0.1:11434");

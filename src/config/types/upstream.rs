@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Gpu, ModelRule, Queue, StickyCookie, UpstreamTls, secs};
+use super::{Gpu, ModelRule, Queue, RecoveryAction, StickyCookie, UpstreamTls, secs};
 use crate::units::{Duration, Percent};
 
 /// What the servers of an upstream are.
@@ -104,6 +104,13 @@ pub struct ServerEntry {
     /// Its card (`policy: expected_wait`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<Gpu>,
+    /// Whether its URL was set at run time and stands in no file: then it is kept to `admin.server_networks`.
+    #[serde(skip)]
+    pub at_run_time: bool,
+    /// What is done to make it well again when its checks fail; nothing by default. How it is tested meanwhile stands in
+    /// `recovery` of its upstream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoveryAction>,
 }
 
 const fn one() -> u32 {

@@ -69,7 +69,7 @@ fn of_route(config: &Config, path: &Path<'_>, route: &Route, rules: &mut Rules<'
     }
 }
 
-fn networks(path: &Path<'_>, list: &[String], rules: &mut Rules<'_, '_, '_>) {
+pub(super) fn networks(path: &Path<'_>, list: &[String], rules: &mut Rules<'_, '_, '_>) {
     if list.is_empty() && rules.given(path) {
         rules.key(codes::EMPTY_LIST, path, "the list is empty", "leave it out, or name a network such as `10.0.0.0/8`");
     }

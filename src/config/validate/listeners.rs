@@ -1,9 +1,9 @@
-//! Rules about the addresses that Arriero listens on, the admin listener's included.
+//! Rules about the addresses that clients connect to.
 
 use std::collections::HashMap;
 
 use super::Rules;
-use crate::config::address::{AdminAddress, HostPort};
+use crate::config::address::HostPort;
 use crate::config::codes;
 use crate::config::tree::Path;
 use crate::config::types::{Config, Listener};
@@ -38,7 +38,7 @@ pub(super) fn check(config: &Config, rules: &mut Rules<'_, '_, '_>) {
             },
         }
     }
-    admin(config, &seen, rules);
+    super::admin::check(config, &seen, rules);
 }
 
 fn limits(path: &Path<'_>, listener: &Listener, rules: &mut Rules<'_, '_, '_>) {
@@ -59,36 +59,5 @@ fn limits(path: &Path<'_>, listener: &Listener, rules: &mut Rules<'_, '_, '_>) {
     if all > 0 && of_one > all && rules.given(&of_one_path) {
         let message = "one client may have more connections than all clients together";
         rules.value(codes::CONTRADICTION, &of_one_path, message, "make it no larger than `connections`");
-    }
-}
-
-fn admin(config: &Config, listeners: &HashMap<HostPort, usize>, rules: &mut Rules<'_, '_, '_>) {
-    let root = Path::Root.key("admin");
-    let path = root.key("address");
-    let shown = rules.shown(&path, &config.admin.address);
-    if config.admin.token_file.as_ref().is_some_and(String::is_empty) {
-        let hint = "name a file, or leave the key out";
-        rules.value(codes::INVALID_VALUE, &root.key("token_file"), "the name of a file is empty", hint);
-    }
-    match AdminAddress::parse(&config.admin.address) {
-        Err(why) => rules.value(codes::ADDRESS, &path, format!("{shown} is not an address"), why),
-        Ok(AdminAddress::Unix(_)) => {}
-        Ok(AdminAddress::Tcp(address)) => {
-            if address.port > 0
-                && let Some(index) = listeners.get(&address)
-            {
-                let list = Path::Root.key("listeners");
-                let listener = list.index(*index);
-                let listener_path = listener.key("address");
-                let at = if rules.given(&path) { path } else { listener_path };
-                let message = format!("`listeners[{index}]` and the admin listener have the same address {shown}");
-                rules.value(codes::ADDRESS_TWICE, &at, message, "set `admin.address` to a port of its own");
-            }
-            if !address.is_loopback() && config.admin.token_file.is_none() {
-                let message = format!("the admin address {shown} can be reached from outside and has no token");
-                let hint = "add `token_file: /path/to/file`, or use `127.0.0.1:5100`";
-                rules.value(codes::OPEN_ADMIN, &path, message, hint);
-            }
-        }
     }
 }

@@ -22,6 +22,8 @@ pub(super) fn check(config: &Config, rules: &mut Rules<'_, '_, '_>) {
         let message = "`body_memory` of one body is larger than `body_budget` of all bodies";
         rules.value(codes::CONTRADICTION, &at, message, "lower `body_memory` or raise `body_budget`");
     }
+    let history = Path::Root.key("history");
+    rules.range(&history.key("max_requests"), config.history.max_requests, 1, 10_000_000);
     for (key, folder) in [("temp_dir", &server.temp_dir), ("data_dir", &server.data_dir)] {
         if folder.as_ref().is_some_and(String::is_empty) {
             let hint = "name a folder, or leave the key out";

@@ -31,6 +31,7 @@ pub(super) fn check(config: &Config, rules: &mut Rules<'_, '_, '_>) {
         health(&path.key("health").key("active"), &upstream.health, rules);
         super::fleet::check(&path, upstream, rules);
         recovery(&path.key("recovery"), upstream, rules);
+        super::recovery_action::check(&path, upstream, rules);
         let keepalive = path.key("keepalive");
         let hint = "write `max_idle: 0` to keep no connection";
         rules.not_zero(&keepalive.key("idle_timeout"), upstream.keepalive.idle_timeout, hint);

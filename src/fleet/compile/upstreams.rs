@@ -7,13 +7,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue};
 
-use super::{CompileError, Surroundings, error, fleet};
+use super::{CompileError, Surroundings, error, fleet, notifications};
 use crate::config::ServerUrl;
 use crate::config::types::{self, Active, Kind, ModelAffinity};
-use crate::fleet::dispatch::Dispatchers;
 use crate::fleet::inventory::ModelIndex;
 use crate::fleet::server::{Identity, Location, ServerState, Shared};
-use crate::fleet::snapshot::{Balance, Check, HashOn, Member, Upstream};
+use crate::fleet::snapshot::{Balance, Check, HashOn, Lasting, Member, Upstream};
 use crate::fleet::upstream_state::UpstreamState;
 use crate::fleet::upstream_tls::UpstreamTls;
 use crate::policy::balance::affinity::Affinity;
@@ -23,16 +22,18 @@ use crate::policy::balance::sticky::StickyCookie;
 use crate::policy::ban::BanRule;
 use crate::policy::circuit::CircuitPolicy;
 use crate::policy::health::HealthPolicy;
+use crate::policy::reach::Reach;
 use crate::policy::recovery::RecoveryPolicy;
 
 pub(super) fn compile(
     name: &str,
     upstream: &types::Upstream,
     known: Option<&Arc<UpstreamState>>,
+    reach: &Arc<Reach>,
     around: &Surroundings<'_>,
-    dispatchers: &Dispatchers,
+    lasting: &Lasting,
 ) -> Result<Upstream, CompileError> {
-    let dispatcher = dispatchers.of(name);
+    let dispatcher = lasting.dispatchers.of(name);
     let state = known.map_or_else(Arc::default, Arc::clone);
     let check = compile_check(upstream);
     let health = match (&check, &upstream.health.active) {
@@ -65,7 +66,11 @@ pub(super) fn compile(
                 Some(known) => Arc::clone(known),
                 None => {
                     let metrics = around.metrics.server(name, &identity.name);
-                    let shared = Shared { bans: Arc::clone(&state.bans), room: Arc::clone(&dispatcher.room) };
+                    let shared = Shared {
+                        bans: Arc::clone(&state.bans),
+                        room: Arc::clone(&dispatcher.room),
+                        events: Arc::clone(&lasting.telling.events),
+                    };
                     let (health, circuit) = (health.clone(), circuit.clone());
                     Arc::new(ServerState::new(identity, location, metrics, health, circuit, shared, around.now))
                 }
@@ -76,7 +81,13 @@ pub(super) fn compile(
                 max_in_flight: entry.max_in_flight.unwrap_or(u32::MAX),
                 max_in_flight_per_model: entry.max_in_flight_per_model,
                 max_loaded: entry.max_loaded.unwrap_or(fleet::MAX_LOADED),
+                action: (entry.recovery.as_ref())
+                    .map(|written| {
+                        notifications::action(&format!("upstreams.{name}.servers[{number}].recovery"), written)
+                    })
+                    .transpose()?,
                 memory: entry.gpu.as_ref().and_then(|gpu| gpu.memory).map(|memory| memory.0),
+                reach: entry.at_run_time.then(|| Arc::clone(reach)),
             })
         })
         .collect::<Result<Vec<_>, CompileError>>()?;

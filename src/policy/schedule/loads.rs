@@ -6,6 +6,7 @@
 //! Ollama itself throws out idle models in the order of their blobs' paths, whoever is using them next. So what makes
 //! room is unloaded by us before the load begins.
 
+use super::orders::OrderEnd;
 use super::residency::Residency;
 use super::state::Scheduler;
 use super::words::{Action, ModelId, Moment, RunnerOptions, ServerId};
@@ -28,14 +29,17 @@ pub enum LoadOutcome {
 }
 
 impl Scheduler {
-    /// Begins the load that was waited for longest on a server, if one may begin.
+    /// Begins the load that was waited for longest on a server, if one may begin; those that an operator ordered are among
+    /// them.
     pub(super) fn begin_loads(&mut self, server: ServerId, moment: &Moment<'_>) {
+        self.drop_orders(server, moment);
         let host = &self.servers[server];
-        if host.loading.is_some() || self.paused {
+        if host.loading.is_some() {
             return;
         }
-        let mut wanted: Vec<(f64, ModelId)> = Vec::new();
-        for model in host.awaited.iter().copied() {
+        let mut wanted: Vec<(f64, ModelId)> = self.ordered_loads(server).collect();
+        // While nobody may begin, nobody needs a model.
+        for model in host.awaited.iter().copied().filter(|_| !self.paused) {
             let pair = &self.pairs[(server, model)];
             if pair.residency == Residency::Cold && moment.now >= pair.broken_until {
                 wanted.extend(self.oldest_waiter(server, model).map(|since| (since, model)));
@@ -106,10 +110,12 @@ impl Scheduler {
                 }
                 self.pairs[(server, model)].used = moment.now;
                 self.pairs[(server, model)].broken_until = 0.0;
+                self.end_orders(server, model, OrderEnd::Ready(Some(seconds)));
                 self.set_residency(server, model, Residency::Ready { since: moment.now }, moment.now);
             }
             LoadOutcome::Failed => {
                 self.pairs[(server, model)].broken_until = moment.now + BROKEN * self.typical_load();
+                self.end_orders(server, model, OrderEnd::Failed);
                 self.set_residency(server, model, Residency::Cold, moment.now);
                 self.place_again(server, model, moment);
             }

@@ -56,6 +56,7 @@ pub mod decision;
 pub mod learned;
 pub mod loads;
 pub mod memory;
+pub mod orders;
 mod pairs;
 pub mod place;
 pub mod plan;
@@ -71,6 +72,6 @@ mod tests;
 
 pub use state::Scheduler;
 pub use words::{
-    Action, Arrival, Excluded, ModelId, Moment, Request, RunnerOptions, Running, ServerFacts, ServerId, Settings,
-    Ticket, Usage, Waiter,
+    Action, Arrival, Excluded, ModelId, Moment, OrderId, Request, RunnerOptions, Running, ServerFacts, ServerId,
+    Settings, Ticket, Usage, Waiter,
 };

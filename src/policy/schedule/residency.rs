@@ -12,6 +12,7 @@
 //! A server that does not answer `/api/ps` in time is most likely loading something (Ollama's handler waits for the
 //! runner); what was known of it stays. A model that requests of ours run for is in memory, whatever the list says.
 
+use super::orders::OrderEnd;
 use super::state::Scheduler;
 use super::words::{ModelId, Moment, ServerId};
 
@@ -175,6 +176,12 @@ impl Scheduler {
         } else if !host.resident.contains(&model) {
             host.resident.push(model);
             copies.push(server);
+        }
+        if matches!(residency, Residency::Loading { .. }) {
+            self.pairs[(server, model)].put_out = false;
+        }
+        if matches!(residency, Residency::Ready { .. }) {
+            self.end_orders(server, model, OrderEnd::Ready(None));
         }
     }
 

@@ -122,6 +122,9 @@ impl Scheduler {
     pub fn appeared(&mut self, server: ServerId) {
         if let Some(host) = self.servers.get_mut(server) {
             host.warmed = false;
+            for model in self.ruled.iter().copied() {
+                self.pairs[(server, model)].put_out = false;
+            }
         }
     }
 
@@ -161,6 +164,7 @@ impl Scheduler {
         let pair = &self.pairs[(server, model)];
         self.holds(server, model)
             && pair.residency == Residency::Cold
+            && !pair.put_out
             && moment.now >= pair.broken_until
             && (moment.excluded)(server, model).is_none()
             && self.victims(server, model, moment.now).may_begin

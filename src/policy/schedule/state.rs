@@ -6,10 +6,11 @@ use fnv::FnvBuildHasher;
 
 use super::decision::{Decision, Decisions};
 use super::learned::{Speed, Typical, is_vision};
+use super::orders::Ordered;
 use super::pairs::Pairs;
 use super::residency::Residency;
 use super::rules::{NoRules, RuleBook, Rules};
-use super::words::{Action, ModelId, RunnerOptions, Running, ServerFacts, ServerId, Settings, Ticket, Waiter};
+use super::words::{Action, ModelId, OrderId, RunnerOptions, Running, ServerFacts, ServerId, Settings, Ticket, Waiter};
 use crate::policy::queue::{FairQueue, Place};
 
 /// One server.
@@ -41,6 +42,8 @@ pub(super) struct Server {
     pub(super) share: f64,
     /// Whether what is to be warm here has been loaded.
     pub(super) warmed: bool,
+    /// Loads that an operator ordered here.
+    pub(super) ordered: Vec<Ordered>,
     /// The largest sum of sizes seen in memory: memory is at least that.
     pub(super) seen_memory: f64,
     /// The most models seen in memory.
@@ -76,6 +79,8 @@ pub(super) struct Pair {
     pub(super) busy_until: f64,
     /// Whether the learned plan has it here.
     pub(super) planned: bool,
+    /// Whether an operator took it out although a rule keeps it here: the rule holds again once it was asked for.
+    pub(super) put_out: bool,
 }
 
 /// One model.
@@ -123,6 +128,7 @@ pub struct Scheduler {
     /// Counts what changes how long loads are thought to take.
     pub(super) load_epoch: u64,
     pub(super) next_ticket: Ticket,
+    pub(super) next_order: OrderId,
     pub(super) actions: Vec<Action>,
     pub(super) decisions: Decisions,
     /// Where choices for those that wait already are made.
@@ -171,6 +177,7 @@ impl Scheduler {
             typical_load: 0.0,
             load_epoch: 1,
             next_ticket: 1,
+            next_order: 1,
             actions: Vec::new(),
             decisions: Decisions::default(),
             revision: Decision::default(),
@@ -221,6 +228,7 @@ impl Scheduler {
             loading_is_clean: false,
             share: 1.0,
             warmed: false,
+            ordered: Vec::new(),
             seen_memory: 0.0,
             seen_loaded: 0,
             speed: Speed::default(),

@@ -385,4 +385,5 @@ fn decisions_tell_their_terms() {
     assert_eq!((decision.candidates.len(), decision.passed_over), (2, Some("load_takes_longer")));
 }
 
+mod orders;
 mod whatever_happens;

@@ -1,5 +1,6 @@
 //! The words in which the scheduler is told what happens, and answers.
 
+use super::orders::OrderEnd;
 use crate::policy::queue::Rank;
 
 /// A server, for as long as the upstream has it.
@@ -8,6 +9,8 @@ pub type ServerId = usize;
 pub type ModelId = usize;
 /// A request that arrived and is not finished.
 pub type Ticket = u64;
+/// A load that an operator ordered.
+pub type OrderId = u64;
 /// The numbers of an upstream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -163,6 +166,13 @@ pub enum Action {
         server: ServerId,
         /// Which.
         model: ModelId,
+    },
+    /// A load that an operator ordered is over.
+    Ended {
+        /// Which order.
+        order: OrderId,
+        /// What became of it.
+        end: OrderEnd,
     },
 }
 

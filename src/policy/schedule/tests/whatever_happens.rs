@@ -23,6 +23,9 @@ enum Event {
     Tick(f64),
     Pause,
     Resume,
+    Order { server: ServerId, model: usize, class: Class },
+    Withdraw(prop::sample::Index),
+    Unload { server: ServerId, model: usize, force: bool },
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -40,6 +43,11 @@ fn event() -> impl Strategy<Value = Event> {
         3 => (0.0..60.0).prop_map(Event::Tick),
         1 => Just(Event::Pause),
         2 => Just(Event::Resume),
+        2 => (0..3_usize, 0..3_usize, prop::sample::select(Class::ALL.to_vec()))
+            .prop_map(|(server, model, class)| Event::Order { server, model, class }),
+        1 => index().prop_map(Event::Withdraw),
+        1 => (0..3_usize, 0..3_usize, any::<bool>())
+            .prop_map(|(server, model, force)| Event::Unload { server, model, force }),
     ]
 }
 
@@ -47,7 +55,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     /// Whatever happens in whatever order: counts are right, limits hold, nobody goes to a server that is excluded, each
-    /// request is bound once, one load at a time on a server, and in the end everybody has been served.
+    /// request is bound once, one load at a time on a server, each order ends once, and in the end everybody has been served.
     #[test]
     fn counts_limits_and_exclusions_hold_and_nobody_is_forgotten(events in prop::collection::vec(event(), 1..150)) {
         const MODELS: [(&str, u64); 3] = [("a", 5), ("b", 8), ("c", 12)];
@@ -55,6 +63,7 @@ proptest! {
         let mut waiting: HashSet<Ticket> = HashSet::new();
         let mut running: HashMap<Ticket, ServerId> = HashMap::new();
         let mut pending_loads: Vec<(ServerId, ModelId)> = Vec::new();
+        let mut ordered: HashSet<OrderId> = HashSet::new();
         let mut arrived = 0_u32;
         let mut ended = 0_u32;
         let mut drained = false;
@@ -101,6 +110,23 @@ proptest! {
                 Some(Event::Tick(seconds)) => { bench.now += seconds; bench.tell(Scheduler::tick); }
                 Some(Event::Pause) => bench.scheduler.pause(),
                 Some(Event::Resume) => bench.tell(Scheduler::resume),
+                Some(Event::Order { server, model, class }) => {
+                    let known = bench.scheduler.known_model(MODELS[model].0).unwrap();
+                    let order = bench.tell(|scheduler, moment| scheduler.order_load(server, known, class, moment));
+                    if bench.excluded.borrow().contains_key(&server) {
+                        prop_assert!(order.is_err());
+                    }
+                    ordered.extend(order.ok().flatten());
+                }
+                Some(Event::Withdraw(index)) if !ordered.is_empty() => {
+                    let order = *index.get(&sorted(ordered.iter().copied().collect()));
+                    ordered.remove(&order);
+                    bench.scheduler.withdraw(order);
+                }
+                Some(Event::Unload { server, model, force }) => {
+                    let known = bench.scheduler.known_model(MODELS[model].0).unwrap();
+                    drop(bench.scheduler.order_unload(server, known, force, bench.now));
+                }
                 Some(_) => {}
                 // In the end everything works again: loads succeed, requests finish, time goes by.
                 None => {
@@ -136,6 +162,7 @@ proptest! {
                         pending_loads.push((server, model));
                     }
                     Action::Unload { .. } => {}
+                    Action::Ended { order, .. } => prop_assert!(ordered.remove(&order), "ended twice"),
                 }
             }
             prop_assert_eq!(bench.scheduler.all_pending(), waiting.len());
@@ -161,5 +188,6 @@ proptest! {
         }
         prop_assert!(drained, "{} wait and {} run for ever", waiting.len(), running.len());
         prop_assert_eq!(arrived, ended);
+        prop_assert!(ordered.is_empty(), "{ordered:?} never end");
     }
 }

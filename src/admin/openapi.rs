@@ -1,0 +1,212 @@
+//! What the admin API is, in OpenAPI 3.1, made from the handlers themselves: their paths, queries, bodies and answers.
+//!
+//! `aide` reads a handler's arguments and its result. What all calls have in common is added here once: the names in paths, the
+//! topic that a call belongs to, problem documents, and what a caller must show. Version 0.16 of `aide` is the one that knows the
+//! `schemars` that the configuration's own schema comes from; it is pinned, because it is not final.
+
+use std::sync::Arc;
+
+use aide::OperationInput;
+use aide::axum::ApiRouter;
+use aide::generate::GenContext;
+use aide::openapi::{MediaType, OpenApi, Operation, RequestBody, Response, SchemaObject, StatusCode};
+use aide::operation::{OperationOutput, ParamLocation, add_parameters, parameters_from_schema, set_body};
+use aide::transform::TransformOperation;
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::{Json, Router};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::State;
+use super::access::Detail;
+use super::problem::{Document, Problem};
+use super::request::{Asked, Named, Wanted};
+use crate::policy::admin_access::{Scope, needed};
+
+/// Where the document is, below the prefix.
+pub const PATH: &str = "/openapi.json";
+/// The name of the one way to show who one is.
+const TOKEN: &str = "token";
+/// The type of problem documents.
+const PROBLEM: &str = "application/problem+json";
+
+/// Names a call and says what it does.
+pub fn about(
+    id: &'static str,
+    summary: &'static str,
+) -> impl for<'t> FnOnce(TransformOperation<'t>) -> TransformOperation<'t> {
+    move |operation| operation.id(id).summary(summary)
+}
+
+/// An answer that all went well.
+pub struct Done<T>(pub T);
+
+#[derive(Serialize, JsonSchema)]
+struct Success<T> {
+    /// Always true: what failed is a problem document.
+    success: bool,
+    #[serde(flatten)]
+    rest: T,
+}
+
+impl<T: Serialize> IntoResponse for Done<T> {
+    fn into_response(self) -> axum::response::Response {
+        Json(Success { success: true, rest: self.0 }).into_response()
+    }
+}
+
+impl<T: JsonSchema + Serialize> OperationOutput for Done<T> {
+    type Inner = T;
+
+    fn operation_response(ctx: &mut GenContext, operation: &mut Operation) -> Option<Response> {
+        Json::<Success<T>>::operation_response(ctx, operation)
+    }
+
+    fn inferred_responses(ctx: &mut GenContext, operation: &mut Operation) -> Vec<(Option<StatusCode>, Response)> {
+        Json::<Success<T>>::inferred_responses(ctx, operation)
+    }
+}
+
+/// An answer about the configuration, with the hash of what is in force as its `ETag`.
+pub struct Tagged<T> {
+    hash: String,
+    detail: Option<String>,
+    view: T,
+}
+
+impl<T> Tagged<T> {
+    /// An answer while this hash is in force.
+    pub fn new(hash: String, view: T) -> Self {
+        Self { hash, detail: None, view }
+    }
+
+    /// With what was changed, for the audit.
+    pub fn about(self, detail: String) -> Self {
+        Self { detail: Some(detail), ..self }
+    }
+}
+
+impl<T: Serialize> IntoResponse for Tagged<T> {
+    fn into_response(self) -> axum::response::Response {
+        let tag = [(header::ETAG, format!("\"{}\"", self.hash))];
+        let mut response = (tag, Done(self.view)).into_response();
+        if let Some(detail) = self.detail {
+            response.extensions_mut().insert(Detail(detail));
+        }
+        response
+    }
+}
+
+impl<T: JsonSchema + Serialize> OperationOutput for Tagged<T> {
+    type Inner = T;
+
+    fn operation_response(ctx: &mut GenContext, operation: &mut Operation) -> Option<Response> {
+        Done::<T>::operation_response(ctx, operation)
+    }
+
+    fn inferred_responses(ctx: &mut GenContext, operation: &mut Operation) -> Vec<(Option<StatusCode>, Response)> {
+        Done::<T>::inferred_responses(ctx, operation)
+    }
+}
+
+/// A stream of server-sent events.
+pub struct Events<R>(pub R);
+
+impl<R: IntoResponse> IntoResponse for Events<R> {
+    fn into_response(self) -> axum::response::Response {
+        self.0.into_response()
+    }
+}
+
+impl<R> OperationOutput for Events<R> {
+    type Inner = String;
+
+    fn operation_response(ctx: &mut GenContext, operation: &mut Operation) -> Option<Response> {
+        let mut response = String::operation_response(ctx, operation)?;
+        let content = response.content.swap_remove_index(0)?.1;
+        response.content = [("text/event-stream".to_owned(), content)].into_iter().collect();
+        Some(response)
+    }
+
+    fn inferred_responses(ctx: &mut GenContext, operation: &mut Operation) -> Vec<(Option<StatusCode>, Response)> {
+        let response = Self::operation_response(ctx, operation);
+        response.map(|response| (Some(StatusCode::Code(200)), response)).into_iter().collect()
+    }
+}
+
+/// The names in a path are added from the path, at the end.
+impl<T> OperationInput for Named<T> {}
+
+impl<T: JsonSchema> OperationInput for Asked<T> {
+    fn operation_input(ctx: &mut GenContext, operation: &mut Operation) {
+        let schema = ctx.schema.subschema_for::<T>();
+        let parameters = parameters_from_schema(ctx, schema, ParamLocation::Query);
+        add_parameters(ctx, operation, parameters);
+    }
+}
+
+impl<T: JsonSchema> OperationInput for Wanted<T> {
+    fn operation_input(ctx: &mut GenContext, operation: &mut Operation) {
+        let json_schema = ctx.schema.subschema_for::<T>();
+        let schema = Some(SchemaObject { json_schema, external_docs: None, example: None });
+        let content =
+            [("application/json".to_owned(), MediaType { schema, ..MediaType::default() })].into_iter().collect();
+        set_body(ctx, operation, RequestBody { content, ..RequestBody::default() });
+    }
+}
+
+/// The problems of all calls are added at the end.
+impl OperationOutput for Problem {
+    type Inner = Document;
+}
+
+/// The router of an API, and its document beside it. `prefix` is where it will be.
+pub fn finish(api: ApiRouter<Arc<State>>, prefix: &str) -> (Router<Arc<State>>, Value) {
+    aide::generate::extract_schemas(true);
+    let mut document = OpenApi::default();
+    let router = api.finish_api_with(&mut document, |api| {
+        api.title("Arriero's admin API")
+            .version(env!("CARGO_PKG_VERSION"))
+            .description("What operators see and do. Errors are problem documents (RFC 9457).")
+    });
+    let mut document = serde_json::to_value(&document).unwrap_or_default();
+    let schemas = &mut document["components"]["schemas"];
+    schemas["Problem"] = json!(schemars::schema_for!(Document));
+    document["components"]["securitySchemes"] = json!({
+        TOKEN: { "type": "http", "scheme": "bearer", "description": "`admin.token_file` or one of `admin.tokens`" }
+    });
+    let paths = document["paths"].as_object_mut().map(std::mem::take).unwrap_or_default();
+    let whole = paths.into_iter().map(|(path, mut item)| {
+        let path = format!("{prefix}{path}");
+        complete(&mut item, &path);
+        (path, item)
+    });
+    document["paths"] = Value::Object(whole.collect());
+    (router, document)
+}
+
+/// Adds what all calls of a path have in common.
+fn complete(item: &mut Value, path: &str) {
+    let names = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let names: Vec<Value> = names
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string", "minLength": 1 } }))
+        .collect();
+    let topic = path.split('/').nth(3).unwrap_or("health");
+    for (method, operation) in item.as_object_mut().into_iter().flatten() {
+        operation["tags"] = json!([topic]);
+        let known = operation["parameters"].as_array_mut().map(std::mem::take).unwrap_or_default();
+        operation["parameters"] = names.iter().cloned().chain(known).collect();
+        for range in ["4XX", "5XX"] {
+            operation["responses"][range] = json!({
+                "description": "why it was not done",
+                "content": { PROBLEM: { "schema": { "$ref": "#/components/schemas/Problem" } } }
+            });
+        }
+        let scope = needed(method == "get", path);
+        operation["description"] = json!(format!("Needs the scope `{}`.", scope.as_str()));
+        let with_token = json!({ TOKEN: [] });
+        operation["security"] = if scope <= Scope::Read { json!([{}, with_token]) } else { json!([with_token]) };
+    }
+}
