@@ -10,9 +10,9 @@ use axum::extract::State as Extract;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::openapi::about;
 use super::State;
 use super::handlers::{Servers, count, status_of};
+use super::openapi::about;
 use crate::clock;
 use crate::fleet::process::Sample;
 use crate::fleet::snapshot::Snapshot;

@@ -1,8 +1,8 @@
 //! The admin listener: health, metrics, and what operators see and do.
 //!
 //! It is apart from the listeners of clients, on loopback or a unix socket unless the configuration
-//! says otherwise. Reads are open; a change must be a POST, PATCH or DELETE, must not come from any web page but the
-//! dashboard, and needs the token where there is one.
+//! says otherwise. Reads are open; a change must be a POST, PATCH or DELETE, must not come from a web page of another
+//! site, and needs the token where there is one.
 //!
 //! # Shape
 //! One file a topic ([`servers`], [`in_flight`], ...), each with a router of its own below `/api/orchestrator`.
@@ -63,9 +63,9 @@ use crate::fleet::reload::Reloader;
 use crate::fleet::store::Store;
 use crate::history::History;
 use crate::telemetry::metrics::Metrics;
-use overview::Live;
 
 use openapi::about;
+use overview::Live;
 pub use upgrade::{LIMIT, Order};
 
 /// Where operators' calls are.

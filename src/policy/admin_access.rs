@@ -34,8 +34,9 @@ impl Scope {
 
 /// Where the calls are that operators make.
 const PREFIX: &str = "/api/orchestrator/";
-/// What is open to everybody who may see health.
-const HEALTH: [&str; 5] = ["/health", "/health/live", "/health/ready", "/metrics", "/api/orchestrator/metrics"];
+/// What is open to everybody who may see health. The dashboard's page is, because a browser shows no token when it opens one; it
+/// holds no data.
+const HEALTH: [&str; 6] = ["/", "/health", "/health/live", "/health/ready", "/metrics", "/api/orchestrator/metrics"];
 /// First parts of the paths below the prefix of calls that act on what runs, whatever their method.
 const OPERATE: [&str; 7] =
     ["bans", "circuit-breakers", "jobs", "notifications", "queue", "recovery-actions", "recovery-failures"];
@@ -77,7 +78,7 @@ mod tests {
         for (is_read, path, scope) in [
             (true, "/health", Scope::Health),
             (true, "/metrics", Scope::Health),
-            (true, "/", Scope::Read),
+            (true, "/", Scope::Health),
             (true, "/api/orchestrator/config", Scope::Read),
             (false, "/api/orchestrator/servers/a/drain", Scope::Operate),
             (false, "/api/orchestrator/servers/fleet%2Fa/maintenance", Scope::Operate),

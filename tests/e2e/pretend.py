@@ -42,8 +42,14 @@ class Hosts:
             server = await asyncio.start_server(lambda r, w, host=host: self.serve(host, r, w), "127.0.0.1", 0)
             host.port = server.sockets[0].getsockname()[1]
 
+    async def end(self):
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0)
+
     def stop(self):
         self.gate.set()
+        asyncio.run_coroutine_threadsafe(self.end(), self.loop).result(10)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(10)
 

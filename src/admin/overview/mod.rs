@@ -22,7 +22,7 @@ use aide::axum::ApiRouter;
 use aide::axum::routing::get_with;
 use axum::Json;
 use axum::extract::Extension;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, Sse};
 use futures_util::stream;
@@ -175,14 +175,14 @@ async fn events(
     if is_foreign(&headers) {
         return Err(Problem::new(StatusCode::FORBIDDEN, "events are not for pages of other sites"));
     }
-    let Ok(seat) = Arc::clone(&live.seats).try_acquire_owned() else {
+    let seat = Arc::clone(&live.seats).try_acquire_owned().map_err(|_| {
         let many = format!("{LISTENERS} listen already, which is as many as may");
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, many));
-    };
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, many)
+    })?;
     let events = stream::unfold(live.listen(seat), |mut listener| async move {
         let text = listener.next().await?;
         Some((Ok::<_, Infallible>(Event::default().event("overview").data(&*text)), listener))
     });
     // A proxy between is not to hold events back.
-    Ok(Events(([(header::HeaderName::from_static("x-accel-buffering"), "no")], Sse::new(events))))
+    Ok(Events(([(HeaderName::from_static("x-accel-buffering"), "no")], Sse::new(events))))
 }

@@ -10,6 +10,8 @@ const app = {
   /** When it came, by this page's own clock. */
   came: 0,
   connected: false,
+  /** A token was asked for and not given. */
+  declined: false,
   /** Numbers of the last ten minutes. */
   points: [],
 };
@@ -100,7 +102,11 @@ async function follow(changed) {
         changed();
       });
     } catch (error) {
-      if (error.status === 401 && (await askForToken(false))) pause = 0;
+      // Who did not want to give a token is not asked again and again.
+      if (error.status === 401 && !app.declined) {
+        app.declined = !(await askForToken(false));
+        if (!app.declined) pause = 100;
+      }
       app.error = error instanceof Refused ? error.message : null;
     }
     clearTimeout(silence);

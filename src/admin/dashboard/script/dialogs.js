@@ -87,7 +87,7 @@ function askForToken(wrong) {
         el("button", { type: "button", text: "Cancel", onclick: () => dialog.close() }),
         el("button", { type: "submit", class: "primary", text: "Use it" })));
     await open(dialog, form);
-    setHidden(byId("token-button"), !sessionStorage.getItem(TOKEN));
+    setHidden(byId("token-button"), false);
     return given;
   })().finally(() => (asking = null));
   return asking;

@@ -129,7 +129,7 @@ document.addEventListener("keydown", (event) => {
 
 byId("theme").addEventListener("click", nextTheme);
 byId("help").addEventListener("click", () => openHelp(VIEWS));
-byId("token-button").addEventListener("click", () => askForToken(false));
+byId("token-button").addEventListener("click", async () => (app.declined = !(await askForToken(false))));
 setHidden(byId("token-button"), !sessionStorage.getItem(TOKEN));
 window.addEventListener("hashchange", () => route(true));
 window.addEventListener("resize", changed);
