@@ -6,8 +6,19 @@ use std::time::Duration;
 use super::Dispatcher;
 use crate::clock;
 use crate::fleet::explain::{Explanation, explain};
+use crate::policy::schedule::Scheduler;
 
 impl Dispatcher {
+    /// Looks at the scheduler.
+    pub fn look<T>(&self, look: impl FnOnce(&Scheduler) -> T) -> T {
+        look(&self.inner.lock().scheduler)
+    }
+
+    /// The last choices, the latest first.
+    pub fn decisions(&self) -> Vec<Explanation> {
+        self.last_decisions(usize::MAX)
+    }
+
     /// The last choices, the latest first, at most so many.
     pub fn last_decisions(&self, most: usize) -> Vec<Explanation> {
         let now = self.seconds();
