@@ -77,6 +77,7 @@ impl From<Refused> for Problem {
             Refused::Invalid(_) | Refused::Compile(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Refused::NeedsRestart(_) | Refused::Bind(_) | Refused::NotPossible(_) => StatusCode::CONFLICT,
             Refused::Stale(_) => StatusCode::PRECONDITION_FAILED,
+            Refused::NeedsToken(_) => StatusCode::FORBIDDEN,
             Refused::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         };
         match refused {

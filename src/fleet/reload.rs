@@ -106,6 +106,12 @@ pub enum Refused {
     /// Whoever asks for the change does not know what is in force; this is its hash.
     #[error("the configuration was changed in the meantime, its hash is `{0}`: read it again")]
     Stale(String),
+    /// The change makes this process run programs, read files or open sockets, and just anybody may have asked for it.
+    #[error(
+        "`{0}` is changed in the file only, or with a token: without `admin.token_file`, and without an `admin.address` that is a \
+         unix socket, every user of the machine may call this API"
+    )]
+    NeedsToken(String),
     /// The change cannot be made as things are.
     #[error("{0}")]
     NotPossible(String),

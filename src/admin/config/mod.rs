@@ -17,16 +17,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::State;
+use super::{AdminAddress, State};
 use super::openapi::{Tagged, about};
 use super::problem::Problem;
 use super::request::{Asked, Named, Wanted};
 use super::time::Present;
-use crate::config::overlay::{Edit, difference, masked};
+use crate::config::overlay::{Edit, difference, has_mask, masked};
 use crate::fleet::admin_access::Caller;
 use crate::fleet::reload::{Changed, InForce, Refused, Reloaded, Saved, Source};
 
 mod section;
+mod trust;
 
 type Shared = Extract<Arc<State>>;
 type Changing = Result<Tagged<ChangedView>, Problem>;
@@ -192,7 +193,15 @@ async fn replace(
     if !wanted.is_object() {
         return Err(Problem::bad_request("the body is no configuration: send a JSON object, as GET config answers it"));
     }
-    make(state, caller, &headers, "configuration", move |in_force| Ok(difference(&in_force.written, &wanted))).await
+    make(state, caller, &headers, "configuration", move |in_force| {
+        let edits = difference(&in_force.written, &wanted);
+        if edits.iter().any(|edit| edit.value.as_ref().is_some_and(has_mask)) {
+            let why = "a masked value stands where none was before: write the value itself, or a reference such as `${NAME}`";
+            return Err(Refused::NotPossible(why.to_owned()));
+        }
+        Ok(edits)
+    })
+    .await
 }
 
 /// Which upstream is meant by a section of upstreams.
@@ -229,6 +238,15 @@ pub(super) async fn make(
     plan: impl FnOnce(&InForce) -> Result<Vec<Edit>, Refused> + Send + 'static,
 ) -> Changing {
     let expected = expected(headers)?;
+    // Whoever reaches a port of loopback must not choose what this user runs, reads or opens.
+    let anybody = !state.store.load().admin.has_tokens() && matches!(state.own, AdminAddress::Tcp(_));
+    let plan = move |in_force: &InForce| {
+        let edits = plan(in_force)?;
+        match trust::guarded(&edits).filter(|_| anybody) {
+            Some(place) => Err(Refused::NeedsToken(place)),
+            None => Ok(edits),
+        }
+    };
     let done =
         tokio::task::spawn_blocking(move || state.reloader.change(&caller.name, expected.as_deref(), plan)).await;
     let changed = done.map_err(Problem::internal)??;

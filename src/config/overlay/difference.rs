@@ -2,14 +2,14 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::{Edit, Place, is_masked, names_of};
+use super::{Edit, Place, is_masked, name_of, names_of};
 
 /// What has to be changed so that `before` becomes `after`, both as they are typed. A value of `after` that is masked is
-/// the one of `before`.
+/// the one of `before` at the same place: in a list, of the member of that name, else of that number.
 #[must_use]
 pub fn difference(before: &Json, after: &Json) -> Vec<Edit> {
     let mut edits = Vec::new();
-    compare(before, after, &Place::default(), &mut edits);
+    compare(before, &restored(before, after), &Place::default(), &mut edits);
     edits
 }
 
@@ -17,7 +17,6 @@ fn compare(before: &Json, after: &Json, place: &Place, edits: &mut Vec<Edit>) {
     match (before, after) {
         (Json::Object(before), Json::Object(after)) => mappings(before, after, place, edits),
         (Json::Array(before), Json::Array(after)) => lists(before, after, place, edits),
-        (_, Json::String(text)) if is_masked(text) => {}
         _ if before == after => {}
         _ => edits.push(Edit { place: place.clone(), value: Some(after.clone()) }),
     }
@@ -40,13 +39,13 @@ fn lists(before: &[Json], after: &[Json], place: &Place, edits: &mut Vec<Edit>) 
         return;
     }
     let (Some(old), Some(new)) = (names_of(before), names_of(after)) else {
-        edits.push(Edit { place: place.clone(), value: Some(unmasked(before, after)) });
+        edits.push(Edit { place: place.clone(), value: Some(after.into()) });
         return;
     };
     // Members that stay must stay in their order, with new ones behind them: a list's order can mean something.
     let kept: Vec<&str> = old.iter().copied().filter(|name| new.contains(name)).collect();
     if new.get(..kept.len()) != Some(&kept[..]) {
-        edits.push(Edit { place: place.clone(), value: Some(unmasked(before, after)) });
+        edits.push(Edit { place: place.clone(), value: Some(after.into()) });
         return;
     }
     for name in old.iter().filter(|name| !new.contains(name)) {
@@ -60,28 +59,28 @@ fn lists(before: &[Json], after: &[Json], place: &Place, edits: &mut Vec<Edit>) 
     }
 }
 
-/// The new list with masked values as they were at the same place before.
-fn unmasked(before: &[Json], after: &[Json]) -> Json {
-    let same_name = |item: &Json| {
-        before.iter().find(|known| super::name_of(known).is_some_and(|name| Some(name) == super::name_of(item)))
-    };
-    let restored = after.iter().enumerate().map(|(index, item)| {
-        same_name(item).or_else(|| before.get(index)).map_or_else(|| item.clone(), |known| restore(known, item))
-    });
-    restored.collect()
-}
-
-fn restore(before: &Json, after: &Json) -> Json {
+/// The new value with what is masked in it as it was.
+fn restored(before: &Json, after: &Json) -> Json {
     match (before, after) {
         (_, Json::String(text)) if is_masked(text) => before.clone(),
         (Json::Object(before), Json::Object(after)) => {
             let restored = after.iter().map(|(key, value)| {
                 let known = before.get(key);
-                (key.clone(), known.map_or_else(|| value.clone(), |known| restore(known, value)))
+                (key.clone(), known.map_or_else(|| value.clone(), |known| restored(known, value)))
             });
             Json::Object(restored.collect())
         }
-        (Json::Array(before), Json::Array(after)) => unmasked(before, after),
+        (Json::Array(before), Json::Array(after)) => {
+            let of_name = |item: &Json| {
+                let name = name_of(item)?;
+                before.iter().find(|known| name_of(known) == Some(name))
+            };
+            let restored = after.iter().enumerate().map(|(index, item)| {
+                let known = of_name(item).or_else(|| before.get(index));
+                known.map_or_else(|| item.clone(), |known| restored(known, item))
+            });
+            restored.collect()
+        }
         _ => after.clone(),
     }
 }

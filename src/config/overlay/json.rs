@@ -8,9 +8,11 @@ use crate::config::tree::{Entry, Node, Scalar, Span, Value};
 
 /// What stands in place of a secret.
 const MASK: &str = "********";
-/// Header fields whose values are secrets.
-const SECRET_FIELDS: [&str; 6] =
-    ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key"];
+/// Keys whose values are secrets: header fields with credentials, and URLs of webhooks, which often hold a token.
+const SECRETS: [&str; 7] =
+    ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key", "webhook"];
+/// The block whose URLs are those of webhooks.
+const WEBHOOKS: &str = "notifications";
 
 /// The value as JSON.
 pub(in crate::config) fn to_json(node: &Node<'_>) -> Json {
@@ -63,22 +65,34 @@ pub(super) fn to_entry(key: &str, value: Node<'static>) -> Entry<'static> {
     Entry { key: Cow::Owned(key.to_owned()), key_span: Span::ELSEWHERE, value }
 }
 
-/// The same with a mask in place of each value that is a secret: header fields that carry credentials, and
-/// passwords in URLs. What names a file or a variable is none.
+/// The same with a mask in place of each value that is a secret: header fields that carry credentials, URLs of webhooks,
+/// and passwords in other URLs. What names a file or a variable is none.
 #[must_use]
 pub fn masked(value: &Json) -> Json {
-    mask(value, false)
+    mask(value, false, false)
 }
 
-fn mask(value: &Json, secret: bool) -> Json {
+/// Whether a value has a mask in it.
+#[must_use]
+pub fn has_mask(value: &Json) -> bool {
+    match value {
+        Json::String(text) => is_masked(text),
+        Json::Array(items) => items.iter().any(has_mask),
+        Json::Object(entries) => entries.values().any(has_mask),
+        _ => false,
+    }
+}
+
+fn mask(value: &Json, secret: bool, webhooks: bool) -> Json {
     match value {
         Json::String(text) if secret && !text.contains("${") => MASK.into(),
         Json::String(text) => without_password(text).map_or_else(|| value.clone(), Json::String),
-        Json::Array(items) => items.iter().map(|item| mask(item, secret)).collect(),
+        Json::Array(items) => items.iter().map(|item| mask(item, secret, webhooks)).collect(),
         Json::Object(entries) => {
             let masked = entries.iter().map(|(key, value)| {
-                let hidden = secret || SECRET_FIELDS.iter().any(|field| key.eq_ignore_ascii_case(field));
-                (key.clone(), mask(value, hidden))
+                let named = SECRETS.iter().any(|field| key.eq_ignore_ascii_case(field));
+                let hidden = secret || named || (webhooks && key == "url");
+                (key.clone(), mask(value, hidden, webhooks || key == WEBHOOKS))
             });
             Json::Object(masked.collect::<Map<_, _>>())
         }
@@ -95,7 +109,6 @@ fn without_password(text: &str) -> Option<String> {
 }
 
 /// Whether a text holds a mask: whoever sends it back means what was there before.
-#[must_use]
-pub fn is_masked(text: &str) -> bool {
+pub(super) fn is_masked(text: &str) -> bool {
     text.contains(MASK)
 }

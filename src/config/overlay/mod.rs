@@ -32,7 +32,8 @@ mod save;
 mod text;
 
 pub use difference::difference;
-pub use json::{is_masked, masked};
+pub use json::{has_mask, masked};
+use json::is_masked;
 pub use save::{NotSaved, save};
 
 pub(super) use apply::apply;

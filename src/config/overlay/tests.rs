@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
-use super::{Edit, NotSaved, Overlay, Place, difference, masked, save};
+use super::{Edit, NotSaved, Overlay, Place, difference, has_mask, masked, save};
 use crate::config;
 
 const FILE: &str = "\
@@ -160,11 +160,14 @@ fn secrets_are_masked_and_a_mask_sent_back_changes_nothing() {
         "url": "http://user:s3cret@h/x",
         "from_variable": { "authorization": "Bearer ${TOKEN}" },
         "list": [{ "name": "a", "cookie": "s3cret" }, { "name": "b" }],
+        "notifications": [{ "url": "https://hooks.test/s3cret", "events": ["server_down"] }],
+        "recovery": { "webhook": "https://hooks.test/s3cret" },
     });
     let shown = masked(&before);
     assert!(!shown.to_string().contains("s3cret"), "{shown}");
     assert!(shown.to_string().contains("${TOKEN}"));
     assert_eq!(difference(&before, &shown), []);
+    assert!(has_mask(&shown) && !has_mask(&before));
     let mut moved = shown.clone();
     moved["list"].as_array_mut().expect("a list").reverse();
     let edits = difference(&before, &moved);
