@@ -14,6 +14,9 @@ use arriero::telemetry::access_log::{Entry, field};
 use arriero::telemetry::metrics::Metrics;
 use criterion::{Criterion, criterion_group, criterion_main};
 
+/// Requests that are handed over at a time, fewer than the queue takes.
+const BATCH: u64 = 4000;
+
 criterion_group!(benches, handing_over, writing);
 criterion_main!(benches);
 
@@ -56,18 +59,19 @@ fn handing_over(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("a request");
     group.bench_function("its facts", |bencher| bencher.iter(|| black_box(entry(1))));
     let (_folder, history, metrics) = store();
+    group.sample_size(10);
     group.bench_function("handed over", |bencher| {
         bencher.iter_custom(|rounds| {
             let mut took = Duration::ZERO;
-            for _ in 0..rounds.div_ceil(1000) {
-                let entries: Vec<Arc<Entry>> = (0..1000).map(|number| Arc::new(entry(number))).collect();
+            for _ in 0..rounds.div_ceil(BATCH) {
+                let entries: Vec<Arc<Entry>> = (0..BATCH).map(|number| Arc::new(entry(number))).collect();
                 let began = clock::now();
                 entries.into_iter().for_each(|entry| history.request(entry));
                 took += clock::now() - began;
                 // The queue is to have room: that is what is timed.
-                std::thread::sleep(Duration::from_millis(5));
+                std::thread::sleep(Duration::from_millis(100));
             }
-            took.mul_f64(rounds as f64 / (rounds.div_ceil(1000) * 1000) as f64)
+            took.mul_f64(rounds as f64 / (rounds.div_ceil(BATCH) * BATCH) as f64)
         });
     });
     assert_eq!(metrics.history.busy.get(), 0, "the queue was full");
