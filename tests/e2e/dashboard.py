@@ -15,7 +15,7 @@ from playwright.sync_api import expect as see
 
 from checks import check, expect, expect_equal, wait_until
 from dashboard_scene import HOSTILE, SCREENS, TITLES, VIEWS, artefacts, axe, confirm, dialog, scene
-from fleet import fetch, processor_time
+from fleet import processor_time
 from pretend import Host
 
 
@@ -218,24 +218,11 @@ def loads(world):
         page.get_by_role("button", name="Manage mistral:7b").click()
         see(page.get_by_role("table", name="Where mistral:7b is").get_by_role("cell", name="three", exact=True)).to_be_visible()
         page.get_by_role("button", name="Load on a server…").click()
-        if not offers_jobs(stage):
-            # An Arriero without these orders says so, and nothing else happens.
-            dialog(page).get_by_label("Server").select_option("three")
-            dialog(page).get_by_role("button", name="Load").click()
-            see(dialog(page).get_by_role("alert")).to_contain_text("no such path")
-            return
         confirm(page, Server="three")
         wait_until(lambda: stage.server("three")["loaded"], 20, "the model is in memory")
         page.get_by_role("button", name="Unload from three").click()
         confirm(page)
         wait_until(lambda: not stage.server("three")["loaded"], 20, "the model is out of memory")
-
-
-def offers_jobs(stage):
-    try:
-        return bool(fetch(stage.front.admin + "/api/orchestrator/jobs"))
-    except urllib.error.HTTPError:
-        return False
 
 
 @check("dashboard: all of it by keyboard alone")
