@@ -25,7 +25,7 @@ const NEIGHBOURS: [(&str, &str); 1] = [("telemetry", "policy")];
 const WITNESSES: [(&str, &[&str]); 1] = [("demo", &["clock", "ollama"])];
 
 /// Where a crate may be named: places that begin like this, below `src/`.
-const HOMES: [(&str, &[&str]); 10] = [
+const HOMES: [(&str, &[&str]); 11] = [
     ("pingora*", &["proxy/", "lifecycle.rs"]),
     ("axum", &["admin/"]),
     ("aide", &["admin/"]),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{ArgGroup, Subcommand};
 use http::Method;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::admin_client::{Question, segment};
 use super::asking::{Asking, who};
@@ -99,7 +99,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
                 (None, Some(model)) => format!("bans/model/{}", segment(model)),
                 (None, None) => "bans".to_owned(),
             };
-            asking.tell(Question::order(Method::DELETE, &path, &Value::Null), lifted)
+            asking.tell(Question::order(Method::DELETE, &path, &json!({})), lifted)
         }
     }
 }

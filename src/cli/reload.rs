@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use http::Method;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::json;
 
 use super::admin_client::Question;
 use super::asking::Asking;
@@ -26,7 +26,7 @@ struct Outcome {
 
 /// Asks the running Arriero to reload; waits for the outcome.
 pub fn run(arguments: &Arguments) -> ExitCode {
-    let question = Question::order(Method::POST, "config/reload", &Value::Null);
+    let question = Question::order(Method::POST, "config/reload", &json!({}));
     arguments.asking.tell(question, |outcome: &Outcome, _| {
         Page::of(format!("{}: {}\n", plain(&outcome.result), plain(&outcome.hash)))
     })
