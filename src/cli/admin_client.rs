@@ -16,7 +16,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::words::plain;
 use super::{AdminArguments, FAILED, UNREACHABLE};
 use crate::config::Diagnostics;
-use crate::config::types::Admin;
+use crate::config::types::{Admin, AdminScope};
 use crate::fleet::reload::Source;
 
 /// How long the running Arriero may take.
@@ -170,7 +170,11 @@ impl Listener {
     /// When that configuration is not valid.
     pub fn find(arguments: &AdminArguments) -> Result<Self, Problem> {
         let admin = admin(arguments)?;
-        let token = admin.token_file.as_deref().and_then(|file| std::fs::read_to_string(file).ok());
+        // The one that most may be done with, of those that this user may read.
+        let by_scope = [AdminScope::Admin, AdminScope::Operate, AdminScope::Read];
+        let named = by_scope.iter().flat_map(|scope| admin.tokens.iter().filter(move |token| token.scope == *scope));
+        let mut files = admin.token_file.iter().chain(named.map(|token| &token.token_file));
+        let token = files.find_map(|file| std::fs::read_to_string(file).ok());
         Ok(Self { address: admin.address, token: token.map(|token| token.trim_end().to_owned()) })
     }
 

@@ -289,6 +289,7 @@ mod tests {
         let admin = |address: &str, token: bool| Admin {
             address: address.to_owned(),
             token_file: token.then(|| "token".to_owned()),
+            ..Admin::default()
         };
         assert_eq!(open_admin(None).await, None);
         assert_eq!(open_admin(Some(&admin("127.0.0.1:5100", false))).await, None);
