@@ -143,6 +143,10 @@ async fn each_list_is_a_table_and_with_json_what_the_admin_listener_answers() {
     setup.gates(false);
     let _client = setup.begin("one-request").await;
     eventually("it runs", || async { setup.show("in-flight").await["total"] == 1 }).await;
+    eventually("its model is known to be in memory", || async {
+        setup.show("models/m/status").await["status"]["loadedOn"] == 1
+    })
+    .await;
     for (words, path, wanted) in LISTS {
         let told = setup.told(words).await;
         assert!(told.contains(wanted), "{words:?}: no `{wanted}` in\n{told}");

@@ -209,7 +209,11 @@ async fn what_is_not_valid_is_refused_whole_with_every_error_and_its_place() {
         ("/config/server", json!({ "threads": 7 }), 409),
         ("/config/notifications", json!([]), 409),
         ("/config/admin", json!({ "token_file": "/etc/passwd" }), 403),
-        ("/config/upstreams", json!({ "fleet": { "servers": [{ "url": "http://a", "recovery": { "exec": ["sh"] } }] } }), 403),
+        (
+            "/config/upstreams",
+            json!({ "fleet": { "servers": [{ "url": "http://a", "recovery": { "exec": ["sh"] } }] } }),
+            403,
+        ),
         ("/servers/s0", json!({ "maxConcurrency": 0 }), 422),
         ("/servers/s0", json!({ "colour": "red" }), 400),
         ("/servers/s9", json!({}), 404),

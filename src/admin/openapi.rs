@@ -44,6 +44,7 @@ pub fn about(
 pub struct Done<T>(pub T);
 
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "{T}Answer")]
 struct Success<T> {
     /// Always true: what failed is a problem document.
     success: bool,
@@ -192,7 +193,6 @@ impl OperationOutput for Problem {
 
 /// The router of an API, and its document beside it. `prefix` is where it will be.
 pub fn finish(api: ApiRouter<Arc<State>>, prefix: &str) -> (Router<Arc<State>>, Value) {
-    aide::generate::extract_schemas(true);
     let mut document = OpenApi::default();
     let router = api.finish_api_with(&mut document, |api| {
         api.title("Arriero's admin API")

@@ -17,11 +17,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AdminAddress, State};
 use super::openapi::{Tagged, about};
 use super::problem::Problem;
 use super::request::{Asked, Named, Wanted};
 use super::time::Present;
+use super::{AdminAddress, State};
 use crate::config::overlay::{Edit, difference, has_mask, masked};
 use crate::fleet::admin_access::Caller;
 use crate::fleet::reload::{Changed, InForce, Refused, Reloaded, Saved, Source};
@@ -196,7 +196,8 @@ async fn replace(
     make(state, caller, &headers, "configuration", move |in_force| {
         let edits = difference(&in_force.written, &wanted);
         if edits.iter().any(|edit| edit.value.as_ref().is_some_and(has_mask)) {
-            let why = "a masked value stands where none was before: write the value itself, or a reference such as `${NAME}`";
+            let why =
+                "a masked value stands where none was before: write the value itself, or a reference such as `${NAME}`";
             return Err(Refused::NotPossible(why.to_owned()));
         }
         Ok(edits)

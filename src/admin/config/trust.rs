@@ -60,7 +60,7 @@ mod tests {
             at(&["upstreams", "fleet", "servers"], json!([{ "url": "http://a", "recovery": { "exec": ["sh"] } }])),
             at(&["routes"], json!([{ "name": "all", "files": { "root": "/" } }])),
         ] {
-            assert!(guarded(&[edit.clone()]).is_some(), "{edit:?}");
+            assert!(guarded(std::slice::from_ref(&edit)).is_some(), "{edit:?}");
         }
         for edit in [
             at(&["upstreams", "fleet", "queue", "timeout"], json!("5s")),

@@ -32,8 +32,8 @@ mod save;
 mod text;
 
 pub use difference::difference;
-pub use json::{has_mask, masked};
 use json::is_masked;
+pub use json::{has_mask, masked};
 pub use save::{NotSaved, save};
 
 pub(super) use apply::apply;

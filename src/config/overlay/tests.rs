@@ -209,8 +209,12 @@ fn value() -> impl Strategy<Value = Json> {
     })
 }
 
+/// A mapping that is never empty, as a configuration never is.
 fn mapping() -> impl Strategy<Value = Json> {
-    proptest::collection::btree_map("[a-z]{1,3}", value(), 1..5).prop_map(|map| Json::Object(map.into_iter().collect()))
+    proptest::collection::btree_map("[a-z]{1,3}", value(), 0..5).prop_map(|map| {
+        let version = std::iter::once(("version".to_owned(), json!(1)));
+        Json::Object(version.chain(map).collect())
+    })
 }
 
 /// The value in lines, with a comment behind each scalar.

@@ -9,9 +9,14 @@ const running = (server) => app.overview?.servers.find((one) => one.id === serve
 const finish = (server) => {
   const number = running(server);
   if (number === 0) return "Nothing runs there now.";
-  return number === 1 ? "The request that runs there will finish." : `The ${count(number)} requests that run there will finish.`;
+  return number === 1
+    ? "The request that runs there will finish."
+    : `The ${count(number)} requests that run there will finish.`;
 };
-const order = (path, more = {}) => (values) => call("POST", path, { ...more, ...values, who: WHO });
+const order =
+  (path, more = {}) =>
+  (values) =>
+    call("POST", path, { ...more, ...values, who: WHO });
 const lift = (path) => () => call("DELETE", path);
 const message = (answer) => answer.message;
 
@@ -19,26 +24,37 @@ const actions = {
   drain: (server) => ({
     title: `Drain ${server}?`,
     text: `No new requests go to it until you call it back. ${finish(server)}`,
-    verb: "Drain", danger: true, fields: [REASON],
-    run: order(`${serverPath(server)}/drain`), done: message,
+    verb: "Drain",
+    danger: true,
+    fields: [REASON],
+    run: order(`${serverPath(server)}/drain`),
+    done: message,
   }),
   undrain: (server) => ({
     title: `Call ${server} back?`,
     text: "It takes new requests again, at once.",
     verb: "Call back",
-    run: order(`${serverPath(server)}/undrain`), done: message,
+    run: order(`${serverPath(server)}/undrain`),
+    done: message,
   }),
   maintenance: (server) => ({
     title: `Put ${server} into maintenance?`,
     text: `No new requests go to it until the time is over or you call it back. ${finish(server)}`,
-    verb: "Begin maintenance", danger: true, fields: [FOR, REASON],
-    run: order(`${serverPath(server)}/maintenance`), done: message,
+    verb: "Begin maintenance",
+    danger: true,
+    fields: [FOR, REASON],
+    run: order(`${serverPath(server)}/maintenance`),
+    done: message,
   }),
 
   openCircuit: (server) => ({
     title: `Hold the circuit of ${server} open?`,
-    text: `Requests are kept away from it as if it had failed too often, until the time is over or you close it. ${finish(server)}`,
-    verb: "Open circuit", danger: true, fields: [FOR, REASON],
+    text:
+      "Requests are kept away from it as if it had failed too often, until the time is over or you close it. " +
+      finish(server),
+    verb: "Open circuit",
+    danger: true,
+    fields: [FOR, REASON],
     run: order(`/circuit-breakers/${encode(server)}/open`),
     done: (answer) => `The circuit of ${server} is ${words(answer.currentState)}`,
   }),
@@ -54,25 +70,33 @@ const actions = {
     text: "It is closed, and the failures that were counted are forgotten.",
     verb: "Reset circuit",
     run: order(circuitPath(server, model, "reset")),
-    done: (answer) => `The circuit of ${model ?? "the server"} on ${server} is ${words(answer.currentState)} and its failures are forgotten`,
+    done: (answer) =>
+      `The circuit of ${model ?? "the server"} on ${server} is ${words(answer.currentState)} and its failures are forgotten`,
   }),
 
   ban: (server, model) => ({
     title: `Ban ${model ?? "everything"} from ${server ?? "all servers"}?`,
-    text: `No request${model ? ` for ${model}` : ""} goes to ${server ?? "any server"} until the ban is lifted or its time is over.`
-      + (server ? "" : " Clients that ask for the model are refused."),
-    verb: "Ban", danger: true, fields: [FOR, REASON],
+    text:
+      `No request${model ? ` for ${model}` : ""} goes to ${server ?? "any server"} until the ban is lifted or its time is over.` +
+      (server ? "" : " Clients that ask for the model are refused."),
+    verb: "Ban",
+    danger: true,
+    fields: [FOR, REASON],
     run: order("/bans", { ...(server && { server }), ...(model && { model }) }),
     done: () => `${model ?? "Everything"} is banned from ${server ?? "all servers"}`,
   }),
   banSomething: (servers, models) => ({
     title: "Ban a server, a model, or a model on a server?",
-    text: "No such request is sent until the ban is lifted or its time is over. A server alone gets nothing; a model alone is "
-      + "refused everywhere.",
-    verb: "Ban", danger: true,
+    text:
+      "No such request is sent until the ban is lifted or its time is over. A server alone gets nothing; a model alone is " +
+      "refused everywhere.",
+    verb: "Ban",
+    danger: true,
     fields: [
       { name: "server", label: "Server", options: ["", ...servers] },
-      { name: "model", label: "Model", options: ["", ...models] }, FOR, REASON,
+      { name: "model", label: "Model", options: ["", ...models] },
+      FOR,
+      REASON,
     ],
     run: order("/bans"),
     done: (_, values) => `${values.model ?? "Everything"} is banned from ${values.server ?? "all servers"}`,
@@ -80,41 +104,59 @@ const actions = {
   lift: (ban) => {
     const { serverId: server, model } = ban;
     const id = server && encode(`${ban.upstream}/${server}`);
-    const path = !model ? `/bans/server/${id}` : server ? `/bans/${id}/${encode(model)}` : `/bans/model/${encode(model)}`;
-    const also = server && model ? "" : server ? " Bans of single models on it end, too." : " Its bans from single servers end, too.";
+    const path = !model
+      ? `/bans/server/${id}`
+      : server
+        ? `/bans/${id}/${encode(model)}`
+        : `/bans/model/${encode(model)}`;
+    const also =
+      server && model
+        ? ""
+        : server
+          ? " Bans of single models on it end, too."
+          : " Its bans from single servers end, too.";
     return {
       title: `Lift the ban of ${model ?? "everything"} from ${server ?? "all servers"}?`,
       text: `Such requests are sent again at once.${also}`,
       verb: "Lift the ban",
-      run: lift(path), done: (answer) => `${several(answer.removed, "ban")} lifted`,
+      run: lift(path),
+      done: (answer) => `${several(answer.removed, "ban")} lifted`,
     };
   },
 
   pause: (queue) => ({
     title: `Pause ${queue.upstream}?`,
-    text: `No request begins until you resume; those that run go on. At most ${several(queue.max, "request")} for a model wait, each up to `
-      + `${timeText(queue.timeoutMs)}; then clients are refused.`,
-    verb: "Pause", danger: true, fields: [REASON],
-    run: order("/queue/pause", { upstream: queue.upstream }), done: () => `${queue.upstream} is paused`,
+    text:
+      "No request begins until you resume; those that run go on. At most " +
+      `${several(queue.max, "request")} for a model wait, each up to ` +
+      `${timeText(queue.timeoutMs)}; then clients are refused.`,
+    verb: "Pause",
+    danger: true,
+    fields: [REASON],
+    run: order("/queue/pause", { upstream: queue.upstream }),
+    done: () => `${queue.upstream} is paused`,
   }),
   resume: (queue) => ({
     title: `Resume ${queue.upstream}?`,
     text: `Requests begin again; ${several(queue.waiting, "request")} ${queue.waiting === 1 ? "waits" : "wait"} now.`,
     verb: "Resume",
-    run: order("/queue/resume", { upstream: queue.upstream }), done: () => `${queue.upstream} takes requests again`,
+    run: order("/queue/resume", { upstream: queue.upstream }),
+    done: () => `${queue.upstream} takes requests again`,
   }),
 
   warm: (model, servers) => ({
     title: `Load ${model}?`,
     text: "It is brought into memory before anybody asks for it. Another model may have to make room.",
-    verb: "Load", fields: [{ name: "server", label: "Server", options: servers, required: true }],
+    verb: "Load",
+    fields: [{ name: "server", label: "Server", options: servers, required: true }],
     run: ({ server }) => job("warmup", model, { servers: [server] }),
     done: (state, { server }) => `${model} ${state === "done" ? "is in memory" : "is being loaded"} on ${server}`,
   }),
   unload: (model, server) => ({
     title: `Take ${model} out of the memory of ${server}?`,
     text: "The next request for it there has to load it again.",
-    verb: "Unload", danger: true,
+    verb: "Unload",
+    danger: true,
     fields: [{ name: "force", label: "Also if it is pinned or in use", type: "checkbox" }],
     run: ({ force }) => job("unload", model, { serverId: server, force: Boolean(force) }),
     done: (state) => `${model} ${state === "done" ? "is not in memory any more" : "is being unloaded"} on ${server}`,
@@ -125,7 +167,8 @@ const actions = {
     text: "The file is read again and put in force as a whole. If anything in it is wrong, nothing changes and you are told why.",
     verb: "Reload",
     run: () => call("POST", "/config/reload"),
-    done: (answer) => (answer.result === "unchanged" ? "The file is the one in force already" : "The new configuration is in force"),
+    done: (answer) =>
+      answer.result === "unchanged" ? "The file is the one in force already" : "The new configuration is in force",
   }),
 };
 

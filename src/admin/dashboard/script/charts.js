@@ -26,8 +26,13 @@ function chart({ title, lines, format, scale = format }) {
     return { ...line, node, value };
   });
   const scaleNote = el("span", { class: "muted small num" });
-  const node = el("figure", { class: "card chart" },
-    el("div", { class: "title" }, el("h2", { text: title }), el("span", { class: "spring" }), scaleNote), canvas, legend);
+  const node = el(
+    "figure",
+    { class: "card chart" },
+    el("div", { class: "title" }, el("h2", { text: title }), el("span", { class: "spring" }), scaleNote),
+    canvas,
+    legend,
+  );
   let pointer = null;
   canvas.addEventListener("pointermove", (event) => {
     pointer = event.offsetX / canvas.clientWidth;
@@ -58,7 +63,10 @@ function chart({ title, lines, format, scale = format }) {
     for (const point of points) for (const line of entries) most = Math.max(most, line.of(point) ?? 0);
     const top = ceiling(most);
     const muted = getComputedStyle(scaleNote).color;
-    const [x, y] = [(time) => width * (1 - (end - time) / span), (value) => height - 16 - (height - 26) * (value / top)];
+    const [x, y] = [
+      (time) => width * (1 - (end - time) / span),
+      (value) => height - 16 - (height - 26) * (value / top),
+    ];
 
     pen.lineWidth = 1;
     pen.font = "11px system-ui, sans-serif";
@@ -151,15 +159,30 @@ const trafficView = {
     const charts = [
       chart({ title: "Time to first byte", lines: percentiles((point) => point.ttfb), format: timeText }),
       chart({ title: "Time to the whole answer", lines: percentiles((point) => point.duration), format: timeText }),
-      chart({ title: "Requests each second", format: rate, scale: String, lines: [
-        { label: "ended", style: "a", of: (point) => point.requests },
-        { label: "failed", style: "c", of: (point) => point.errors },
-      ] }),
-      chart({ title: "Tokens each second", format: rate, scale: String, lines: [{ label: "of answers", style: "a", of: (point) => point.tokens }] }),
-      chart({ title: "Running and waiting", format: count, scale: String, lines: [
-        { label: "in flight", style: "a", of: (point) => point.inFlight },
-        { label: "waiting", style: "b", of: (point) => point.queued },
-      ] }),
+      chart({
+        title: "Requests each second",
+        format: rate,
+        scale: String,
+        lines: [
+          { label: "ended", style: "a", of: (point) => point.requests },
+          { label: "failed", style: "c", of: (point) => point.errors },
+        ],
+      }),
+      chart({
+        title: "Tokens each second",
+        format: rate,
+        scale: String,
+        lines: [{ label: "of answers", style: "a", of: (point) => point.tokens }],
+      }),
+      chart({
+        title: "Running and waiting",
+        format: count,
+        scale: String,
+        lines: [
+          { label: "in flight", style: "a", of: (point) => point.inFlight },
+          { label: "waiting", style: "b", of: (point) => point.queued },
+        ],
+      }),
     ];
     const past = pastRequests();
     content.append(el("div", { class: "charts" }, ...charts.map((each) => each.node)), past.node);
@@ -170,22 +193,48 @@ const trafficView = {
 
 function pastRequests() {
   const list = table({
-    label: "Last requests", key: (one) => one.seq, empty: "No request has ended yet.",
+    label: "Last requests",
+    key: (one) => one.seq,
+    empty: "No request has ended yet.",
     columns: [
       { label: "Ended", width: "100px", class: "first num", text: (one) => at(one.at, clock) },
-      { label: "Request", make: twoLines((one) => `${one.method} ${one.path}`, (one) => one.model ?? "") },
-      { label: "Outcome", width: "150px", make(item, cell) {
-        const mark = badge();
-        cell.append(mark.node);
-        return (one) => mark.set(`${one.status} ${words(one.reason)}`, one.status >= 500 ? "bad" : one.status >= 400 ? "warn" : "good");
-      } },
+      {
+        label: "Request",
+        make: twoLines(
+          (one) => `${one.method} ${one.path}`,
+          (one) => one.model ?? "",
+        ),
+      },
+      {
+        label: "Outcome",
+        width: "150px",
+        make(item, cell) {
+          const mark = badge();
+          cell.append(mark.node);
+          return (one) =>
+            mark.set(
+              `${one.status} ${words(one.reason)}`,
+              one.status >= 500 ? "bad" : one.status >= 400 ? "warn" : "good",
+            );
+        },
+      },
       { label: "Server", width: "14%", text: (one) => one.server || NONE },
       { label: "First byte", width: "100px", class: "right", text: (one) => timeText(one.ttfbMs) },
       { label: "Duration", width: "100px", class: "right", text: (one) => timeText(one.durationMs) },
-      { label: "Tokens", width: "80px", class: "right", text: (one) => (one.outputTokens === null ? NONE : count(one.outputTokens)) },
+      {
+        label: "Tokens",
+        width: "80px",
+        class: "right",
+        text: (one) => (one.outputTokens === null ? NONE : count(one.outputTokens)),
+      },
     ],
   });
-  const node = el("div", { class: "group", hidden: true }, el("div", { class: "heading" }, el("h2", { text: "Last requests" })), list.node);
+  const node = el(
+    "div",
+    { class: "group", hidden: true },
+    el("div", { class: "heading" }, el("h2", { text: "Last requests" })),
+    list.node,
+  );
   const stop = repeat(2000, async () => {
     try {
       list.update((await show("/requests?limit=30")).requests);

@@ -47,13 +47,19 @@ function confirmed(action) {
       go.disabled = false;
     }
   };
-  const form = el("form", { onsubmit: submit },
-    el("div", { class: "body" },
+  const form = el(
+    "form",
+    { onsubmit: submit },
+    el(
+      "div",
+      { class: "body" },
       el("h2", { id: "confirm-heading", text: action.title }),
       el("p", { id: "confirm-text", text: action.text }),
       ...(action.fields ?? []).map(field),
-      wrong),
-    el("div", { class: "buttons" }, cancel, go));
+      wrong,
+    ),
+    el("div", { class: "buttons" }, cancel, go),
+  );
   const closed = open(dialog, form);
   // Whoever presses Enter without reading changes nothing that hurts.
   (form.querySelector("input, select") ?? (action.danger ? cancel : go)).focus();
@@ -75,17 +81,32 @@ function askForToken(wrong) {
       given = true;
       dialog.close();
     };
-    const form = el("form", { onsubmit: submit },
-      el("div", { class: "body" },
+    const form = el(
+      "form",
+      { onsubmit: submit },
+      el(
+        "div",
+        { class: "body" },
         el("h2", { id: "ask-heading", text: "A token is needed" }),
-        el("p", { text: wrong || sessionStorage.getItem(TOKEN)
-          ? "The token that was given is not valid for this."
-          : "This Arriero asks for the token that its configuration names in admin.token_file." }),
+        el("p", {
+          text:
+            wrong || sessionStorage.getItem(TOKEN)
+              ? "The token that was given is not valid for this."
+              : "This Arriero asks for the token that its configuration names in admin.token_file.",
+        }),
         field({ name: "token", label: "Token", type: "password", required: true }),
-        el("p", { class: "muted small", text: "It is kept by this tab until it is closed, and sent to this server only." })),
-      el("div", { class: "buttons" },
+        el("p", {
+          class: "muted small",
+          text: "It is kept by this tab until it is closed, and sent to this server only.",
+        }),
+      ),
+      el(
+        "div",
+        { class: "buttons" },
         el("button", { type: "button", text: "Cancel", onclick: () => dialog.close() }),
-        el("button", { type: "submit", class: "primary", text: "Use it" })));
+        el("button", { type: "submit", class: "primary", text: "Use it" }),
+      ),
+    );
     await open(dialog, form);
     setHidden(byId("token-button"), false);
     return given;
@@ -106,16 +127,31 @@ function openHelp(views) {
     ["?", "This help"],
     ["Esc", "Close a dialog"],
   ];
-  const onoff = el("input", { type: "checkbox", onchange: (event) =>
-    localStorage.setItem(SHORTCUTS, event.target.checked ? "on" : "off") });
+  const onoff = el("input", {
+    type: "checkbox",
+    onchange: (event) => localStorage.setItem(SHORTCUTS, event.target.checked ? "on" : "off"),
+  });
   onoff.checked = shortcutsOn();
-  open(dialog,
-    el("div", { class: "body" },
+  open(
+    dialog,
+    el(
+      "div",
+      { class: "body" },
       el("h2", { id: "panel-heading", text: "Keyboard" }),
-      el("dl", { class: "facts" }, ...keys.flatMap(([key, what]) => [el("dt", {}, el("kbd", { text: key })), el("dd", { text: what })])),
+      el(
+        "dl",
+        { class: "facts" },
+        ...keys.flatMap(([key, what]) => [el("dt", {}, el("kbd", { text: key })), el("dd", { text: what })]),
+      ),
       el("label", { class: "check" }, onoff, "Single keys are on"),
-      el("p", { class: "muted", text: "Numbers are of the last ten seconds, percentiles of the last minute. Nothing of what requests say "
-        + "is shown here or known to this page." })),
-    el("div", { class: "buttons" }, close));
+      el("p", {
+        class: "muted",
+        text:
+          "Numbers are of the last ten seconds, percentiles of the last minute. Nothing of what requests say " +
+          "is shown here or known to this page.",
+      }),
+    ),
+    el("div", { class: "buttons" }, close),
+  );
   close.focus();
 }

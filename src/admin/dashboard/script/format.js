@@ -62,9 +62,12 @@ function away(text, now = Date.now()) {
   const seconds = Math.round(Math.abs(ms) / 1000);
   if (seconds === 0) return "now";
   const [number, unit] =
-    seconds < 90 ? [seconds, "s"]
-      : seconds < 5400 ? [Math.round(seconds / 60), "min"]
-        : seconds < 129_600 ? [Math.round(seconds / 3600), "h"]
+    seconds < 90
+      ? [seconds, "s"]
+      : seconds < 5400
+        ? [Math.round(seconds / 60), "min"]
+        : seconds < 129_600
+          ? [Math.round(seconds / 3600), "h"]
           : [Math.round(seconds / 86_400), "days"];
   return ms >= 0 ? `in ${number} ${unit}` : `${number} ${unit} ago`;
 }

@@ -35,10 +35,13 @@ function route(moved) {
 }
 
 const FIGURES = [
-  ["Servers", ({ servers }) => {
-    const up = servers.filter((server) => server.healthy).length;
-    return [`${up} / ${servers.length}`, "up", up < servers.length];
-  }],
+  [
+    "Servers",
+    ({ servers }) => {
+      const up = servers.filter((server) => server.healthy).length;
+      return [`${up} / ${servers.length}`, "up", up < servers.length];
+    },
+  ],
   ["In flight", ({ requests }) => [count(requests.inFlight), ""]],
   ["Waiting", ({ requests }) => [count(requests.queued), ""]],
   ["Requests", ({ requests }) => [rate(requests.perSecond), "/s"]],
@@ -52,12 +55,15 @@ const figures = FIGURES.map(([label, of]) => {
   const [number, unit] = [el("span", { text: NONE }), el("span", { class: "unit" })];
   const box = el("div", {}, el("dt", { text: label }), el("dd", {}, number, unit));
   byId("figures").append(box);
-  return { box, update(overview) {
-    const [text, what, bad] = of(overview);
-    setText(number, text);
-    setText(unit, what);
-    setClass(box, bad ? "bad" : "");
-  } };
+  return {
+    box,
+    update(overview) {
+      const [text, what, bad] = of(overview);
+      setText(number, text);
+      setText(unit, what);
+      setClass(box, bad ? "bad" : "");
+    },
+  };
 });
 
 const STATUS = { healthy: "good", degraded: "warn", unhealthy: "bad", stopping: "warn" };
@@ -74,12 +80,13 @@ function render() {
   if (!overview) return;
   const mark = byId("status");
   setText(mark, connected ? overview.status : "no connection");
-  setClass(mark, `badge ${connected ? STATUS[overview.status] ?? "" : "bad"}`);
+  setClass(mark, `badge ${connected ? (STATUS[overview.status] ?? "") : "bad"}`);
   setText(byId("version"), overview.version);
   setText(byId("clock"), at(overview.at, clock));
   const trouble = byId("trouble");
   setHidden(trouble, overview.config.inForce);
-  if (!overview.config.inForce) setText(trouble, "The configuration on disk was refused; what was in force before still is.");
+  if (!overview.config.inForce)
+    setText(trouble, "The configuration on disk was refused; what was in force before still is.");
   figures.forEach((figure) => figure.update(overview));
   for (const { view, mark } of links) {
     const [number, kind] = view.count?.(overview) ?? [0, ""];

@@ -5,18 +5,35 @@
  * updates it. On narrow screens rows become cards, unless `cards` is false.
  */
 function table({ label, columns, key, empty, fine, cards = true }) {
-  const labelled = columns.map((column) => el("th", { role: "columnheader", scope: "col", class: column.class?.includes("right") ? "right" : "" },
-    column.quiet ? el("span", { class: "out-of-sight", text: column.label }) : column.label));
+  const labelled = columns.map((column) =>
+    el(
+      "th",
+      { role: "columnheader", scope: "col", class: column.class?.includes("right") ? "right" : "" },
+      column.quiet ? el("span", { class: "out-of-sight", text: column.label }) : column.label,
+    ),
+  );
   const body = el("tbody", { role: "rowgroup" });
-  const inside = el("table", { role: "table", "aria-label": label },
-    el("colgroup", {}, ...columns.map((column) => {
-      const one = el("col");
-      if (column.width) one.style.width = column.width;
-      return one;
-    })),
-    el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ...labelled)), body);
+  const inside = el(
+    "table",
+    { role: "table", "aria-label": label },
+    el(
+      "colgroup",
+      {},
+      ...columns.map((column) => {
+        const one = el("col");
+        if (column.width) one.style.width = column.width;
+        return one;
+      }),
+    ),
+    el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ...labelled)),
+    body,
+  );
   // What scrolls sideways must be reachable by keyboard.
-  const box = el("div", { class: cards ? "table-box cards" : "table-box", role: "region", "aria-label": label, tabindex: "0" }, inside);
+  const box = el(
+    "div",
+    { class: cards ? "table-box cards" : "table-box", role: "region", "aria-label": label, tabindex: "0" },
+    inside,
+  );
   const nothing = el("p", { class: fine ? "empty fine" : "empty", text: empty });
   const make = (item) => {
     const updates = [];
@@ -66,7 +83,13 @@ function amount(numberOf, shareOf) {
 
 /** A field that filters; `changed(text)` gets what is wanted, in small letters. */
 function filterField(label, changed) {
-  const input = el("input", { class: "filter", type: "search", "aria-label": label, placeholder: label, spellcheck: "false" });
+  const input = el("input", {
+    class: "filter",
+    type: "search",
+    "aria-label": label,
+    placeholder: label,
+    spellcheck: "false",
+  });
   input.addEventListener("input", () => changed(input.value.trim().toLowerCase()));
   return input;
 }
