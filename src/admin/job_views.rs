@@ -49,7 +49,7 @@ pub struct RowView {
     /// `waiting`, `running`, `done`, `failed`, `cancelled` or `skipped`.
     pub state: &'static str,
     /// What the server told last, in its own words.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub status: String,
     /// Bytes that are there; of a pull.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -33,7 +33,7 @@ pub struct Document {
     /// What happened, and how to mend it.
     detail: String,
     /// What is wrong with the configuration.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<serde_json::Value>")]
     errors: Vec<Diagnostic>,
 }
