@@ -482,11 +482,12 @@ async fn write_until_it_is_gone(address: SocketAddr, answered: Arc<AtomicU64>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_killed_when_changes_parse_at_the_next_start() {
     let mut scene = Scene::new().await;
-    for round in 0_u64..12 {
+    let rounds = std::env::var("KILL_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(12_u64);
+    for round in 0..rounds {
         let address = scene.program.admin();
         let answered = Arc::new(AtomicU64::new(0));
         let writes = tokio::spawn(write_until_it_is_gone(address, Arc::clone(&answered)));
-        eventually("some writes", || async { answered.load(Ordering::Acquire) > round * 3 }).await;
+        eventually("some writes", || async { answered.load(Ordering::Acquire) > round % 12 * 3 }).await;
         scene = scene.killed_and_started().await;
         writes.await.expect("no panic");
         let count = answered.load(Ordering::Acquire);

@@ -32,8 +32,10 @@ pub fn run(arguments: &Arguments) -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    for host in &fleet.hosts {
-        eprintln!("simulated Ollama server {} at {}", host.name(), host.url());
+    let servers: Vec<(String, String)> = fleet.hosts.iter().map(|host| (host.name().to_owned(), host.url())).collect();
+    for (name, url) in &servers {
+        eprintln!("simulated Ollama server {name} at {url}");
     }
-    lifecycle::run(Source::Text(for_servers(&arguments.listen, &fleet.urls())), announce)
+    let named = servers.iter().map(|(name, url)| (Some(name.as_str()), url.as_str()));
+    lifecycle::run(Source::Text(for_servers(&arguments.listen, named)), announce)
 }

@@ -42,7 +42,7 @@ fn source(arguments: Arguments, env: &dyn Fn(&str) -> Option<String>) -> Result<
         return Ok(Source::File(file));
     }
     if !arguments.upstream.is_empty() {
-        return Ok(Source::Text(for_servers(&arguments.listen, &arguments.upstream)));
+        return Ok(Source::Text(for_servers(&arguments.listen, arguments.upstream.iter().map(|url| (None, url.as_str())))));
     }
     if Path::new(DEFAULT_FILE).exists() {
         return Ok(Source::File(PathBuf::from(DEFAULT_FILE)));
@@ -56,7 +56,7 @@ fn source(arguments: Arguments, env: &dyn Fn(&str) -> Option<String>) -> Result<
              `arriero demo` needs no servers"
         ));
     }
-    Ok(Source::Text(for_servers(&arguments.listen, &servers)))
+    Ok(Source::Text(for_servers(&arguments.listen, servers.iter().map(|url| (None, url.as_str())))))
 }
 
 /// Ollama's own spellings of OLLAMA_HOST: with or without scheme, with or without port.
@@ -73,10 +73,14 @@ fn to_url(host: &str) -> String {
     }
 }
 
-/// The configuration for a list of Ollama servers.
-pub fn for_servers(listen: &str, servers: &[String]) -> String {
+/// The configuration for Ollama servers by URL, some of them with a name.
+pub fn for_servers<'s>(listen: &str, servers: impl Iterator<Item = (Option<&'s str>, &'s str)>) -> String {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
-    let servers: Vec<String> = servers.iter().map(|url| format!("      - {{ url: {} }}\n", quoted(url))).collect();
+    let server = |(name, url): (Option<&str>, &str)| {
+        let name = name.map(|name| format!("name: {}, ", quoted(name))).unwrap_or_default();
+        format!("      - {{ {name}url: {} }}\n", quoted(url))
+    };
+    let servers: Vec<String> = servers.map(server).collect();
     format!(
         "version: 1\nlisteners: [{{ address: {} }}]\nroutes: [{{ name: ollama, upstream: fleet }}]\nupstreams:\n  \
          fleet:\n    kind: ollama\n    servers:\n{}",
@@ -118,7 +122,8 @@ mod tests {
 
     #[test]
     fn a_list_of_servers_is_a_valid_configuration() {
-        let text = for_servers("127.0.0.1:0", &["http://10.0.0.1:11434".to_owned()]);
+        let servers = [(None, "http://10.0.0.1:11434"), (Some("t4-1"), "http://10.0.0.2:11434")];
+        let text = for_servers("127.0.0.1:0", servers.into_iter());
         assert!(crate::config::parse("test", &text, &|_| None).is_ok(), "{text}");
     }
 }
