@@ -42,7 +42,10 @@ fn source(arguments: Arguments, env: &dyn Fn(&str) -> Option<String>) -> Result<
         return Ok(Source::File(file));
     }
     if !arguments.upstream.is_empty() {
-        return Ok(Source::Text(for_servers(&arguments.listen, arguments.upstream.iter().map(|url| (None, url.as_str())))));
+        return Ok(Source::Text(for_servers(
+            &arguments.listen,
+            arguments.upstream.iter().map(|url| (None, url.as_str())),
+        )));
     }
     if Path::new(DEFAULT_FILE).exists() {
         return Ok(Source::File(PathBuf::from(DEFAULT_FILE)));
