@@ -174,7 +174,7 @@ async fn whoever_guesses_keys_is_limited_before_any_key_is_looked_at() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delayed_request_waits_and_is_gone_when_its_client_is() {
-    // Two wait for 250 and 500 ms, a third finds no place.
+    // One goes at once, two wait for 250 and 500 ms.
     let (server, proxy) = limited("rate_limits: [{ key: client_ip, rate: 4/s, burst: 2, delay: all }]").await;
     let start = clock::now();
     let ask = || async { (status(&proxy, "192.0.2.1", "").await, clock::now() - start) };

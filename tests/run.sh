@@ -90,7 +90,7 @@ part "lint" cargo clippy --quiet --all-targets --locked -- -D warnings
 part "dependencies" make --no-print-directory deny
 
 if ensure_nextest; then
-    counted_part "tests" '^ *Summary \[' cargo nextest run --locked --no-fail-fast --status-level fail --final-status-level fail
+    counted_part "tests" '^ *Summary \[' cargo nextest run --profile ci --locked --no-fail-fast --status-level fail --final-status-level flaky
 else
     count "cargo-nextest" 0 1
 fi

@@ -24,6 +24,8 @@
 //! - A request that one of its limits refuses counts at none: all shards that it needs are locked, in order,
 //!   before the first limit is asked.
 //! - What a limit is decides its keys, so a reload that does not change it changes nothing here.
+//! - Time does not go back for a key: of two requests that look at the clock and then come to the lock in the
+//!   other order, the later one is taken to come now, not to be early by the difference.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -112,8 +114,8 @@ impl Limiter {
 
     /// Asks all limits; either all count the request, and `taken` gets what was taken at each, or none does.
     pub fn ask(&self, asks: &[Ask<'_>], now: Instant, taken: &mut Vec<Taken>) -> Answer {
-        let now = self.nanos(now);
         let mut shards = self.lock(asks);
+        let now = shards.time(self.nanos(now));
         let mut refused: Option<(Duration, Quota)> = None;
         let (mut wait, mut strictest) = (Duration::ZERO, None);
         let first = taken.len();
@@ -204,6 +206,15 @@ impl Locked<'_> {
         let number = shard_of(key);
         self.0.iter_mut().find(|(locked, _)| *locked == number).map(|(_, shard)| &mut **shard)
     }
+
+    /// The time for all of them: `now`, or what one of them has seen already where that is later.
+    fn time(&mut self, now: u64) -> u64 {
+        let latest = self.0.iter().fold(now, |latest, (_, shard)| latest.max(shard.latest));
+        for (_, shard) in &mut self.0 {
+            shard.latest = latest;
+        }
+        latest
+    }
 }
 
 /// A key.
@@ -230,6 +241,8 @@ struct Shard {
     index: HashMap<u64, u32, BuildHasherDefault<Hashed>>,
     shares: HashMap<u32, Share, BuildHasherDefault<Hashed>>,
     hand: usize,
+    /// The latest time that a request came with.
+    latest: u64,
 }
 
 impl Shard {

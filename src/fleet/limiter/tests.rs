@@ -68,6 +68,21 @@ fn a_request_that_one_limit_refuses_counts_at_none() {
 }
 
 #[test]
+fn requests_that_reach_the_lock_in_another_order_than_the_clock_are_not_early() {
+    let table = Table::new();
+    let limit = RateLimit::new(4, Duration::from_secs(1), 2, 2);
+    let ask = [Ask { limit: &limit, identity: 1, key: table.key(1, 1) }];
+    let waits = [2, 1, 0].map(|micros| {
+        let now = table.now + Duration::from_micros(micros);
+        match table.limiter.ask(&ask, now, &mut Vec::new()) {
+            Answer::Granted { wait, .. } => wait,
+            refused @ Answer::Refused { .. } => panic!("{refused:?}"),
+        }
+    });
+    assert_eq!(waits, [0, 250, 500].map(Duration::from_millis));
+}
+
+#[test]
 fn all_limits_are_told_together() {
     let table = Table::new();
     let (few, many) = (RateLimit::new(1, MINUTE, 4, 4), RateLimit::new(1, Duration::from_secs(1), 9, 9));
