@@ -26,4 +26,5 @@ pub mod probe;
 pub mod proxy;
 pub mod routing;
 pub mod telemetry;
+pub mod threads;
 pub mod units;

@@ -39,7 +39,7 @@ use crate::telemetry::access_log::{AccessLog, LastLine};
 use crate::telemetry::logging;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::service_manager::ServiceManager;
-use crate::{clock, probe, proxy};
+use crate::{clock, probe, proxy, threads};
 
 mod activation;
 mod drain;
@@ -182,7 +182,12 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
     let in_flight = Arc::new(AtomicUsize::new(0));
     let tasks = TaskTracker::new();
 
-    let control = Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
+    let control = Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .on_thread_start(threads::come_behind_requests)
+        .enable_all()
+        .build()?;
     let events = store.load().lasting.telling.events.listen();
     control.spawn(probe::notify(Arc::clone(&store), Arc::clone(&metrics), events));
     control.block_on(probe::first_look(&store, &metrics, FIRST_LOOK));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Layers, lowest first. A module imports only from layers below its own.
 const LAYERS: [&[&str]; 8] = [
-    &["clock", "units"],
+    &["clock", "threads", "units"],
     &["policy", "routing", "ollama", "telemetry"],
     &["config"],
     &["history"],

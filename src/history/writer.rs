@@ -18,7 +18,7 @@ use rusqlite::Connection;
 use super::batch::Batch;
 use super::place::{FileId, is_damage};
 use super::{Fact, Recorded, Shared, prune};
-use crate::clock;
+use crate::{clock, threads};
 
 /// Longest time that a fact waits to be written.
 const GATHER: Duration = Duration::from_millis(500);
@@ -40,6 +40,7 @@ pub(super) fn start(
 ) -> io::Result<()> {
     let mut writer = Writer::new(shared, connection);
     std::thread::Builder::new().name("history".to_owned()).spawn(move || {
+        threads::come_behind_requests();
         writer.run(&facts);
         drop(writer);
         drop(open);
