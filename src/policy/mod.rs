@@ -62,6 +62,7 @@ pub mod cors;
 pub mod descriptors;
 pub mod ejection;
 pub mod failure;
+pub mod gpu;
 pub mod health;
 pub mod health_score;
 pub mod network;
