@@ -27,5 +27,12 @@
 //!   sample alone.
 //! - All times are given from outside.
 
+mod card;
+pub mod cards;
+mod decode;
+mod hysteresis;
+pub mod judge;
+mod model;
 pub mod reading;
 pub mod verdict;
+mod xid;

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Reading {
-    /// Its cards, in the order of the source.
+    /// Its cards, in the order of the source. When there is none, and neither [`Self::boot_id`] nor [`Self::driver`] either,
+    /// the source tells nothing at all, and that is taken for silence; otherwise it says that the host has no card.
     pub cards: Vec<Card>,
     /// What changes whenever the host boots: Linux's `boot_id`.
     pub boot_id: Option<String>,
@@ -64,7 +65,8 @@ pub struct Card {
     pub recovery_action: Option<RecoveryAction>,
     /// Errors that the driver told as they came (NVML's events).
     pub xids: Vec<Xid>,
-    /// The last error, where that is all that a source tells; it stays until another one comes.
+    /// The last error, where that is all that a source tells; it stays until another one comes, or the driver starts anew,
+    /// which makes it 0.
     pub last_xid: Option<u32>,
     /// Transfers over PCIe that were repeated, counted since the driver was loaded.
     pub pcie_replays: Option<u64>,
@@ -174,6 +176,25 @@ pub enum Unread {
     DriverDown,
     /// The driver did not answer within 5 s.
     Hangs,
+}
+
+/// Which of a host's cards a server uses; all of them when nothing is named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CardChoice {
+    /// By their identity, in the form of [`uuid`].
+    pub uuids: Vec<String>,
+    /// By their number on the host.
+    pub indices: Vec<u32>,
+}
+
+impl CardChoice {
+    /// Whether the server uses the card with this identity and number.
+    #[must_use]
+    pub fn has(&self, uuid: Option<&str>, index: Option<u32>) -> bool {
+        (self.uuids.is_empty() && self.indices.is_empty())
+            || uuid.is_some_and(|uuid| self.uuids.iter().any(|named| named == uuid))
+            || index.is_some_and(|index| self.indices.contains(&index))
+    }
 }
 
 /// A card's identity in one form: lower case, without `GPU-` in front. Sources write it with and without.
