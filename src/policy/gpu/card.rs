@@ -17,7 +17,7 @@ const MOST_ROWS: u64 = 512;
 const MOST_PAGES: u64 = 15;
 /// °C below the limit from which on a card is cool again.
 const COOL: f64 = 5.0;
-/// Checksum errors of NVLink per second that are too many.
+/// Checksum errors of `NVLink` per second that are too many.
 const CRC_PER_SECOND: f64 = 100.0;
 /// No card has a limit of heat below this: then it is not one.
 const COLDEST_LIMIT: f64 = 60.0;
@@ -49,6 +49,9 @@ impl Key {
         }
     }
 }
+
+/// Takes what speaks against a card: the model that it is about, if it is about one alone, and a sentence.
+pub(super) type Tell<'a> = dyn FnMut(Signal, State, Option<&str>, String) + 'a;
 
 /// A counter, and when it was read.
 #[derive(Clone, Copy, Debug)]
@@ -220,7 +223,8 @@ impl CardHealth {
         let limit_makes_sense = |margin: f64, temperature: Option<f64>| {
             temperature.is_none_or(|temperature| !temperature.is_finite() || temperature + margin >= COLDEST_LIMIT)
         };
-        let sane = |margin: &f64, temperature| (-100.0..=200.0).contains(margin) && limit_makes_sense(*margin, temperature);
+        let sane =
+            |margin: &f64, temperature| (-100.0..=200.0).contains(margin) && limit_makes_sense(*margin, temperature);
         let margin = card.margin.filter(|margin| sane(margin, card.temperature));
         let memory_margin = card.memory_margin.filter(|margin| sane(margin, card.memory_temperature));
         if margin.is_some() || memory_margin.is_some() {
@@ -313,9 +317,8 @@ impl CardHealth {
         self.xids.settle(at, around);
     }
 
-    /// What speaks against it: each with the model that it is about, if it is about one alone, and a sentence.
-    /// `spanning` are models that need several cards.
-    pub(super) fn signals(&self, spanning: &[&str], tell: &mut dyn FnMut(Signal, State, Option<&str>, String)) {
+    /// What speaks against it. `spanning` are models that need several cards.
+    pub(super) fn signals(&self, spanning: &[&str], tell: &mut Tell<'_>) {
         let card = &self.card;
         if self.recovery.is_on() {
             match self.action {
@@ -352,10 +355,11 @@ impl CardHealth {
         self.sampled_signals(tell);
     }
 
-    fn sampled_signals(&self, tell: &mut dyn FnMut(Signal, State, Option<&str>, String)) {
+    fn sampled_signals(&self, tell: &mut Tell<'_>) {
         let card = &self.card;
         let count = |count: Option<u64>| count.map_or_else(|| "some".to_owned(), |count| count.to_string());
-        let degrees = |name: &str, margin: Option<f64>| margin.map(|margin| format!("{margin:.0} °C left for its {name}"));
+        let degrees =
+            |name: &str, margin: Option<f64>| margin.map(|margin| format!("{margin:.0} °C left for its {name}"));
         let mut on = |latch: &Latch, signal, state, text: &dyn Fn() -> String| {
             if latch.is_on() {
                 tell(signal, state, None, text());
@@ -383,9 +387,13 @@ impl CardHealth {
         });
         on(&self.pcie, Signal::PcieReplays, State::Degraded, &|| {
             let expected = expected_replays(self.link.0, self.link.1);
-            format!("more than {expected:.1} transfers over PCIe per minute are repeated, or were in the last ten minutes")
+            format!(
+                "more than {expected:.1} transfers over PCIe per minute are repeated, or were in the last ten minutes"
+            )
         });
-        on(&self.nvlink, Signal::Nvlink, State::Degraded, &|| "NVLink has errors, or had in the last ten minutes".into());
+        on(&self.nvlink, Signal::Nvlink, State::Degraded, &|| {
+            "NVLink has errors, or had in the last ten minutes".into()
+        });
         on(&self.hangs, Signal::Hangs, State::Draining, &|| "the driver does not answer questions about it".into());
     }
 
@@ -414,7 +422,7 @@ impl CardHealth {
     }
 }
 
-/// Transfers per minute that a link may repeat: PCIe allows one wrong bit in 10¹². Without its generation and width, as
+/// Transfers per minute that a link may repeat: `PCIe` allows one wrong bit in 10¹². Without its generation and width, as
 /// many as the quickest link may.
 fn expected_replays(generation: u32, width: u32) -> f64 {
     let gigabits = match generation {

@@ -277,15 +277,17 @@ impl Judge {
     pub fn memory(&self) -> Option<CardMemory> {
         // Parts of a card are counted where the card itself is not there.
         let whole = self.used.iter().any(|card| !card.partition);
-        let mut cards = self.used.iter().filter(|card| card.partition != whole && card.fault != Some(CardFault::Lost)).peekable();
+        let mut cards =
+            self.used.iter().filter(|card| card.partition != whole && card.fault != Some(CardFault::Lost)).peekable();
         cards.peek()?;
         let mut sum = CardMemory { total: 0, used: 0, free: 0, foreign: 0 };
         for card in cards {
             let total = total_of(card)?;
-            let used = card.memory_used.or_else(|| total.checked_sub(card.memory_free?))?.min(total);
+            let free = sane(card.memory_free);
+            let used = sane(card.memory_used).or_else(|| total.checked_sub(free?))?.min(total);
             sum.total = sum.total.saturating_add(total);
             sum.used = sum.used.saturating_add(used);
-            sum.free = sum.free.saturating_add(card.memory_free.unwrap_or(total - used).min(total));
+            sum.free = sum.free.saturating_add(free.unwrap_or(total - used).min(total));
         }
         let listed = self.models.values().fold(0_u64, |sum, model| sum.saturating_add(model.on_card));
         sum.foreign = sum.used.saturating_sub(listed);
@@ -304,6 +306,11 @@ impl Judge {
         self.heard.or(self.asked).is_some_and(|since| now.saturating_duration_since(since) > self.gap())
     }
 
+    #[cfg(test)]
+    pub(super) fn model_count(&self) -> usize {
+        self.models.len()
+    }
+
     fn gap(&self) -> Duration {
         self.interval.saturating_mul(SILENT_AFTER)
     }
@@ -317,6 +324,10 @@ impl Judge {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let born = unix_ms.saturating_sub(millis(now.saturating_duration_since(self.born)));
         let age = Duration::from_millis(unix_ms.saturating_sub(event));
+        // What lies that far ahead is no time.
+        if event.saturating_sub(unix_ms) > millis(DAY) {
+            return None;
+        }
         let is_news = event >= first.saturating_sub(millis(self.interval)) || event >= born;
         if is_news && age < DAY { now.checked_sub(age) } else { None }
     }
@@ -349,7 +360,8 @@ impl Judge {
     fn health_of(&mut self, key: Key, now: Instant) -> &mut CardHealth {
         let index = self.cards.iter().position(|health| health.key == key).unwrap_or_else(|| {
             if self.cards.len() >= MOST_CARDS {
-                let oldest = self.cards.iter().enumerate().min_by_key(|(_, health)| health.seen).map_or(0, |(at, _)| at);
+                let oldest =
+                    self.cards.iter().enumerate().min_by_key(|(_, health)| health.seen).map_or(0, |(at, _)| at);
                 self.cards.remove(oldest);
             }
             self.cards.push(CardHealth::new(key, now));
@@ -372,7 +384,8 @@ impl Judge {
     fn count(&mut self, at: &Moment) {
         // Parts are counted by the card that they are of. Where that is not told, nobody knows.
         let there = self.used.iter().filter(|card| !card.partition && card.fault != Some(CardFault::Lost));
-        let mut parts: Vec<Option<u32>> = self.used.iter().filter(|card| card.partition).map(|card| card.index).collect();
+        let mut parts: Vec<Option<u32>> =
+            self.used.iter().filter(|card| card.partition).map(|card| card.index).collect();
         parts.retain(|index| index.is_none() || self.used.iter().all(|card| card.partition || card.index != *index));
         parts.sort_unstable();
         parts.dedup();
@@ -428,7 +441,12 @@ impl Judge {
 
 /// Bytes of a card's memory, if anything tells them.
 fn total_of(card: &Card) -> Option<u64> {
-    let parts = || card.memory_used?.checked_add(card.memory_free?);
+    let parts = || sane(card.memory_used)?.checked_add(sane(card.memory_free)?);
     let named = || card.name.as_deref().and_then(memory_of).filter(|_| !card.partition);
-    card.memory_total.filter(|total| *total > 0).or_else(parts).or_else(named)
+    sane(card.memory_total).filter(|total| *total > 0).or_else(parts).or_else(named)
+}
+
+/// Bytes, if there may be so many on a card: 16 TiB are a sentinel.
+fn sane(bytes: Option<u64>) -> Option<u64> {
+    bytes.filter(|bytes| *bytes < 1 << 44)
 }

@@ -43,6 +43,9 @@ pub(super) struct ModelHealth {
     pub(super) on_card: u64,
     /// The same as a share.
     ratio: f64,
+    /// The share when it last was not all of it, and what follows from it.
+    spilled: f64,
+    weight: f64,
     /// Whether it ever was on the card.
     pub(super) was_on_card: bool,
     spill: Latch,
@@ -67,6 +70,8 @@ impl ModelHealth {
             missed: 0,
             on_card: 0,
             ratio: 1.0,
+            spilled: 1.0,
+            weight: 1.0,
             was_on_card: false,
             spill: Latch::default(),
             deep: Latch::default(),
@@ -99,6 +104,11 @@ impl ModelHealth {
         if has_card {
             self.spill.sample(&POLLS, Sample::bad(self.ratio < WHOLE), at);
             self.deep.sample(&POLLS, Sample::bad(self.ratio < HALF), at);
+            // A share that swings does not make the weight swing: that of a good poll is not taken.
+            if self.ratio < WHOLE && self.spill.is_on() {
+                self.spilled = self.ratio;
+                self.weight = if self.deep.is_on() { LAST_RESORT } else { self.ratio * self.ratio };
+            }
         } else {
             self.ratio = 1.0;
         }
@@ -170,7 +180,7 @@ impl ModelHealth {
 
     /// What speaks against it on this server.
     pub(super) fn signals(&self, now: Instant, tell: &mut dyn FnMut(Signal, State, String)) {
-        let percent = self.ratio * 100.0;
+        let percent = self.spilled * 100.0;
         if self.on_processor.is_on() {
             tell(Signal::OnCpu, State::Draining, "it was on the card and is computed by the processor".to_owned());
         }
@@ -199,7 +209,7 @@ impl ModelHealth {
         let mut weight = 1.0;
         if state > State::Healthy {
             if spilled {
-                weight *= if self.deep.is_on() || self.ratio < HALF { LAST_RESORT } else { self.ratio * self.ratio };
+                weight *= self.weight;
             }
             if other {
                 weight *= DEGRADED;

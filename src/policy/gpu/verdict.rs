@@ -147,9 +147,11 @@ pub struct ModelVerdict {
     pub model: String,
     /// Its state there.
     pub state: State,
-    /// Share of the model that is on the card, 0 to 1: `size_vram / size`.
+    /// Share of the model that is on the card, 0 to 1: `size_vram / size`. On a server none of whose models ever was on a
+    /// card it is 1: its processor is all it has, and no illness.
     pub on_card: f64,
-    /// What its weight there is multiplied with, above 0 to 1.
+    /// What its weight there is multiplied with, above 0 to 1. All that is due to the model's own state is in it: the square of
+    /// its share of the card (0.01 below one half), and a quarter where anything else degrades it.
     pub weight: f64,
 }
 

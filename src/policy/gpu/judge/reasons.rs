@@ -23,8 +23,9 @@ impl Judge {
         let state = self.held.state();
         let models = self.models.values().filter_map(|model| {
             let mut own = reasons.iter().filter(|reason| reason.model.as_ref() == Some(&model.name));
-            let spilled = own.clone().any(|reason| reason.signal == Signal::CpuSpill);
-            let other = own.any(|reason| reason.signal != Signal::CpuSpill && reason.state == State::Degraded);
+            let is_spill = |reason: &Reason| matches!(reason.signal, Signal::CpuSpill | Signal::OnCpu);
+            let spilled = own.clone().any(is_spill);
+            let other = own.any(|reason| !is_spill(reason) && reason.state == State::Degraded);
             model.verdict(state, spilled, other)
         });
         let models: Vec<ModelVerdict> = models.collect();
@@ -63,9 +64,10 @@ impl Judge {
             }
         }
         if self.lost.is_on() {
-            let mut missing = self.cards.iter().filter(|health| {
-                Some(health.seen) != self.read_at || health.card.fault == Some(CardFault::Lost)
-            });
+            let mut missing = self
+                .cards
+                .iter()
+                .filter(|health| Some(health.seen) != self.read_at || health.card.fault == Some(CardFault::Lost));
             let sole = missing.next().filter(|_| missing.next().is_none()).map(|health| health.key.text());
             let text = format!("{} of {} cards are there", self.present, self.most);
             tell(Signal::CardLost, State::Failed, sole.as_deref(), None, text);
@@ -121,9 +123,7 @@ fn ask(held: &mut Held<Reason>, reasons: &[Reason], model: Option<&String>, now:
     let mut own = reasons.iter().filter(|reason| reason.model.as_ref() == model);
     let worst = own.clone().map(|reason| reason.state).max().unwrap_or_default();
     let at_once = own.any(|reason| reason.state == worst && at_once(reason));
-    held.ask(worst, at_once, now, || {
-        reasons.iter().filter(|reason| reason.model.as_ref() == model).cloned().collect()
-    });
+    held.ask(worst, at_once, now, || reasons.iter().filter(|reason| reason.model.as_ref() == model).cloned().collect());
 }
 
 /// Whether a single sample is enough for it, or it leaves no room for waiting.
