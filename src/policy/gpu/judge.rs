@@ -209,7 +209,7 @@ impl Judge {
                 health.xids.event(code, time, when, sole.as_deref());
             }
         }
-        self.count(&at);
+        self.count(reading, &at);
         self.weigh_memory(&at);
         self.settle(now);
     }
@@ -381,17 +381,29 @@ impl Judge {
     }
 
     /// Whether there are fewer cards than there were.
-    fn count(&mut self, at: &Moment) {
-        // Parts are counted by the card that they are of. Where that is not told, nobody knows.
+    fn count(&mut self, reading: &Reading, at: &Moment) {
         let there = self.used.iter().filter(|card| !card.partition && card.fault != Some(CardFault::Lost));
-        let mut parts: Vec<Option<u32>> =
-            self.used.iter().filter(|card| card.partition).map(|card| card.index).collect();
-        parts.retain(|index| index.is_none() || self.used.iter().all(|card| card.partition || card.index != *index));
+        let mut there: Vec<(&Option<String>, Option<u32>)> =
+            there.map(|card| (&card.uuid, card.index.filter(|_| card.uuid.is_none()))).collect();
+        there.sort_unstable();
+        there.dedup_by(|one, other| one == other && *one != (&None, None));
+        // Parts are counted by the card that they are of.
+        let parts = self.used.iter().filter(|card| card.partition).map(|card| card.index);
+        let is_whole = |index: &Option<u32>| self.used.iter().any(|card| !card.partition && card.index == *index);
+        let mut parts: Vec<Option<u32>> = parts.filter(|index| index.is_none() || !is_whole(index)).collect();
         parts.sort_unstable();
         parts.dedup();
-        let untold = parts.contains(&None);
-        self.present = there.count() + parts.len();
-        if !untold {
+        self.present = there.len() + parts.len();
+        // Any of those that do not say who they are may be ours, and so may be what a card was parted into.
+        let choice = &self.choice;
+        let is_anybody = |card: &Card| {
+            card.fault.is_none()
+                && !choice.has(card.uuid.as_deref().map(uuid).as_deref(), card.index)
+                && (card.partition
+                    || (card.uuid.is_none() && !choice.uuids.is_empty())
+                    || (card.index.is_none() && !choice.indices.is_empty()))
+        };
+        if !parts.contains(&None) && !reading.cards.iter().any(is_anybody) {
             self.most = self.most.max(self.present);
             self.lost.sample(&TWO, Sample::bad(self.present < self.most), at);
         }

@@ -275,3 +275,18 @@ fn another_choice_of_cards_keeps_what_is_known_of_those_that_stay() {
     rig.polls(&[card(0), card(1)], 100);
     assert_eq!((rig.judge.cards().len(), rig.notes().len(), rig.judge.memory()), (0, 1, None));
 }
+
+#[test]
+fn cards_that_do_not_say_who_they_are_are_not_missed() {
+    let mut rig = Rig::new();
+    rig.judge.set_cards(CardChoice { uuids: vec!["GPU-0001".into()], indices: vec![] });
+    rig.polls(&[card(0), card(1)], 100);
+    // The exporter leaves identities out, or names parts of the card, or says the same twice.
+    rig.polls(&[Card { uuid: None, ..card(0) }, Card { uuid: None, ..card(1) }], 100);
+    rig.polls(&[card(0), Card { uuid: Some("MIG-1".into()), partition: true, ..card(1) }], 100);
+    rig.polls(&[card(0), card(1), card(1)], 100);
+    rig.polls(&[card(0), card(1)], 100);
+    calm(&rig);
+    rig.polls(&[card(0)], 20);
+    assert_eq!(rig.state(), State::Failed, "there it is not");
+}
