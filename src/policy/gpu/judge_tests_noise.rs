@@ -290,3 +290,35 @@ fn cards_that_do_not_say_who_they_are_are_not_missed() {
     rig.polls(&[card(0)], 20);
     assert_eq!(rig.state(), State::Failed, "there it is not");
 }
+
+#[test]
+fn what_is_just_within_its_limit_is_well() {
+    let mut rig = Rig::new();
+    for time in 0..200 {
+        let edge = Card {
+            retired_pages: Some(15),
+            remapped_rows: Some(511),
+            remap_pending: Some(true),
+            margin: Some(0.1),
+            memory_margin: Some(0.0),
+            nvlink_crc: Some(999 * time),
+            ..card(0)
+        };
+        rig.poll(&[edge]);
+    }
+    assert_eq!(rig.notes().len(), 2);
+    calm(&rig);
+}
+
+#[test]
+fn a_boot_makes_what_was_known_by_a_number_unknown() {
+    for uuid in [None, card(0).uuid] {
+        let mut rig = Rig::new();
+        let is_known = uuid.is_some();
+        let numbered = Card { uuid, ..card(0) };
+        rig.polls(&[Card { margin: Some(-1.0), ..numbered.clone() }], 120);
+        rig.boot = Some("two".into());
+        // It may be another card now. One with an identity is the same, and must be cool for five minutes.
+        assert_eq!(rig.poll(&[numbered]) == State::Degraded, is_known);
+    }
+}

@@ -67,6 +67,15 @@ fn a_broken_card_fails_until_it_is_reset_and_probed() {
 }
 
 #[test]
+fn a_word_about_several_cards_that_is_taken_back_is_no_reset() {
+    let mut rig = well();
+    error(&mut rig, 48);
+    rig.polls(&[Card { recovery_action: Some(RecoveryAction::DrainP2p), ..card(0) }], 60);
+    rig.polls(&[card(0)], 600);
+    assert_eq!((rig.probe_twice(), rig.poll(&[card(0)])), (State::Failed, State::Failed));
+}
+
+#[test]
 fn a_card_that_needs_a_reset_drains_until_then_or_for_half_an_hour() {
     for code in [46, 62, 110, 136, 143, 156, 158] {
         let mut rig = well();
@@ -132,7 +141,7 @@ fn a_remapped_row_is_a_note_unless_memory_fails_and_it_waits() {
     assert_eq!(rig.signals(), [Signal::RowRemap, Signal::Xid]);
     assert_eq!(rig.polls(std::slice::from_ref(&pending), 7200), State::Draining);
     rig.boot = Some("two".into());
-    assert_eq!(rig.poll(&[card(0)]), State::Healthy);
+    assert_eq!(rig.poll(&[pending]), State::Healthy);
 }
 
 #[test]
