@@ -21,6 +21,7 @@
 //! | [`ban`] | who decided that this server does not get this model? |
 //! | [`quarantine`] | did this request make a runner crash? |
 //! | [`health`] | do the background checks say that this server is up? |
+//! | [`gpu`] | is a server's GPU well enough for requests? |
 //! | [`recovery`] | when is a server that is ill tested again, and what do its tests add up to? |
 //! | [`recovery_action`] | when is what may make it well again run, and when is that given up? |
 //! | [`notification`] | what are people told, how often, and how do they know who tells it? |

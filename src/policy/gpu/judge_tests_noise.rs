@@ -212,9 +212,11 @@ fn silence_keeps_a_state_for_three_intervals_and_not_longer() {
     rig.polls(&[card(0)], 100);
     let at = rig.unix_ms() + 10_000;
     rig.poll(&[Card { xids: vec![Xid { code: 79, at }], ..card(0) }]);
-    for _ in 0..60 {
-        rig.unread(Unread::Silent);
+    rig.polls(&[card(0)], 60);
+    for _ in 0..3 {
+        assert_eq!(rig.unread(Unread::Silent), State::Failed);
     }
+    rig.wait(1);
     assert_eq!(rig.state(), State::Healthy);
     assert_eq!(rig.poll(&[card(0)]), State::Failed);
 }
