@@ -142,7 +142,7 @@ fn parts_of_a_card_have_no_health_and_are_not_lost_with_it() {
     assert_eq!(rig.judge.memory().expect("memory").total, 160 << 30, "counted once");
     rig.polls(&[part(0, 0), part(1, 0), part(1, 1)], 100);
     assert_eq!(rig.judge.memory().expect("memory").total, 30 << 30);
-    rig.polls(&[card(0), Card { index: None, ..part(1, 0) }], 100);
+    rig.polls(&[Card { index: None, ..part(0, 0) }, Card { index: None, ..part(1, 0) }], 100);
     rig.polls(&[card(0), card(1)], 100);
     calm(&rig);
 }
