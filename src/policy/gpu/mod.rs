@@ -28,4 +28,5 @@
 //! - All times are given from outside.
 
 pub mod reading;
+pub mod report;
 pub mod verdict;
