@@ -24,7 +24,7 @@ const HEAD: usize = 8 << 10;
 /// Fields of a request's head.
 const FIELDS: usize = 32;
 /// How long a head may take, and a connection may be idle.
-const HEAD_TIME: Duration = Duration::from_secs(30);
+const HEAD_TIME: Duration = Duration::from_secs(10);
 /// How long a connection may live; what is being answered then has [`LAST`] more.
 const LIFE: Duration = Duration::from_secs(600);
 /// How long the last answer of a connection may take.
