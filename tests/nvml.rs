@@ -3,7 +3,7 @@
 mod support;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arriero::clock;
 use arriero::nvml::{Absent, Look, Nvml, Settings, Watcher};
@@ -88,7 +88,8 @@ fn eight_cards_keep_their_order_and_their_own_values() {
     }
     let cards = read(&FakeNvml::new(&state)).cards;
     let seen: Vec<_> = cards.iter().map(|card| (card.index, card.uuid.clone(), card.temperature)).collect();
-    let wanted: Vec<_> = (0..8u8).map(|n| (Some(n.into()), Some(uuid(n.into())), Some(f64::from(40 + 2 * n)))).collect();
+    let wanted: Vec<_> =
+        (0..8u8).map(|n| (Some(n.into()), Some(uuid(n.into())), Some(f64::from(40 + 2 * n)))).collect();
     assert_eq!(seen, wanted);
 }
 
@@ -249,12 +250,12 @@ async fn a_call_that_hangs_is_seen_within_six_seconds_and_holds_nobody_up() {
     let fake = FakeNvml::new(&host(2));
     let watcher = watch(&fake);
     until(&watcher, "a reading", |look| first(look).is_some()).await;
-    let begun = Instant::now();
+    let begun = clock::now();
     fake.set(&host(2).replace("host ", "host hang=nvmlDeviceGetTemperature:10000 "));
     let mut slowest = Duration::ZERO;
     let look = until(&watcher, "it hangs", |look| {
         slowest = slowest.max({
-            let begun = Instant::now();
+            let begun = clock::now();
             drop(watcher.look(clock::now()));
             begun.elapsed()
         });
@@ -269,7 +270,7 @@ async fn a_call_that_hangs_is_seen_within_six_seconds_and_holds_nobody_up() {
     fake.set(&host(2));
     let look = until(&watcher, "it goes on", |look| first(look).is_some()).await;
     assert!(look.age < Duration::from_secs(1));
-    let begun = Instant::now();
+    let begun = clock::now();
     fake.set(&host(2).replace("host ", "host hang=nvmlDeviceGetMemoryInfo_v2:10000 "));
     until(&watcher, "it hangs again", |look| matches!(look.reading, Err(Unread::Hangs))).await;
     // An end does not wait for a thread that is stuck.
@@ -323,7 +324,7 @@ async fn events_that_fail_at_once_are_not_asked_for_all_the_time() {
     let settings = Settings { interval: Duration::from_secs(1), library: Some(fake.library()) };
     let watcher = Watcher::start(settings).expect("a thread");
     until(&watcher, "a reading", |look| first(look).is_some()).await;
-    let (begun, used) = (Instant::now(), clock::process_time());
+    let (begun, used) = (clock::now(), clock::process_time());
     let mut times = std::collections::BTreeSet::new();
     until(&watcher, "three more readings", |look| {
         times.insert(look.at);

@@ -1,7 +1,10 @@
 //! What each path of the agent says.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
@@ -56,13 +59,7 @@ impl Answers {
     }
 }
 
-fn answer(
-    token: Option<&Token>,
-    look: &dyn Fn() -> Look,
-    method: &Method,
-    path: &str,
-    headers: &HeaderMap,
-) -> Answer {
+fn answer(token: Option<&Token>, look: &dyn Fn() -> Look, method: &Method, path: &str, headers: &HeaderMap) -> Answer {
     if method != Method::GET {
         let answer = problem(StatusCode::METHOD_NOT_ALLOWED, "nothing can be changed here: only GET is answered");
         return with(answer, ALLOW, "GET");
@@ -70,6 +67,10 @@ fn answer(
     // It says nothing about the cards, so that a health check needs no secret.
     if path == "/health" {
         return health(&look());
+    }
+    if token.is_none() && !is_local(headers) {
+        let detail = "this host name is not served here: without a token only the host itself may ask, as `localhost`";
+        return problem(StatusCode::MISDIRECTED_REQUEST, detail);
     }
     if token.is_some_and(|token| !token.is_in(headers)) {
         let detail = "a token is needed: send `Authorization: Bearer TOKEN` with the one of the agent's `--token-file`";
@@ -83,6 +84,15 @@ fn answer(
         }
         _ => problem(StatusCode::NOT_FOUND, "there are /v1/gpus, /metrics and /health"),
     }
+}
+
+/// Whether the request was sent to this host by a name of its own. A web page may have a name of its own point here (DNS
+/// rebinding), and would read what the browser's host may read.
+fn is_local(headers: &HeaderMap) -> bool {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host().trim_matches(['[', ']']);
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 fn health(look: &Look) -> Answer {
@@ -131,14 +141,16 @@ mod tests {
     }
 
     fn status(token: Option<&Token>, method: &Method, path: &str, known: &Look) -> u16 {
-        answer(token, &|| known.clone(), method, path, &HeaderMap::new()).status().as_u16()
+        let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("localhost:9845"))]);
+        answer(token, &|| known.clone(), method, path, &headers).status().as_u16()
     }
 
     #[test]
     fn each_path_has_its_answer_and_only_health_needs_no_token() {
         let token = Token::find(None, &|_| Some("0123456789abcdef".to_owned())).expect("good").expect("a token");
         let good = look(Ok(Reading::default()));
-        for (path, open, closed) in [("/v1/gpus", 200, 401), ("/metrics", 200, 401), ("/health", 200, 200), ("/", 404, 401)]
+        for (path, open, closed) in
+            [("/v1/gpus", 200, 401), ("/metrics", 200, 401), ("/health", 200, 200), ("/", 404, 401)]
         {
             assert_eq!(status(None, &Method::GET, path, &good), open, "{path}");
             assert_eq!(status(Some(&token), &Method::GET, path, &good), closed, "{path}");

@@ -72,7 +72,8 @@ fn once(settings: &Settings) -> Result<(), String> {
 
 fn serve(listen: &str, token: Option<Token>, settings: Settings) -> Result<(), String> {
     logging::start("info");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
     let agent = Agent::start(listen, token, settings).map_err(|error| error.to_string())?;
     let address = agent.address().map_err(|error| error.to_string())?;
     let manager = ServiceManager::new(&|name| std::env::var(name).ok());

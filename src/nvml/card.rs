@@ -105,8 +105,9 @@ impl<'a> Asked<'a> {
     }
 
     fn identify(&mut self) -> Identity {
-        let mut threshold =
-            |which| self.ask(|device| device.temperature_threshold(which)).and_then(values::measure).filter(|c| *c > 0.0);
+        let mut threshold = |which| {
+            self.ask(|device| device.temperature_threshold(which)).and_then(values::measure).filter(|c| *c > 0.0)
+        };
         Identity {
             slowdown: threshold(TemperatureThreshold::Slowdown),
             memory_max: threshold(TemperatureThreshold::MemoryMax),
@@ -148,12 +149,12 @@ pub fn read(device: &Device<'_>, index: u32, known: &mut Option<Identity>, cards
 
 /// What says how well the card is.
 fn measure(asked: &mut Asked<'_>, limits: &Identity, card: &mut Card) {
-    card.temperature =
-        asked.ask(|device| device.temperature(TemperatureSensor::Gpu)).and_then(values::measure);
+    card.temperature = asked.ask(|device| device.temperature(TemperatureSensor::Gpu)).and_then(values::measure);
     card.margin = limits.slowdown.zip(card.temperature).map(|(limit, now)| limit - now);
     card.power = asked.ask(Device::power_usage).and_then(values::thousandth);
     card.power_limit = asked.ask(Device::enforced_power_limit).and_then(values::thousandth);
-    card.throttle = asked.ask(Device::current_throttle_reasons).map(|reasons: ThrottleReasons| Throttle(reasons.bits()));
+    card.throttle =
+        asked.ask(Device::current_throttle_reasons).map(|reasons: ThrottleReasons| Throttle(reasons.bits()));
     card.ecc_uncorrected = asked
         .ask(|device| device.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile))
         .and_then(values::count);

@@ -113,8 +113,11 @@ impl Xids {
     /// Writes the errors to their cards, and forgets old ones; `now` in milliseconds since 1970.
     pub fn fill(&mut self, cards: &mut [Card], now: u64) {
         // A card that is gone may not tell its identity; what nobody else claims is its.
-        let lost: Vec<String> =
-            cards.iter().filter(|card| card.fault == Some(CardFault::Lost)).filter_map(|card| card.uuid.clone()).collect();
+        let lost: Vec<String> = cards
+            .iter()
+            .filter(|card| card.fault == Some(CardFault::Lost))
+            .filter_map(|card| card.uuid.clone())
+            .collect();
         if !lost.is_empty() {
             for xid in std::mem::take(&mut self.homeless) {
                 lost.iter().for_each(|card| self.add(Some(card.clone()), xid));

@@ -213,8 +213,10 @@ pub mod gpu {
     pub const ECC: Metric =
         ("arriero_gpu_ecc_uncorrected_errors", "Errors of the memory since the last reset that could not be corrected");
     /// Remapped rows.
-    pub const REMAPPED_ROWS: Metric =
-        ("arriero_gpu_remapped_rows", "Rows of the memory that were replaced because of errors that could not be corrected");
+    pub const REMAPPED_ROWS: Metric = (
+        "arriero_gpu_remapped_rows",
+        "Rows of the memory that were replaced because of errors that could not be corrected",
+    );
     /// Pending remaps.
     pub const REMAP_PENDING: Metric = ("arriero_gpu_remap_pending", "1 when rows will be replaced at the next reset");
     /// Failed remaps.
@@ -228,8 +230,10 @@ pub mod gpu {
     pub const XIDS: Metric =
         ("arriero_gpu_xid_errors", "Errors of the driver in the last 24 hours, the last 64, by their number");
     /// The last error of the driver.
-    pub const XID_TIME: Metric =
-        ("arriero_gpu_xid_last_timestamp_seconds", "When the driver last told an error of the card, in seconds since 1970");
+    pub const XID_TIME: Metric = (
+        "arriero_gpu_xid_last_timestamp_seconds",
+        "When the driver last told an error of the card, in seconds since 1970",
+    );
     /// Replays.
     pub const PCIE_REPLAYS: Metric = ("arriero_gpu_pcie_replays", "Transfers over PCIe that were repeated");
     /// Generation of PCIe.
