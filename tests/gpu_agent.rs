@@ -303,15 +303,27 @@ async fn a_web_page_that_gives_this_host_another_name_sees_nothing() {
     }
 }
 
-/// Seconds of processor time and resident bytes of a process.
-fn usage(process: u32) -> (f64, u64) {
+/// What a process takes of its host.
+struct Usage {
+    /// Seconds of processor time.
+    time: f64,
+    /// Bytes in memory.
+    resident: f64,
+    /// Those of them that are not pages of files.
+    own: f64,
+}
+
+fn usage(process: u32) -> Usage {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
     let after = stat.rsplit_once(')').expect("a name").1;
     let ticks: f64 = after.split_whitespace().skip(11).take(2).map(|text| text.parse::<f64>().expect("ticks")).sum();
     let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
-    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
-    (ticks / rustix::param::clock_ticks_per_second() as f64, kibibytes << 10)
+    let bytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
+        line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") * 1024.0
+    };
+    let second = rustix::param::clock_ticks_per_second() as f64;
+    Usage { time: ticks / second, resident: bytes("VmRSS:"), own: bytes("RssAnon:") }
 }
 
 #[tokio::test]
@@ -319,17 +331,19 @@ async fn it_costs_next_to_nothing() {
     let fake = FakeNvml::new(&host(8));
     let agent = Agent::start(&fake, &["--interval", "1s"]).await;
     agent.until("eight cards", |report| report.reading.cards.len() == 8).await;
-    let (before, begun) = (usage(agent.program.id()).0, clock::now());
+    let (before, begun) = (usage(agent.program.id()), clock::now());
     let mut turn = tokio::time::interval(Duration::from_secs(1));
     for _ in 0..20 {
         turn.tick().await;
         agent.report().await;
     }
-    let (after, memory) = usage(agent.program.id());
-    let share = (after - before) / begun.elapsed().as_secs_f64();
-    println!("{:.2} % of a core, {:.1} MB resident", share * 100.0, memory as f64 / 1e6);
-    // Without optimisation code takes some times as long and pages of it are larger.
-    let (most, largest) = if cfg!(debug_assertions) { (0.03, 40e6) } else { (0.01, 20e6) };
-    assert!(share < most, "{share} of a core");
-    assert!((memory as f64) < largest, "{memory} bytes");
+    let now = usage(agent.program.id());
+    let share = (now.time - before.time) / begun.elapsed().as_secs_f64();
+    let told =
+        format!("{:.2} % of a core, {:.1} MB, {:.1} MB its own", share * 100.0, now.resident / 1e6, now.own / 1e6);
+    println!("{told}");
+    // The stand-in reads a file at each of its 200 calls. Without optimisation our code takes three times as long, and what is
+    // in memory of the program's file is larger than all that it may have.
+    let (most, largest) = if cfg!(debug_assertions) { (0.03, f64::INFINITY) } else { (0.01, 20e6) };
+    assert!(share < most && now.resident < largest && now.own < 8e6, "{told}");
 }

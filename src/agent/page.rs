@@ -35,7 +35,9 @@ pub fn of(look: &Look) -> String {
     };
     let readable = if look.reading.is_ok() { 1.0 } else { 0.0 };
     page.gauges(gpu::READABLE, [(vec![("reason", word.to_owned())], readable)]);
-    page.gauges(gpu::AGE, [(Vec::new(), look.age.as_secs_f64())]);
+    let age = Gauge::<f64, AtomicU64>::default();
+    age.set(look.age.as_secs_f64());
+    page.registry.register(gpu::AGE.0, gpu::AGE.1, age);
     page.gauges(names::BUILD, [(vec![("version", env!("CARGO_PKG_VERSION").to_owned())], 1.0)]);
     if let Ok(reading) = &look.reading {
         page.reading(reading);
