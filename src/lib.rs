@@ -5,14 +5,15 @@
 //! 0. [`clock`], [`units`]
 //! 1. [`policy`], [`routing`], [`ollama`], [`telemetry`]
 //! 2. [`config`]
-//! 3. [`fleet`], [`history`] (neither knows the other)
-//! 4. [`probe`], [`proxy`], [`admin`], [`demo`] (never each other)
+//! 3. [`fleet`], [`history`], [`nvml`] (none knows another)
+//! 4. [`probe`], [`proxy`], [`admin`], [`agent`], [`demo`] (never each other)
 //! 5. [`lifecycle`]
 //! 6. [`cli`]
 
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod agent;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -20,6 +21,7 @@ pub mod demo;
 pub mod fleet;
 pub mod history;
 pub mod lifecycle;
+pub mod nvml;
 pub mod ollama;
 pub mod policy;
 pub mod probe;

@@ -10,9 +10,9 @@ const LAYERS: [&[&str]; 8] = [
     &["clock", "threads", "units"],
     &["policy", "routing", "ollama", "telemetry"],
     &["config"],
-    &["history"],
+    &["history", "nvml"],
     &["fleet"],
-    &["probe", "proxy", "admin", "demo"],
+    &["probe", "proxy", "admin", "agent", "demo"],
     &["lifecycle"],
     &["cli"],
 ];
@@ -25,7 +25,7 @@ const NEIGHBOURS: [(&str, &str); 1] = [("telemetry", "policy")];
 const WITNESSES: [(&str, &[&str]); 1] = [("demo", &["clock", "ollama"])];
 
 /// Where a crate may be named: places that begin like this, below `src/`.
-const HOMES: [(&str, &[&str]); 11] = [
+const HOMES: [(&str, &[&str]); 12] = [
     ("pingora*", &["proxy/", "lifecycle.rs"]),
     ("axum", &["admin/"]),
     ("aide", &["admin/"]),
@@ -37,6 +37,7 @@ const HOMES: [(&str, &[&str]); 11] = [
     ("clap", &["cli/"]),
     ("ratatui", &["cli/top/"]),
     ("rusqlite", &["history/"]),
+    ("nvml_wrapper*", &["nvml/"]),
 ];
 
 const LONGEST_FILE: usize = 500;

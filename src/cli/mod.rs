@@ -15,6 +15,7 @@ mod config;
 mod decisions;
 mod demo;
 mod diagnose;
+mod gpu_agent;
 mod health;
 mod import;
 mod in_flight;
@@ -144,6 +145,8 @@ enum Verb {
     Diagnose(diagnose::Arguments),
     /// Check that a deployment is as it was declared.
     Verify(diagnose::Look),
+    /// Tell how the GPUs of this host are, for an Arriero elsewhere and for Prometheus.
+    GpuAgent(gpu_agent::Arguments),
 }
 
 /// How to find the running Arriero.
@@ -192,5 +195,6 @@ pub fn main() -> ExitCode {
         Verb::Man(arguments) => man::run(&arguments),
         Verb::Diagnose(arguments) => diagnose::run(&arguments),
         Verb::Verify(arguments) => verify::run(&arguments),
+        Verb::GpuAgent(arguments) => gpu_agent::run(arguments),
     }
 }

@@ -169,3 +169,86 @@ pub const HISTORY_DAMAGED: Metric =
 /// Lost log lines.
 pub const LOG_DROPPED: Metric =
     ("arriero_access_log_dropped", "Access log lines dropped because the writer could not keep up");
+
+/// Metrics of `arriero gpu-agent`. Each is of one card, by its `uuid`, `index` and `name`, unless it says otherwise.
+pub mod gpu {
+    use super::Metric;
+
+    /// Whether the driver can be asked.
+    pub const READABLE: Metric =
+        ("arriero_gpu_readable", "1 when the driver answers, 0 with the reason (silent, driver_down, hangs) when not");
+    /// Age of the values.
+    pub const AGE: Metric = ("arriero_gpu_age_seconds", "How old the values of all cards are");
+    /// The driver.
+    pub const DRIVER: Metric = ("arriero_gpu_driver_info", "Version of the driver");
+    /// Memory.
+    pub const MEMORY_TOTAL: Metric = ("arriero_gpu_memory_total_bytes", "Memory of the card");
+    /// Memory in use.
+    pub const MEMORY_USED: Metric = ("arriero_gpu_memory_used_bytes", "Memory in use, by whomever");
+    /// Free memory.
+    pub const MEMORY_FREE: Metric = ("arriero_gpu_memory_free_bytes", "Memory that is free");
+    /// Utilisation.
+    pub const UTILISATION: Metric =
+        ("arriero_gpu_utilisation_ratio", "Share of the time that something ran on the card, from 0 to 1");
+    /// Temperature.
+    pub const TEMPERATURE: Metric = ("arriero_gpu_temperature_celsius", "Temperature of the card");
+    /// Margin.
+    pub const MARGIN: Metric =
+        ("arriero_gpu_temperature_margin_celsius", "Degrees left until the hardware slows the card down");
+    /// Temperature of the memory.
+    pub const MEMORY_TEMPERATURE: Metric = ("arriero_gpu_memory_temperature_celsius", "Temperature of the memory");
+    /// Margin of the memory.
+    pub const MEMORY_MARGIN: Metric =
+        ("arriero_gpu_memory_temperature_margin_celsius", "Degrees left until the memory is hotter than it may be");
+    /// Power.
+    pub const POWER: Metric = ("arriero_gpu_power_watts", "Power that the card takes");
+    /// Limit of power.
+    pub const POWER_LIMIT: Metric = ("arriero_gpu_power_limit_watts", "Power that the card may take");
+    /// Why clocks are low.
+    pub const THROTTLE: Metric = (
+        "arriero_gpu_clocks_limited",
+        "1 for each reason why the clocks are lower than they could be, 0 for the others (idle, power_cap, hw_slowdown, sw_thermal, hw_thermal, power_brake)",
+    );
+    /// ECC.
+    pub const ECC: Metric =
+        ("arriero_gpu_ecc_uncorrected_errors", "Errors of the memory since the last reset that could not be corrected");
+    /// Remapped rows.
+    pub const REMAPPED_ROWS: Metric = (
+        "arriero_gpu_remapped_rows",
+        "Rows of the memory that were replaced because of errors that could not be corrected",
+    );
+    /// Pending remaps.
+    pub const REMAP_PENDING: Metric = ("arriero_gpu_remap_pending", "1 when rows will be replaced at the next reset");
+    /// Failed remaps.
+    pub const REMAP_FAILED: Metric = ("arriero_gpu_remap_failed", "1 when a row could not be replaced");
+    /// Retired pages.
+    pub const RETIRED_PAGES: Metric = ("arriero_gpu_retired_pages", "Pages of the memory that were taken out of use");
+    /// Recovery action.
+    pub const RECOVERY_ACTION: Metric =
+        ("arriero_gpu_recovery_action", "1 for what the driver says must be done with the card, such as gpu_reset");
+    /// Errors of the driver.
+    pub const XIDS: Metric =
+        ("arriero_gpu_xid_errors", "Errors of the driver in the last 24 hours, the last 64, by their number");
+    /// The last error of the driver.
+    pub const XID_TIME: Metric = (
+        "arriero_gpu_xid_last_timestamp_seconds",
+        "When the driver last told an error of the card, in seconds since 1970",
+    );
+    /// Replays.
+    pub const PCIE_REPLAYS: Metric = ("arriero_gpu_pcie_replays", "Transfers over PCIe that were repeated");
+    /// Generation of PCIe.
+    pub const PCIE_GENERATION: Metric = ("arriero_gpu_pcie_generation", "Generation of the PCIe link now");
+    /// Width of PCIe.
+    pub const PCIE_WIDTH: Metric = ("arriero_gpu_pcie_width_lanes", "Lanes of the PCIe link now");
+    /// Checksums of NVLink.
+    pub const NVLINK_CRC: Metric = ("arriero_gpu_nvlink_crc_errors", "Checksum errors of NVLink");
+    /// Other errors of NVLink.
+    pub const NVLINK_ERRORS: Metric = ("arriero_gpu_nvlink_errors", "All other errors of NVLink");
+    /// Processes.
+    pub const PROCESSES: Metric = ("arriero_gpu_processes", "Processes that compute on the card");
+    /// Faults.
+    pub const FAULT: Metric = (
+        "arriero_gpu_fault",
+        "1 with why hardly anything is known about the card (lost, hangs, error), 0 with none when it answers",
+    );
+}

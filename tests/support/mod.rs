@@ -9,6 +9,7 @@ pub mod fleet;
 pub mod frames;
 pub mod h2;
 pub mod keys;
+pub mod nvml;
 pub mod process;
 pub mod tls;
 pub mod wire;

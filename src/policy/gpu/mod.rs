@@ -70,6 +70,7 @@ mod hysteresis;
 pub mod judge;
 mod model;
 pub mod reading;
+pub mod report;
 pub mod verdict;
 mod xid;
 
