@@ -28,4 +28,5 @@
 //! - All times are given from outside.
 
 pub mod reading;
+pub mod source;
 pub mod verdict;
