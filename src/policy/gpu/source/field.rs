@@ -52,7 +52,7 @@ pub enum Field {
     RetiredPages,
     /// [`Card::recovery_action`], NVML's number.
     RecoveryAction,
-    /// [`Card::last_xid`]; 0 is none.
+    /// [`Card::last_xid`]; 0 says that there was none, which is another thing than not to say it.
     LastXid,
     /// [`Card::pcie_replays`].
     PcieReplays,
@@ -229,7 +229,7 @@ pub(super) fn fill(card: &mut Card, told: &[(Field, f64)]) {
     card.remap_failed = get(Field::RemapFailed).map(|value| value > 0.0);
     card.retired_pages = bytes(Field::RetiredPages);
     card.recovery_action = bytes(Field::RecoveryAction).map(action);
-    card.last_xid = small(Field::LastXid).filter(|xid| *xid != 0);
+    card.last_xid = small(Field::LastXid);
     card.pcie_replays = bytes(Field::PcieReplays);
     card.pcie_generation = small(Field::PcieGeneration);
     card.pcie_width = small(Field::PcieWidth);
@@ -312,7 +312,7 @@ mod tests {
         ];
         fill(&mut card, &told);
         assert_eq!((card.retired_pages, card.temperature, card.margin), (Some(7), Some(44.0), Some(46.0)));
-        assert_eq!((card.last_xid, card.recovery_action), (None, Some(RecoveryAction::Other)));
+        assert_eq!((card.last_xid, card.recovery_action), (Some(0), Some(RecoveryAction::Other)));
         assert_eq!((card.memory_total, card.throttle, card.remap_failed), (None, None, None));
     }
 

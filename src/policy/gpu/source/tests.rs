@@ -50,6 +50,7 @@ fn dcgm_is_read() {
         power: Some(412.031),
         throttle: Some(Throttle(Throttle::POWER_CAP)),
         ecc_uncorrected: Some(0),
+        last_xid: Some(0),
         pcie_replays: Some(17),
         nvlink_crc: Some(14),
         nvlink_errors: Some(1),
