@@ -193,7 +193,8 @@ async fn an_answer_without_end_is_given_up() {
 #[tokio::test]
 async fn an_agent_is_asked_with_its_token() {
     let server = Small::start(|got| {
-        let good = got.path == "/v1/gpus" && got.fields.get("authorization").is_some_and(|field| field == "Bearer open");
+        let good =
+            got.path == "/v1/gpus" && got.fields.get("authorization").is_some_and(|field| field == "Bearer open");
         if good { reply(200, "application/json", REPORT) } else { reply(401, "application/problem+json", "{}") }
     })
     .await;

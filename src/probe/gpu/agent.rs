@@ -59,7 +59,9 @@ mod tests {
         let down = outcome(br#"{"at":1,"unread":"driver_down","detail":"not loaded","cards":[]}"#);
         assert_eq!(down, Err(Why { unread: Unread::DriverDown, detail: "not loaded".to_owned() }));
         let silent = Err(Why::silent("the answer is not an agent's"));
-        for other in ["", "{}", "[]", "{\"cards\":[]}", "{\"at\":1,\"unread\":\"new word\"}", "<html>", "{\"at\":1,\"cards\":"] {
+        for other in
+            ["", "{}", "[]", "{\"cards\":[]}", "{\"at\":1,\"unread\":\"new word\"}", "<html>", "{\"at\":1,\"cards\":"]
+        {
             assert_eq!(outcome(other.as_bytes()), silent, "{other}");
         }
     }

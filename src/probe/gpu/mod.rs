@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use crate::config::{ServerUrl, WebhookUrl};
 use crate::policy::gpu::reading::Reading;
-pub use crate::policy::gpu::source::Why;
 use crate::policy::gpu::source::Mapping;
+pub use crate::policy::gpu::source::Why;
 
 /// How long a source may take, from the look-up of its name to the last byte.
 pub const DEADLINE: Duration = Duration::from_secs(5);

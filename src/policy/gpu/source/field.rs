@@ -212,8 +212,7 @@ pub(super) fn fill(card: &mut Card, told: &[(Field, f64)]) {
     card.memory_used = bytes(Field::MemoryUsed);
     card.memory_free = bytes(Field::MemoryFree);
     let reserved = bytes(Field::MemoryReserved).unwrap_or(0);
-    card.memory_total =
-        bytes(Field::MemoryTotal).or_else(|| Some(card.memory_used? + card.memory_free? + reserved));
+    card.memory_total = bytes(Field::MemoryTotal).or_else(|| Some(card.memory_used? + card.memory_free? + reserved));
     card.utilisation = get(Field::Utilisation);
     card.temperature = get(Field::Temperature);
     card.margin = get(Field::Margin).or_else(|| minus(get(Field::TemperatureLimit), card.temperature));

@@ -175,12 +175,10 @@ impl Gathered {
         let Some(value) = value else { return };
         match wanted.says {
             Says::Value(field, factor) => table.value(key, wanted.number, field, value * factor),
-            Says::Card => {}
             Says::Driver => table.driver(sample.label("version")),
             Says::Reason => reason(table, key, wanted.number, sample, value),
             Says::Action if value > 0.0 => own::action(sample).into_iter().for_each(|action| table.action(key, action)),
             Says::Fault if value > 0.0 => own::fault(sample).into_iter().for_each(|fault| table.fault(key, fault)),
-            Says::Action | Says::Fault => {}
             Says::XidTime => {
                 if let (Some(code), true) = (dialect::number(sample, "xid"), value > 0.0) {
                     table.xid(key, code, whole(value * 1000.0));
@@ -192,10 +190,11 @@ impl Gathered {
                 }
             }
             Says::ExitCode => self.exit_code(value),
-            Says::Success if value > 0.0 => {}
-            Says::Success => self.fail(Unread::Silent, "the exporter says that it could not ask the cards"),
-            Says::Readable if value > 0.0 => {}
-            Says::Readable => self.fail(own::unread(sample), "the agent says that it has no reading"),
+            Says::Success if value <= 0.0 => {
+                self.fail(Unread::Silent, "the exporter says that it could not ask the cards");
+            }
+            Says::Readable if value <= 0.0 => self.fail(own::unread(sample), "the agent says that it has no reading"),
+            Says::Card | Says::Action | Says::Fault | Says::Success | Says::Readable => {}
         }
     }
 
@@ -205,7 +204,8 @@ impl Gathered {
         match whole(code) {
             0 => {}
             DRIVER_NOT_LOADED => self.fail(Unread::DriverDown, "the exporter says that NVIDIA's driver is not loaded"),
-            other => self.fail(Unread::Silent, &format!("the exporter could not ask the cards: nvidia-smi ended with {other}")),
+            other => self
+                .fail(Unread::Silent, &format!("the exporter could not ask the cards: nvidia-smi ended with {other}")),
         }
     }
 

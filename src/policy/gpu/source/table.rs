@@ -233,8 +233,10 @@ mod tests {
         table.value(part, 0, Field::MemoryUsed, 5.0);
         table.value(part, 1, Field::Temperature, 60.0);
         let cards = table.into_reading().cards;
-        let seen: Vec<_> =
-            cards.iter().map(|card| (card.uuid.as_deref(), card.partition, card.memory_used, card.temperature)).collect();
+        let seen: Vec<_> = cards
+            .iter()
+            .map(|card| (card.uuid.as_deref(), card.partition, card.memory_used, card.temperature))
+            .collect();
         assert_eq!(seen, [(Some("a"), false, None, Some(60.0)), (Some("a/3"), true, Some(5), None)]);
     }
 }

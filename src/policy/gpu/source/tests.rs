@@ -75,8 +75,7 @@ fn dcgm_is_read() {
     };
     let name = Some("NVIDIA A100-SXM4-80GB".to_owned());
     let uuid = "aaaaaaaa-0000-0000-0000-000000000002";
-    let parted =
-        Card { uuid: Some(uuid.into()), index: Some(2), name, temperature: Some(41.0), ..Card::default() };
+    let parted = Card { uuid: Some(uuid.into()), index: Some(2), name, temperature: Some(41.0), ..Card::default() };
     let part = |number: &str, free: u64, used: u64| Card {
         uuid: Some(format!("{uuid}/{number}")),
         index: Some(2),
@@ -184,8 +183,7 @@ fn our_own_metrics_are_read() {
         recovery_action: Some(RecoveryAction::DrainAndReset),
         ..Card::default()
     };
-    let lost =
-        Card { uuid: Some("cd".into()), index: Some(1), fault: Some(CardFault::Lost), ..Card::default() };
+    let lost = Card { uuid: Some("cd".into()), index: Some(1), fault: Some(CardFault::Lost), ..Card::default() };
     assert_eq!(reading.cards, [one, lost]);
     let down = read("arriero_gpu_readable{reason=\"hangs\"} 0.0\n# EOF\n").expect_err("no reading");
     assert_eq!(down.unread, Unread::Hangs);
@@ -240,8 +238,10 @@ fn what_is_no_answer_of_an_exporter_is_no_reading() {
 
 #[test]
 fn a_million_lines_are_read() {
-    let foreign: String = (0..1000).map(|line| format!("DCGM_FI_PROF_{line}{{gpu=\"0\",pod=\"p\"}} {line}\n")).collect();
-    let row = |line| format!("DCGM_FI_DEV_GPU_UTIL{{gpu=\"{}\",UUID=\"GPU-{}\",pod=\"p-{line}\"}} 5\n", line % 8, line % 8);
+    let foreign: String =
+        (0..1000).map(|line| format!("DCGM_FI_PROF_{line}{{gpu=\"0\",pod=\"p\"}} {line}\n")).collect();
+    let row =
+        |line| format!("DCGM_FI_DEV_GPU_UTIL{{gpu=\"{}\",UUID=\"GPU-{}\",pod=\"p-{line}\"}} 5\n", line % 8, line % 8);
     let wanted: String = (0..1000).map(row).collect();
     let mut reader = Reader::new(None);
     for round in 0..1000 {

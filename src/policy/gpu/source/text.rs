@@ -170,7 +170,20 @@ mod tests {
 
     #[test]
     fn what_says_no_value_is_passed_over() {
-        let none = ["", "# HELP up x", "# EOF", "up", "up{", "up{a}", "up{a=\"b}", "up{a=\"b\"}", "up x", "1up 1", "a-b 1", "é 1"];
+        let none = [
+            "",
+            "# HELP up x",
+            "# EOF",
+            "up",
+            "up{",
+            "up{a}",
+            "up{a=\"b}",
+            "up{a=\"b\"}",
+            "up x",
+            "1up 1",
+            "a-b 1",
+            "é 1",
+        ];
         for line in none {
             assert_eq!(seen(line), None, "{line}");
         }
