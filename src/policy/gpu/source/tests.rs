@@ -185,6 +185,7 @@ fn our_own_metrics_are_read() {
     };
     let lost = Card { uuid: Some("cd".into()), index: Some(1), fault: Some(CardFault::Lost), ..Card::default() };
     assert_eq!(reading.cards, [one, lost]);
+    assert_eq!(read(OWN.trim_end()).expect("whole").cards.len(), 2);
     let down = read("arriero_gpu_readable{reason=\"hangs\"} 0.0\n# EOF\n").expect_err("no reading");
     assert_eq!(down.unread, Unread::Hangs);
 }

@@ -7,6 +7,8 @@ use std::borrow::Cow;
 
 /// Bytes of the longest line that is read; longer ones are passed over.
 const LONGEST_LINE: usize = 64 << 10;
+/// The last line of OpenMetrics.
+const END_OF_ALL: &[u8] = b"# EOF";
 
 /// A line that says a value.
 #[derive(Debug, PartialEq)]
@@ -61,9 +63,10 @@ impl Scanner {
     }
 
     /// Whether a line has begun whose end has not come. What ends so was cut off, perhaps in the middle of a number.
+    /// The mark at the end of OpenMetrics is whole without one.
     #[must_use]
     pub fn is_inside_a_line(&self) -> bool {
-        self.too_long || !self.begun.is_empty()
+        self.too_long || !(self.begun.is_empty() || self.begun == END_OF_ALL)
     }
 }
 
