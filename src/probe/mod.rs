@@ -8,6 +8,8 @@
 //! A server that is down or has an open circuit is also tested, less and less often ([`recovery`]); what may make it
 //! well again is done here too ([`recovery_action`]).
 //!
+//! How the cards of a host are is asked of sources beside the servers ([`gpu`]).
+//!
 //! Beside the servers, webhooks are told what happens ([`notifications`]). [`process`] looks at ourselves.
 //!
 //! Liveness is a plain GET (`/api/version` for Ollama): Ollama's `/api/ps` hangs while a model loads,
@@ -15,6 +17,7 @@
 
 mod certificates;
 mod client;
+pub mod gpu;
 mod inventory;
 mod jobs;
 mod loads;

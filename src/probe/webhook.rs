@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
@@ -99,15 +100,25 @@ async fn exchange(message: Message<'_>) -> Result<Reply, Fault> {
     if !url.tls {
         return send(TokioIo::new(tcp), request).await;
     }
+    send(TokioIo::new(secure(url, tcp).await?), request).await
+}
+
+/// TLS over a connection, checked by the authorities of the system.
+///
+/// # Errors
+/// When the other side is not trusted.
+pub async fn secure(url: &WebhookUrl, tcp: TcpStream) -> Result<TlsStream<TcpStream>, Fault> {
     let no_tls = |what: &dyn ToString| Fault::new(Class::Tls, what.to_string());
     let name = ServerName::try_from(url.address.host.clone()).map_err(|error| no_tls(&error))?;
     let connector = TlsConnector::from(trust().map_err(|error| no_tls(&error))?);
-    let tls = connector.connect(name, tcp).await.map_err(|error| no_tls(&error))?;
-    send(TokioIo::new(tls), request).await
+    connector.connect(name, tcp).await.map_err(|error| no_tls(&error))
 }
 
 /// A connection to the first address that takes one.
-async fn connect(url: &WebhookUrl) -> Result<TcpStream, Fault> {
+///
+/// # Errors
+/// When none does.
+pub async fn connect(url: &WebhookUrl) -> Result<TcpStream, Fault> {
     let no_connection = |what: &dyn ToString| Fault::new(Class::Connect, what.to_string());
     let stream = TcpStream::connect((url.address.host.as_str(), url.address.port)).await;
     let stream = stream.map_err(|error| no_connection(&error))?;

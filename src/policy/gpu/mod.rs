@@ -71,6 +71,7 @@ pub mod judge;
 mod model;
 pub mod reading;
 pub mod report;
+pub mod source;
 pub mod verdict;
 mod xid;
 
