@@ -238,6 +238,7 @@ def observe(front, watch, text):
     wait_until(lambda: watch.series('up{job="arriero"} == 1'), 60, "Prometheus reads the metrics")
     expect_equal(len(watch.api("targets")["activeTargets"]), 3, "the number of targets")
     front.reload(text + "# a change\n")
+    certificate(os.path.dirname(front.folder))
 
     # Dashboards: the query as a panel asks it.
     missing = dict(queries_of_dashboards())
