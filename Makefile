@@ -99,7 +99,7 @@ secrets: ## Make the secrets that are not there yet, in secrets/
 backup: engine ## Keep the configuration and what Arriero knows in BACKUPS=backups; docs/docker.md says how to put it back
 	@umask 077 && mkdir -p "$(BACKUPS)" && work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && \
 	$(COMPOSE) pause arriero && \
-	{ $(COMPOSE) cp arriero:/var/lib/arriero - > "$$work/data.tar"; copied=$$?; $(COMPOSE) unpause arriero; [ $$copied -eq 0 ]; } && \
+	{ $(COMPOSE) cp arriero:/var/lib/arriero/. - > "$$work/data.tar"; copied=$$?; $(COMPOSE) unpause arriero; [ $$copied -eq 0 ]; } && \
 	tar -C "$$work" -cf "$$work/all.tar" data.tar && tar -rf "$$work/all.tar" docker-compose.prod.yml conf $(wildcard .env) && \
 	file="$(BACKUPS)/arriero-$$(date +%Y%m%d-%H%M%S).tar.gz" && gzip -c "$$work/all.tar" > "$$file" && echo "$$file"
 

@@ -89,7 +89,7 @@ def schema(_):
 @check("YAML: yamllint has nothing to say")
 def yaml_lint(_):
     rules = ("{extends: default, rules: {line-length: disable, document-start: disable, braces: {max-spaces-inside: 1}, "
-             "brackets: {max-spaces-inside: 0}, comments: {min-spaces-from-content: 1}, comments-indentation: disable, "
+             "brackets: {max-spaces-inside: 0}, comments: {min-spaces-from-content: 1, require-starting-space: false}, comments-indentation: disable, "
              "truthy: {allowed-values: ['true', 'false', 'on', 'off'], check-keys: false}, "
              "indentation: {indent-sequences: whatever}}}")
     judge("yamllint", "--strict", "-d", rules, PRODUCTION, "conf", "examples", "deploy")

@@ -108,7 +108,7 @@ def secrets(deployment, _):
 def backup(deployment, _):
     deployment.make("secrets")
     status, printed, asked = deployment.make("backup")
-    same((status, asked), (0, [f"{COMPOSE} pause arriero", f"{COMPOSE} cp arriero:/var/lib/arriero -", f"{COMPOSE} unpause arriero"]),
+    same((status, asked), (0, [f"{COMPOSE} pause arriero", f"{COMPOSE} cp arriero:/var/lib/arriero/. -", f"{COMPOSE} unpause arriero"]),
          f"make backup ({printed})")
     name = os.path.join(deployment.folder, printed.split()[-1])
     with tarfile.open(name) as archive:
