@@ -38,7 +38,8 @@ def same(actual, wanted, what):
 def configuration(arriero, text, **variables):
     """`arriero check` of a configuration whose secrets lie beside it."""
     with tempfile.TemporaryDirectory() as folder:
-        for secret in ("arriero_admin",):
+        os.mkdir(os.path.join(folder, "arriero"))
+        for secret in ("arriero_admin", "arriero/token"):
             with open(os.path.join(folder, secret), "w") as file:
                 file.write("a-token-of-more-than-thirty-two-characters\n")
         file_name = os.path.join(folder, "arriero.yaml")
