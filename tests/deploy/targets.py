@@ -93,6 +93,8 @@ def secrets(deployment, _):
     same(oct(os.stat(folder).st_mode & 0o777), "0o700", "the folder's mode")
     before = {}
     for name in ("arriero_admin", "grafana_password"):
+        # Users of containers read it by a mount of the file alone.
+        same(oct(os.stat(os.path.join(folder, name)).st_mode & 0o777), "0o444", f"{name}: its mode")
         with open(os.path.join(folder, name)) as file:
             before[name] = file.read()
         if not re.fullmatch(r"[0-9a-f]{64}\n", before[name]):
