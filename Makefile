@@ -9,11 +9,24 @@ QUICK := $(CARGO_TARGET_DIR)/quick/arriero
 DEBUG := $(CARGO_TARGET_DIR)/debug/arriero
 CARGO_DENY := $(CACHE)/tools/bin/cargo-deny
 
+# The deployment of docker-compose.prod.yml, and where its admin listener is.
+DOCKER ?= docker
+COMPOSE ?= $(DOCKER) compose -f docker-compose.prod.yml
+ADMIN ?= http://127.0.0.1:5100
+SECRETS := arriero_admin grafana_password
+BACKUPS ?= backups
+export ARRIERO_REVISION ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+
 .DEFAULT_GOAL := help
-.PHONY: help run build quick diagnose verify test unit lint fmt docs e2e deny audit bench-quick bench bench-fleet tools clean
+.PHONY: help run build quick diagnose verify test unit lint fmt docs e2e check-deploy deny audit bench-quick bench bench-fleet tools clean
+.PHONY: up-prod prod stop prod-stop restart-prod build-prod build-prod-clean status status-prod logs logs-prod health secrets \
+	backup prod-clean engine
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^##@/ { print "\n" substr($$0, 5) } \
+		/^[a-z0-9-]+( [a-z0-9-]+)*:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+##@ Run and build
 
 # arriero.yaml in this folder, else the servers of OLLAMA_HOSTS or OLLAMA_HOST, else a simulated fleet.
 run: build ## Build and run: before OLLAMA_HOST / OLLAMA_HOSTS if set, else the demo fleet
@@ -31,11 +44,73 @@ quick: tools ## Build an almost-release binary in less time
 	@cargo build --profile quick --locked
 	@echo "$(QUICK)" >&2
 
+##@ Look after a deployment
+
 diagnose: build ## What is wrong with the deployment, and how to mend it; DIAGNOSE="-c FILE --json", see docs/diagnose.md
 	@"$(RELEASE)" diagnose $(DIAGNOSE)
 
 verify: build ## Is the deployment as it was declared? VERIFY="-c FILE"
 	@"$(RELEASE)" verify $(VERIFY)
+
+health: ## Is it well? ADMIN=http://HOST:PORT
+	@curl -fsS --max-time 10 "$(ADMIN)/health" && echo
+
+##@ The deployment of docker-compose.prod.yml
+
+up-prod: engine secrets ## Build what is new and start everything
+	@$(COMPOSE) up -d --build
+
+prod: up-prod ## The same
+
+stop: engine ## Stop all containers, and keep them; requests that run finish first
+	@$(COMPOSE) stop
+
+prod-stop: engine ## Stop all containers and remove them; what is in volumes stays
+	@$(COMPOSE) down
+
+restart-prod: engine secrets ## Build and start Arriero anew; the servers keep their models in memory
+	@$(COMPOSE) up -d --build --force-recreate --no-deps arriero
+
+build-prod: engine ## Build the image
+	@$(COMPOSE) build arriero
+
+build-prod-clean: engine ## Build the image without anything that was built before
+	@$(COMPOSE) build --pull --no-cache arriero
+
+status: engine ## The containers, and how Arriero sees its fleet; exit status 1 when not all is well
+	@$(COMPOSE) ps
+	@$(COMPOSE) exec -T arriero arriero status -c /etc/arriero/arriero.yaml
+
+status-prod: status ## The same
+
+logs: engine ## What the containers say, as it comes; LOGS="ollama-1 ollama-2" for some of them
+	@$(COMPOSE) logs --follow --tail 100 $(LOGS)
+
+logs-prod: engine ## What Arriero says, as it comes
+	@$(COMPOSE) logs --follow --tail 100 arriero
+
+secrets: ## Make the secrets that are not there yet, in secrets/
+	@umask 077 && mkdir -p secrets && for name in $(SECRETS); do \
+		[ -s "secrets/$$name" ] && continue; \
+		openssl rand -hex 32 > "secrets/$$name" && chmod 444 "secrets/$$name" && echo "made secrets/$$name" >&2; \
+	done
+
+# Arriero stands still while its files are copied, which takes about a second: else the history could be torn.
+backup: engine ## Keep the configuration and what Arriero knows in BACKUPS=backups; docs/docker.md says how to put it back
+	@umask 077 && mkdir -p "$(BACKUPS)" && work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && \
+	$(COMPOSE) pause arriero && \
+	{ $(COMPOSE) cp arriero:/var/lib/arriero/. - > "$$work/data.tar"; copied=$$?; $(COMPOSE) unpause arriero; [ $$copied -eq 0 ]; } && \
+	tar -C "$$work" -cf "$$work/all.tar" data.tar && tar -rf "$$work/all.tar" docker-compose.prod.yml conf $(wildcard .env) && \
+	file="$(BACKUPS)/arriero-$$(date +%Y%m%d-%H%M%S).tar.gz" && gzip -c "$$work/all.tar" > "$$file" && echo "$$file"
+
+prod-clean: engine ## Remove containers, image and volumes, with all models and history; asks for CONFIRM=yes
+	@[ "$(CONFIRM)" = yes ] || { echo "error: this deletes all models and the history: make prod-clean CONFIRM=yes" >&2; exit 1; }
+	@$(COMPOSE) down --volumes --rmi local --remove-orphans
+
+engine:
+	@command -v $(firstword $(DOCKER)) >/dev/null || { echo "error: $(firstword $(DOCKER)) is not here" >&2; exit 1; }
+
+##@ Develop
 
 test: ## Everything that CI checks
 	@tests/run.sh
@@ -58,6 +133,12 @@ docs: tools ## Check the documentation and the examples
 e2e: tools ## Real clients and a real Ollama through Arriero
 	@cargo build --locked
 	@tests/e2e/run.sh "$(DEBUG)"
+
+check-deploy: tools ## Check what is deployed: image, Compose, make targets, Kubernetes, systemd, Prometheus, Grafana
+	@cargo build --locked
+	@scripts/ensure.sh prometheus systemd
+	@tests/e2e/setup.sh "$(CACHE)/e2e"
+	@"$(CACHE)/e2e/py/bin/python" tests/deploy/check.py --arriero "$(DEBUG)"
 
 deny: $(CARGO_DENY) ## Check licences, sources and bans of the dependencies
 	@"$(CARGO_DENY)" --locked --log-level error check bans licenses sources

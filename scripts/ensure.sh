@@ -2,7 +2,7 @@
 # Makes sure that tools are there: installs what is missing through apt-get where that is possible (Debian,
 # Ubuntu, as root), else says what to install.
 #
-# usage: scripts/ensure.sh TOOL…   TOOL: rust cc cmake pkg-config curl python node flock chromium
+# usage: scripts/ensure.sh TOOL…   TOOL: rust cc cmake pkg-config curl python node flock chromium prometheus systemd
 set -euo pipefail
 
 has() {
@@ -12,6 +12,9 @@ has() {
     python) python3 -c 'import venv, ensurepip' 2>/dev/null ;;
     node) command -v node >/dev/null && command -v npm >/dev/null ;;
     chromium) command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null ;;
+    # The server, the one that sends the alarms, and the tools of both.
+    prometheus) command -v prometheus >/dev/null && command -v promtool >/dev/null && command -v prometheus-alertmanager >/dev/null && command -v amtool >/dev/null ;;
+    systemd) command -v systemd-analyze >/dev/null ;;
     *) command -v "$1" >/dev/null ;;
     esac
 }
@@ -22,6 +25,7 @@ packages_of() {
     python) echo python3 python3-venv ;;
     node) echo nodejs npm ;;
     flock) echo util-linux ;;
+    prometheus) echo prometheus prometheus-alertmanager ;;
     *) echo "$1" ;;
     esac
 }

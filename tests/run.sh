@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that CI checks, as one count: formatting, lints, dependencies, the tests of the crate, the
-# documentation with its examples, and real clients before a real Ollama.
+# documentation with its examples, what is deployed, and real clients before a real Ollama.
 #
 # Every part runs even when one before it failed. The last line is `N passed, N failed`; the exit status
 # is 0 when nothing failed.
@@ -71,6 +71,12 @@ documentation() {
         "$cache/e2e/py/bin/python" tests/docs/check.py --arriero "$binary"
 }
 
+deployment() {
+    scripts/ensure.sh prometheus systemd &&
+        "$root/tests/e2e/setup.sh" "$cache/e2e" &&
+        "$cache/e2e/py/bin/python" tests/deploy/check.py --arriero "$binary"
+}
+
 finish() {
     heading "result"
     for name in "${failures[@]}"; do echo "failed: $name"; done
@@ -99,6 +105,7 @@ heading "binary"
 if cargo build --quiet --locked; then
     count "binary" 1 0
     counted_part "documentation" '^docs: ' documentation
+    counted_part "deployment" '^deploy: ' deployment
     counted_part "end to end" '^e2e: ' end_to_end
 else
     count "binary" 0 1

@@ -7,6 +7,7 @@
 - conf/ and examples/: every YAML file that says `version: 1` passes `arriero check`; Compose files name an image or
   a build for each service and mount files that exist.
 - examples/alerts: its receiver takes a message of Arriero.
+- examples/: what each README says to start and to run does what it says, before simulated Ollama servers.
 - Every `arriero VERB` in a shell block is a verb that `arriero --help` names.
 
 usage: check.py [--arriero BINARY]     without it, what needs the binary is left out
@@ -16,11 +17,13 @@ Needs PyYAML (`make docs` brings it). The last line is `docs: N passed, N failed
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 
 import alerts
+import examples
 import yaml
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -164,8 +167,11 @@ def complete(fragment):
     return whole | {"routes": extra + routes, "upstreams": upstreams}
 
 
-def check_config(name, content, arriero):
+def check_config(name, content, arriero, beside=None):
+    """`beside` is the folder of a file that may name others in it."""
     with tempfile.TemporaryDirectory() as folder:
+        if beside:
+            shutil.copytree(beside, folder, dirs_exist_ok=True)
         # Secrets are named by their path in production; here they lie beside the file.
         for secret in set(re.findall(r"/run/secrets/([\w.-]+)", content)):
             with open(os.path.join(folder, secret), "w") as file:
@@ -212,7 +218,7 @@ def check_yaml_file(path, arriero):
         check_compose(path, value)
     elif "version" in value:
         if arriero:
-            check_config(f"{relative(path)}: configuration", text, arriero)
+            check_config(f"{relative(path)}: configuration", text, arriero, os.path.dirname(path))
     else:
         result(f"{relative(path)}: YAML")
 
@@ -257,6 +263,7 @@ def main():
             check_yaml_file(path, arriero)
     if arriero:
         result("examples/alerts: a message arrives", alerts.check(ROOT, arriero))
+        examples.check_all(ROOT, arriero, result)
     print(f"docs: {passed} passed, {failed} failed")
     return 0 if failed == 0 and passed > 0 else 1
 

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 
-REASONS = {200: "OK", 404: "Not Found"}
+REASONS = {200: "OK", 404: "Not Found", 500: "Internal Server Error"}
 
 
 class Host:

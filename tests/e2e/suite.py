@@ -21,6 +21,7 @@ import api_document  # noqa: F401
 import tls_scan  # noqa: F401
 import three_ollamas  # noqa: F401
 import model_jobs  # noqa: F401
+import prometheus  # noqa: F401
 import javascript_clients
 import routing  # noqa: F401
 from fleet import World
