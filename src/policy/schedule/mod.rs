@@ -16,6 +16,7 @@
 //! - [`learned`]: speeds, load times, lengths and slots, from what answers say about themselves; each has a prior.
 //! - [`score`]: what a request would wait on each server, term by term, and what it would cost the others.
 //! - [`place`]: a request comes, gets a slot, which may be stolen from another server, runs, ends.
+//! - [`card`]: what the cards leave for models, and what a model loses that is not on them.
 //! - `choice`: the server that it should wait for.
 //! - `waiters`: those that wait, and when they go elsewhere.
 //! - [`loads`]: which model is loaded next on which server, and which one makes room.
@@ -51,6 +52,7 @@
 //! - A pinned model, one that is loading, and one younger than its residency make no room by our choice.
 //! - Whoever waits has a server that could serve it, or is told that there is none.
 
+pub mod card;
 mod choice;
 pub mod decision;
 pub mod learned;

@@ -171,6 +171,7 @@ impl Scheduler {
         let copies = &mut self.models[model].copies;
         if residency == Residency::Cold {
             self.pairs[(server, model)].options = None;
+            self.pairs[(server, model)].spilled = 0.0;
             host.resident.retain(|resident| *resident != model);
             copies.retain(|copy| *copy != server);
         } else if !host.resident.contains(&model) {

@@ -11,7 +11,8 @@
 //! eviction = for each victim twice: its load time times the chance that it will be asked for meanwhile, two loads more if it
 //!            is in use and one for each that waits for it; and 0.75 of the load, for those whose load has to wait for this one
 //! crowding = work of this request for the card, for each of those that it slows down
-//! penalty  = what makes the server a bad choice just now: a load that may not begin yet, a server that said it was busy
+//! penalty  = what makes the server a bad choice just now: a load that may not begin yet, a server that said it was busy,
+//!            a model that is not, or would not be, on its cards as a whole
 //! ```
 //!
 //! Slots make answers cheaper, which are bound by memory: a step of four costs less than twice a step of one. They do not
@@ -172,7 +173,8 @@ impl Scheduler {
         let own = fresh / prefill + answer;
         let neighbours = (f64::from(host.in_flight + host.waiting) + ahead as f64).clamp(0.0, 8.0);
         terms.crowding = own * neighbours / 4.0 / f64::from(host.facts.weight.max(1)) * self.mean_weight;
-        terms.penalty += (1.0 / host.share - 1.0) * slots * work;
+        let share = host.share * self.suits(server, model);
+        terms.penalty += (1.0 / share - 1.0) * slots * work;
         if now < pair.busy_until {
             terms.penalty += NOT_YET * self.typical_load();
         }
@@ -312,6 +314,9 @@ impl Scheduler {
     pub(super) fn room(&self, server: ServerId) -> f64 {
         let host = &self.servers[server];
         match host.facts.memory {
+            _ if host.cards.room().is_some() => host.cards.room().unwrap_or_default(),
+            // Models of a server without a card are in the memory of its host, which nobody tells.
+            Some(0) => f64::INFINITY,
             // Of what a card is said to have, the driver, the contexts and Ollama's own margin take their part.
             Some(bytes) => (bytes as f64 / 1e9 * USABLE).max(host.seen_memory),
             None => f64::INFINITY,

@@ -48,6 +48,8 @@ pub(super) struct Server {
     pub(super) seen_memory: f64,
     /// The most models seen in memory.
     pub(super) seen_loaded: u32,
+    /// What is known of its cards.
+    pub(super) cards: super::card::Cards,
     /// Speeds by size, from all its models.
     pub(super) speed: Speed,
 }
@@ -81,6 +83,8 @@ pub(super) struct Pair {
     pub(super) planned: bool,
     /// Whether an operator took it out although a rule keeps it here: the rule holds again once it was asked for.
     pub(super) put_out: bool,
+    /// The share of it that is not on the cards, while it is in memory.
+    pub(super) spilled: f64,
 }
 
 /// One model.
@@ -139,6 +143,8 @@ pub struct Scheduler {
     pub(super) planned_at: f64,
     /// The mean weight of the servers.
     pub(super) mean_weight: f64,
+    /// Whether any of the servers has a card.
+    pub(super) has_cards: bool,
     pub(super) rule_book: Box<dyn RuleBook>,
     /// Models that there are rules for.
     pub(super) ruled: Vec<ModelId>,
@@ -185,6 +191,7 @@ impl Scheduler {
             paused: false,
             planned_at: 0.0,
             mean_weight: 1.0,
+            has_cards: true,
             rule_book: Box::new(NoRules),
             ruled: Vec::new(),
         }
@@ -202,6 +209,7 @@ impl Scheduler {
         let ids = facts.iter().map(|facts| self.set_server(facts.clone())).collect();
         let weights: u32 = facts.iter().map(|facts| facts.weight).sum();
         self.mean_weight = f64::from(weights.max(1)) / facts.len().max(1) as f64;
+        self.count_cards();
         self.apply_rules();
         ids
     }
@@ -231,6 +239,7 @@ impl Scheduler {
             ordered: Vec::new(),
             seen_memory: 0.0,
             seen_loaded: 0,
+            cards: super::card::Cards::default(),
             speed: Speed::default(),
         });
         self.servers.len() - 1

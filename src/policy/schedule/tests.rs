@@ -385,5 +385,6 @@ fn decisions_tell_their_terms() {
     assert_eq!((decision.candidates.len(), decision.passed_over), (2, Some("load_takes_longer")));
 }
 
+mod cards;
 mod orders;
 mod whatever_happens;
