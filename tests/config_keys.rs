@@ -1,6 +1,8 @@
 //! Every key of the schema is read: each has a row here whose proof fails when the key is ignored, and a key
 //! without a row, or a row without a key, fails too.
 
+#[path = "config_keys/gpu.rs"]
+mod gpu;
 #[path = "config_keys/looks.rs"]
 mod looks;
 #[path = "config_keys/process.rs"]
@@ -323,6 +325,19 @@ fn set(config: &mut Value, key: &str, value: Value) {
             _ => json!({ "exec": ["a"] }),
         };
     }
+    if let Some(key) = key.strip_prefix("upstreams.*.servers[].gpu.") {
+        // The others have no meaning without one of these.
+        config["upstreams"]["fleet"]["servers"][0]["gpu"] = match key {
+            "memory" | "margin" | "nvml" | "agent" | "exporter" => json!({}),
+            "token_file" => json!({ "agent": "http://a.test" }),
+            "uuid" | "index" | "interval" => json!({ "nvml": "on" }),
+            _ => {
+                let fields = json!({ "memory_used": { "metric": "m", "factor": 7 } });
+                json!({ "exporter": "http://a.test/metrics", "metrics": { "card_label": "gpu", "fields": fields } })
+            }
+        };
+    }
+    let key = key.replace("fields.*", "fields.memory_used");
     let key = key.replace("upstreams.*", "upstreams.fleet").replace("error_pages.*", "error_pages.404");
     let key = key.replace(".*", ".x-team").replace("[]", ".0");
     let slot = key.split('.').fold(config, |at, step| match step.parse::<usize>() {
@@ -375,7 +390,7 @@ fn every_key_of_the_schema_has_a_proof_and_every_proof_its_key() {
     let (schema, mut found) = (config::schema(), BTreeSet::new());
     leaves(&schema, &schema, "", &mut found);
     let proofs = PROCESS.iter().chain(TLS).map(|row| row.0);
-    let rows = COMPILED.iter().chain(scheduled::SCHEDULED).map(|row| row.0).chain(proofs);
+    let rows = COMPILED.iter().chain(scheduled::SCHEDULED).chain(gpu::GPU).map(|row| row.0).chain(proofs);
     let rows: Vec<&str> = rows.chain(TARGETS.iter().map(|row| row.0)).collect();
     let known: BTreeSet<&str> = rows.iter().copied().collect();
     assert_eq!(known.len(), rows.len(), "a key has two rows");

@@ -91,6 +91,7 @@ codes! {
     WEBHOOK "E095" "The URL of a webhook is not correct.";
     SECRET_FILE "E096" "A file with a secret cannot be used.";
     RECOVERY_ACTION "E097" "A recovery action is not correct.";
+    GPU_SOURCE "E098" "A source of GPU readings is not correct.";
     NEVER_MATCHES "W001" "A route can never match.";
     UNUSED_UPSTREAM "W002" "No route uses this upstream.";
     SLOW_CHECK "W003" "A health check may take longer than the time between two checks.";

@@ -149,6 +149,20 @@ upstreams:
         #max_loaded: 3
         #gpu:
           #memory: 80GiB
+          #nvml: off
+          #agent: http://10.0.0.11:9845
+          #token_file: /run/secrets/arriero_gpu_agent
+          #exporter: http://10.0.0.11:9400/metrics
+          #metrics:
+            #card_label: gpu
+            #fields:
+              #memory_used:
+                #metric: vendor_memory_used_mib
+                #factor: 1048576
+          #uuid: [GPU-df6e7a7c-7314-46f8-abc4-b88b36dcf3aa]
+          #index: [0]
+          #interval: 10s
+          #margin: 512MiB
         #recovery:
           #exec: [systemctl, restart, ollama]
           #webhook: https://ops.example.com/restart
@@ -432,8 +446,10 @@ mod tests {
         keys(&schema, &schema, "", &mut wanted);
         assert!(wanted.len() > 70, "{}", wanted.len());
         let rows = rows();
-        let here: HashSet<String> =
-            rows.iter().map(|row| format!(".{}", row.path.join(".")).replace(".fleet", ".*")).collect();
+        let here: HashSet<String> = rows
+            .iter()
+            .map(|row| format!(".{}", row.path.join(".")).replace(".fleet", ".*").replace(".memory_used", ".*"))
+            .collect();
         for key in &wanted {
             assert!(here.contains(key), "`{key}` is missing in the reference");
         }

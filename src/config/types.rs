@@ -17,6 +17,7 @@ mod access;
 mod admin;
 mod content;
 mod fleet;
+mod gpu;
 mod history;
 mod limits;
 mod models;
@@ -32,7 +33,8 @@ pub use admin::{Admin, AdminScope, AdminToken, WithoutToken};
 pub use content::{
     Coding, Compress, Files, HeaderChanges, HeaderRules, Redirect, RequestEncoding, Respond, Rewrite, StickyCookie,
 };
-pub use fleet::{Gpu, ModelRule, Priority, Queue, QueueKeepalive};
+pub use fleet::{ModelRule, Priority, Queue, QueueKeepalive};
+pub use gpu::{Gpu, GpuMetric, GpuMetrics};
 pub use history::History;
 pub use limits::{ConcurrencyLimit, Delay, ListenerLimits, Preset, RateLimit};
 pub use models::{Caps, Permission};

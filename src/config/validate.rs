@@ -14,6 +14,7 @@ mod access;
 mod admin;
 mod content;
 mod fleet;
+mod gpu;
 mod keys;
 mod limits;
 mod listeners;

@@ -165,7 +165,8 @@ impl<'a> Field<'a> {
     }
 
     fn share(&self, index: usize) -> f32 {
-        self.upstream.servers[index].state.share(self.ask.now)
+        let state = &self.upstream.servers[index].state;
+        self.model.map_or_else(|| state.share(self.ask.now), |model| state.share_of(model, self.ask.now))
     }
 
     /// Picks by the upstream's rule until a slot is really taken: another request may be quicker.

@@ -199,6 +199,22 @@ impl Dispatcher {
         self.event(|scheduler, moment| scheduler.listed(id, &on_disk, &in_memory, asked, moment));
     }
 
+    /// Takes what a source told of the memory of a server's cards, of which `margin` bytes are to stay free.
+    pub fn card_memory(&self, server: &Arc<ServerState>, margin: u64) {
+        let Some(id) = self.id_of(server) else { return };
+        self.inner.lock().scheduler.card_memory(id, server.gpu.card_memory(margin));
+    }
+
+    /// Takes which models of a server are not on its cards as a whole.
+    pub fn spilled(&self, server: &Arc<ServerState>) {
+        let Some(id) = self.id_of(server) else { return };
+        let view = server.gpu.view();
+        let spilled: Vec<_> = view.verdict.models.iter().map(|model| (model.model.as_str(), model.on_card)).collect();
+        let mut inner = self.inner.lock();
+        inner.scheduler.set_without_card(id, view.without_card);
+        inner.scheduler.set_spilled(id, &spilled);
+    }
+
     /// A server is there, or there again: what is to be warm on it is loaded.
     pub fn appeared(&self, server: &Arc<ServerState>) {
         if let Some(id) = self.id_of(server) {

@@ -24,7 +24,7 @@ pub fn readmitted(
         }
         match member.state.exclusion(model, now) {
             None => left += 1,
-            Some(exclusion) if exclusion.is_soft() => match member.state.circuits.badness(model, now, index) {
+            Some(exclusion) if exclusion.is_soft() => match member.state.badness(model, now, index) {
                 Some(bad) => ejected.push(bad),
                 // It changed its mind meanwhile.
                 None => left += 1,

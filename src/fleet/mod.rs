@@ -50,6 +50,7 @@ pub mod events;
 pub mod exclusion;
 pub mod explain;
 pub mod files;
+pub mod gpu;
 pub mod idle;
 pub mod inventory;
 pub mod jobs;

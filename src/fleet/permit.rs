@@ -135,9 +135,15 @@ impl ServerState {
         transition
     }
 
-    /// The share of the requests that it should have now, from 0.1 to 1: less than all while it has just come back.
+    /// The share of the requests that it should have now, from 0.025 to 1: less than all while it has just come back, and
+    /// while its GPU is degraded.
     pub fn share(&self, now: Instant) -> f32 {
-        self.circuits.share(now)
+        self.circuits.share(now) * self.gpu.share()
+    }
+
+    /// The same for a model, part of which may not be on its cards.
+    pub fn share_of(&self, model: &str, now: Instant) -> f32 {
+        self.circuits.share(now) * self.gpu.share_of(model)
     }
 
     /// Logs and counts a change of a circuit.

@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use super::bans::Bans;
 use super::circuits::{CircuitOrder, Circuits};
 use super::events::Events;
+use super::gpu::Gpu;
 use super::idle::IdlePool;
 use super::inventory::Inventory;
 use super::operation::{Operating, Operation, Standing};
@@ -90,6 +91,8 @@ pub struct ServerState {
     operating: Operating,
     /// Its circuits.
     pub circuits: Circuits,
+    /// How its GPUs are.
+    pub gpu: Gpu,
     /// The bans of its upstream.
     pub bans: Arc<Bans>,
     /// A copy of what its health says, so that a choice among many takes no lock.
@@ -138,6 +141,7 @@ impl ServerState {
             events,
             operating: Operating::default(),
             circuits: Circuits::new(circuit, born),
+            gpu: Gpu::new(born),
             bans,
             up: AtomicBool::new(true),
             health: Mutex::new(Health::new(health, born)),

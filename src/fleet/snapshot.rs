@@ -11,6 +11,7 @@ use super::concurrency::Concurrency;
 use super::connections::{AllConnections, ConnectionLimits, Connections};
 use super::content::{Content, Target};
 use super::dispatch::{Dispatcher, Dispatchers};
+use super::gpu::GpuPlan;
 use super::inventory::ModelIndex;
 use super::jobs::Jobs;
 use super::keys::Keys;
@@ -371,6 +372,8 @@ pub struct Member {
     pub max_loaded: u32,
     /// Bytes of its card's memory.
     pub memory: Option<u64>,
+    /// Its cards, and who tells how they are.
+    pub gpu: Option<GpuPlan>,
     /// Where it may be, if it was added at run time.
     pub reach: Option<Arc<Reach>>,
     /// What may make it well again.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::client::{self, Fault, Way};
+use crate::clock;
 use crate::config::types::Kind;
 use crate::fleet::inventory::Inventory;
 use crate::ollama::wire;
@@ -55,6 +56,10 @@ async fn ollama(way: Way<'_>, before: &Inventory) -> Result<Inventory, Fault> {
         list(way, "/v1/models", |body| wire::parse_openai_models(body).ok()),
         list(way, "/api/version", wire::parse_version),
     );
+    if let Ok(rows) = &ps {
+        let change = way.server.gpu.residents(rows, clock::now());
+        change.iter().for_each(|change| way.server.gpu_changed(change));
+    }
     Ok(Inventory {
         available: Some(tags?),
         // Slow while a model loads: what was loaded before most likely still is.

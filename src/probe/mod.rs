@@ -37,6 +37,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::clock;
 use crate::config::types::Kind;
+use crate::fleet::gpu::GpuPlan;
 use crate::fleet::operation::Standing;
 use crate::fleet::recovery_action::ActionPlan;
 use crate::fleet::server::{Identity, ServerState};
@@ -63,7 +64,7 @@ const SOONEST_LOOK: Duration = Duration::from_secs(1);
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// What a server's probe depends on; a change starts it anew.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Plan {
     kind: Kind,
     http2: bool,
@@ -71,6 +72,7 @@ struct Plan {
     inventory_interval: Duration,
     recovery: RecoveryPolicy,
     action: Option<ActionPlan>,
+    gpu: Option<GpuPlan>,
 }
 
 /// A server with its plan.
@@ -155,6 +157,7 @@ fn targets(snapshot: &Snapshot, store: &Arc<Store>, metrics: &Arc<Metrics>) -> V
                     inventory_interval: upstream.inventory_interval,
                     recovery: upstream.recovery.clone(),
                     action: member.action.clone(),
+                    gpu: member.gpu.clone(),
                 },
                 store: Arc::clone(store),
                 metrics: Arc::clone(metrics),
@@ -187,7 +190,7 @@ impl Target {
                 self.until_next_look().await;
             }
         };
-        tokio::join!(resolving, checking, learning, self.recovering(), self.acting(stopping));
+        tokio::join!(resolving, checking, learning, self.recovering(), self.acting(stopping), self.watching_gpu());
     }
 
     /// Waits for the next look at the models. One that a request asks for comes early, but not at once after the last.
@@ -247,6 +250,7 @@ impl Target {
     fn judge(&self, good: bool, why: impl FnOnce() -> String) {
         let now = clock::now();
         let change = self.state.probed(good, now);
+        self.state.gpu.probed(good, now);
         self.checked_for_action(good, now);
         if let Some(change) = change {
             let why = why();
@@ -300,6 +304,7 @@ impl Target {
         }
         if let Some(upstream) = upstream {
             upstream.dispatcher.learn(&self.state, Some(asked));
+            upstream.dispatcher.spilled(&self.state);
         }
         Ok(())
     }

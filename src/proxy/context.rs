@@ -190,6 +190,8 @@ pub struct Attempt {
     pub permit: Option<Permit>,
     /// When it began.
     pub started: Instant,
+    /// Whether nothing else ran on the server then.
+    pub alone: bool,
     /// From the start to the first byte of the answer.
     pub first_byte: Option<Duration>,
     /// Status that the server answered.
@@ -214,6 +216,7 @@ impl Attempt {
         let Chosen { index, slot, permit } = chosen;
         let request = running::Request::new(ctx.request_id.clone(), ctx.model.clone(), now);
         let server = Arc::clone(slot.server());
+        let alone = server.in_flight() <= 1;
         let entry = Entry::new(&server, request);
         Self {
             index,
@@ -221,6 +224,7 @@ impl Attempt {
             held: Some(Held { entry, _slot: slot, place }),
             permit: Some(permit),
             started: now,
+            alone,
             first_byte: None,
             status: None,
             complaint: None,

@@ -1,13 +1,16 @@
 //! The end of a request: guards drop, the server's circuit learns, metrics, the access log and the history are told.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Version, header};
 
-use super::context::Exchange;
+use super::context::{Exchange, RequestContext};
 use super::{again, attempt, poison};
 use crate::clock;
+use crate::ollama::usage::Usage;
 use crate::policy::failure::Reason;
+use crate::policy::gpu::judge::Answer;
 use crate::telemetry::access_log::{Entry, field};
 
 /// Settles the accounts of a request; `broken` says why it did not end well, if the context does not.
@@ -29,6 +32,9 @@ pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
     attempt::judge(ctx, reason);
     if let Some(place) = ctx.attempt.as_mut().and_then(|attempt| attempt.held.as_mut()?.place.as_mut()) {
         place.settle(&usage, reason == Reason::Ok);
+    }
+    if reason == Reason::Ok {
+        tell_gpu(ctx, &usage);
     }
     let duration = clock::now() - ctx.started;
     let status = match reason {
@@ -105,6 +111,19 @@ pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
     }
     // The slot is free from here on.
     ctx.attempt = None;
+}
+
+/// Loads that take no longer are none: the model was in memory.
+const NO_LOAD: Duration = Duration::from_millis(500);
+
+/// Tells the server's GPU how fast it answered, by Ollama's own words.
+fn tell_gpu(ctx: &RequestContext, usage: &Usage) {
+    let (Some(attempt), Some(model)) = (&ctx.attempt, &ctx.model) else { return };
+    let (Some(tokens), Some(decode)) = (usage.eval_count, usage.eval_duration) else { return };
+    let warm = usage.load_duration.is_some_and(|load| load < NO_LOAD);
+    let first_token = attempt.first_byte.filter(|_| warm && attempt.alone);
+    let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+    attempt.server.gpu.answered(model.as_ref(), Answer { tokens, decode, first_token });
 }
 
 /// Whether a request did not get what it was due, and not because of its client.

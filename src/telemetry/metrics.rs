@@ -16,6 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
+use super::gpu_metrics::GpuGauges;
 pub use super::history_metrics::HistoryMetrics;
 use super::names;
 pub use super::process_metrics::ProcessMetrics;
@@ -95,6 +96,8 @@ pub struct Metrics {
     pub fleet: FleetGauges,
     /// Set from what is known of the process whenever metrics are read.
     pub resources: ResourceGauges,
+    /// How the GPUs of the servers are.
+    pub gpu: GpuGauges,
 }
 
 /// Gauges that mirror state kept elsewhere; the reader sets them before it encodes.
@@ -307,6 +310,7 @@ impl Default for Metrics {
                 certificate_expiry: register(r, names::CERTIFICATE_EXPIRY, Family::default()),
             },
             resources: ResourceGauges::register(r),
+            gpu: GpuGauges::register(r),
             registry,
         }
     }
@@ -476,6 +480,11 @@ impl ServerMetrics {
         let mut labels = self.labels.clone();
         labels.extend([("of", of.to_owned()), ("to", to.to_owned())]);
         self.metrics.transitions.get_or_create(&labels).inc();
+    }
+
+    /// Counts a change of the state of its GPU.
+    pub fn gpu_changed(&self, to: &'static str) {
+        self.metrics.gpu.changed(&self.labels, to);
     }
 
     /// Counts an attempt that ended for this reason.

@@ -6,6 +6,7 @@
 
 pub mod access_log;
 mod combined;
+pub mod gpu_metrics;
 mod history_metrics;
 pub mod logging;
 pub mod messages;

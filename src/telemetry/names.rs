@@ -51,6 +51,18 @@ pub const MODEL_CIRCUITS: Metric = (
 /// Circuits by their states.
 pub const CIRCUIT_BREAKERS: Metric =
     ("arriero_circuit_breakers", "Circuits in each state, by upstream and by whose they are (server or model)");
+/// State of a server's GPU.
+pub const GPU_STATE: Metric = (
+    "arriero_gpu_state",
+    "1 for the state that the server's GPU is in (healthy, degraded, draining or failed), 0 for the others",
+);
+/// What speaks against a server's GPU.
+pub const GPU_SIGNALS: Metric = ("arriero_gpu_signals", "What speaks against the server's GPU now, by signal");
+/// Source of a server's GPU.
+pub const GPU_SOURCE_UP: Metric =
+    ("arriero_gpu_source_up", "1 when whoever tells how the server's GPU is answers, 0 when not");
+/// Changes of a GPU's state.
+pub const GPU_CHANGES: Metric = ("arriero_gpu_state_changes", "Changes of the state of the server's GPU");
 /// Memory of the process.
 pub const PROCESS_MEMORY: Metric = ("process_resident_memory_bytes", "Resident memory of the process, in bytes");
 /// Time of processors.

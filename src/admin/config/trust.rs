@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::config::overlay::{Edit, Step};
 
 /// Keys under which the configuration names programs, files and addresses of this machine.
-const GUARDED: [&str; 13] = [
+const GUARDED: [&str; 16] = [
     "admin",
     "auth",
     "listeners",
@@ -18,6 +18,9 @@ const GUARDED: [&str; 13] = [
     "docker_restart",
     "docker_socket",
     "secret_file",
+    "token_file",
+    "agent",
+    "exporter",
     "files",
     "error_pages",
     "tls",
@@ -59,6 +62,7 @@ mod tests {
             at(&["admin", "token_file"], json!("/etc/shadow")),
             at(&["upstreams", "fleet", "servers"], json!([{ "url": "http://a", "recovery": { "exec": ["sh"] } }])),
             at(&["routes"], json!([{ "name": "all", "files": { "root": "/" } }])),
+            at(&["upstreams", "fleet", "servers", "a", "gpu"], json!({ "exporter": "http://169.254.169.254/" })),
         ] {
             assert!(guarded(std::slice::from_ref(&edit)).is_some(), "{edit:?}");
         }

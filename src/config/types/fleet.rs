@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Off, secs};
-use crate::units::{ByteSize, Duration};
+use crate::units::Duration;
 
 /// Where requests wait that find no free slot.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -48,14 +48,6 @@ impl QueueKeepalive {
             Self::Every(time) => Some(time),
         }
     }
-}
-
-/// The card of a server.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Gpu {
-    /// Its memory, of all cards together, as the maker states it. What models fit side by side follows from it.
-    pub memory: Option<ByteSize>,
 }
 
 /// Who goes first.

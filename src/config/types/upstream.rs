@@ -101,7 +101,7 @@ pub struct ServerEntry {
     /// (`policy: expected_wait`).
     #[schemars(range(min = 1))]
     pub max_loaded: Option<u32>,
-    /// Its card (`policy: expected_wait`).
+    /// Its cards, and who tells how they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<Gpu>,
     /// Whether its URL was set at run time and stands in no file: then it is kept to `admin.server_networks`.

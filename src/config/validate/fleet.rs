@@ -1,13 +1,13 @@
 //! Rules about queues, cards and where models may be.
 
-use super::Rules;
+use super::{Rules, gpu};
 use crate::config::codes;
 use crate::config::tree::Path;
 use crate::config::types::{BalancePolicy, Config, Kind, ModelAffinity, ModelRule, Plan, Route, Upstream};
 use crate::ollama::ModelPattern;
 
 /// Keys that the scheduler alone reads.
-const SCHEDULED: [&str; 3] = ["max_in_flight_per_model", "max_loaded", "gpu"];
+const SCHEDULED: [&str; 2] = ["max_in_flight_per_model", "max_loaded"];
 
 pub(super) fn check(path: &Path<'_>, upstream: &Upstream, rules: &mut Rules<'_, '_, '_>) {
     let queue = path.key("queue");
@@ -30,8 +30,12 @@ pub(super) fn check(path: &Path<'_>, upstream: &Upstream, rules: &mut Rules<'_, 
                 rules.range(&server_path.key(key), value, 1, u32::MAX);
             }
         }
-        if let Some(memory) = server.gpu.as_ref().and_then(|gpu| gpu.memory) {
-            rules.not_empty(&server_path.key("gpu").key("memory"), memory, "leave it out when it is not known");
+        if let Some(written) = &server.gpu {
+            let path = server_path.key("gpu");
+            for key in ["memory", "margin"] {
+                only_if(loads, &path, key, rules);
+            }
+            gpu::check(&path, written, rules);
         }
     }
     only_if(loads, path, "models", rules);

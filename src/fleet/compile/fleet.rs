@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use super::{CompileError, error};
-use crate::config::types::{Kind, ModelAffinity, ModelRule, Plan, Priority, Upstream};
+use crate::config::types::{self, Kind, ModelAffinity, ModelRule, Plan, Priority, Switch, Upstream};
+use crate::config::{ServerUrl, WebhookUrl};
+use crate::fleet::gpu::{GpuPlan, GpuSource};
 use crate::fleet::placement::Placement;
 use crate::fleet::snapshot::Member;
 use crate::ollama::ModelPattern;
+use crate::policy::gpu::reading::{CardChoice, uuid};
+use crate::policy::gpu::source::{Field, Mapping};
 use crate::policy::queue::Class;
 use crate::policy::schedule::Settings;
 
@@ -30,6 +34,39 @@ pub(super) fn schedule(upstream: &Upstream) -> Settings {
         plan: upstream.balance.plan == Plan::Learned,
         ..Settings::default()
     }
+}
+
+/// The cards of a server; a key of the block and what is wrong with it otherwise.
+pub(super) fn gpu(written: &types::Gpu) -> Result<GpuPlan, (String, String)> {
+    let mapping = |metrics: &types::GpuMetrics| {
+        let fields = metrics.fields.iter().map(|(name, metric)| {
+            let field = name.parse::<Field>().map_err(|why| (format!("metrics.fields.{name}"), why.to_string()))?;
+            Ok((field, metric.metric.clone(), metric.factor as f64))
+        });
+        let fields = fields.collect::<Result<Vec<_>, (String, String)>>()?;
+        Ok::<_, (String, String)>(Mapping { card_label: metrics.card_label.clone(), fields })
+    };
+    let source = if written.nvml == Switch::On {
+        Some(GpuSource::Nvml)
+    } else if let Some(url) = &written.agent {
+        let url = ServerUrl::parse(url).map_err(|why| ("agent".to_owned(), why))?;
+        Some(GpuSource::Agent { url, token_file: written.token_file.clone() })
+    } else if let Some(url) = &written.exporter {
+        let mapping = written.metrics.as_ref().map(mapping).transpose()?;
+        let url = WebhookUrl::parse(url).map_err(|why| ("exporter".to_owned(), why))?;
+        Some(GpuSource::Exporter { url, mapping })
+    } else {
+        None
+    };
+    Ok(GpuPlan {
+        source,
+        cards: CardChoice {
+            uuids: written.uuid.as_slice().iter().map(|text| uuid(text)).collect(),
+            indices: written.index.as_slice().to_vec(),
+        },
+        interval: written.interval.0,
+        margin: written.margin.0,
+    })
 }
 
 pub(super) fn placements(

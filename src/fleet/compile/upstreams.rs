@@ -87,6 +87,15 @@ pub(super) fn compile(
                     })
                     .transpose()?,
                 memory: entry.gpu.as_ref().and_then(|gpu| gpu.memory).map(|memory| memory.0),
+                gpu: entry
+                    .gpu
+                    .as_ref()
+                    .map(|gpu| {
+                        fleet::gpu(gpu).map_err(|(key, problem)| {
+                            error(format!("upstreams.{name}.servers[{number}].gpu.{key}"), problem)
+                        })
+                    })
+                    .transpose()?,
                 reach: entry.at_run_time.then(|| Arc::clone(reach)),
             })
         })

@@ -43,7 +43,7 @@ impl Judgement<'_> {
             all += 1;
             match state.exclusion(Some(model), self.now) {
                 None => left += 1,
-                Some(why) if why.is_soft() => ejected.extend(state.circuits.badness(Some(model), self.now, id)),
+                Some(why) if why.is_soft() => ejected.extend(state.badness(Some(model), self.now, id)),
                 Some(_) => {}
             }
         }

@@ -14,7 +14,7 @@
 //! | state | what becomes of requests |
 //! |---|---|
 //! | `healthy` | as always |
-//! | `degraded` | a quarter of its weight, and used after the others |
+//! | `degraded` | a quarter of its weight |
 //! | `draining` | no new ones, those that run finish; not followed where it would take more than half of a model's servers |
 //! | `failed` | no new ones |
 //!

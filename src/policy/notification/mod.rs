@@ -42,11 +42,15 @@ pub enum Kind {
     RecoveryGaveUp,
     /// A server is well again after its recovery action was run.
     RecoverySucceeded,
+    /// The GPU of a server is degraded, takes nothing new, or has failed.
+    GpuUnhealthy,
+    /// It is healthy again.
+    GpuRecovered,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::ServerDown,
         Self::ServerUp,
         Self::CircuitOpen,
@@ -57,6 +61,8 @@ impl Kind {
         Self::CertificateExpiring,
         Self::RecoveryGaveUp,
         Self::RecoverySucceeded,
+        Self::GpuUnhealthy,
+        Self::GpuRecovered,
     ];
 
     /// The word for configuration, payload, log and metrics.
@@ -73,6 +79,8 @@ impl Kind {
             Self::CertificateExpiring => "certificate_expiring",
             Self::RecoveryGaveUp => "recovery_gave_up",
             Self::RecoverySucceeded => "recovery_succeeded",
+            Self::GpuUnhealthy => "gpu_unhealthy",
+            Self::GpuRecovered => "gpu_recovered",
         }
     }
 
@@ -84,12 +92,14 @@ impl Kind {
             Self::CircuitClosed => Some(Self::CircuitOpen),
             Self::ConfigApplied => Some(Self::ConfigRefused),
             Self::RecoverySucceeded => Some(Self::RecoveryGaveUp),
+            Self::GpuRecovered => Some(Self::GpuUnhealthy),
             Self::ServerDown
             | Self::CircuitOpen
             | Self::QueueFull
             | Self::ConfigRefused
             | Self::CertificateExpiring
-            | Self::RecoveryGaveUp => None,
+            | Self::RecoveryGaveUp
+            | Self::GpuUnhealthy => None,
         }
     }
 
@@ -103,7 +113,11 @@ impl Kind {
     #[must_use]
     pub const fn fix(self) -> &'static str {
         match self {
-            Self::ServerUp | Self::CircuitClosed | Self::ConfigApplied | Self::RecoverySucceeded => "",
+            Self::ServerUp
+            | Self::CircuitClosed
+            | Self::ConfigApplied
+            | Self::RecoverySucceeded
+            | Self::GpuRecovered => "",
             Self::ServerDown => {
                 "See whether the host and its Ollama run; `GET /api/orchestrator/recovery-failures` tells what the tests found."
             }
@@ -119,6 +133,9 @@ impl Kind {
             Self::CertificateExpiring => "Renew it and put it in the place of the old one; it is taken up by itself.",
             Self::RecoveryGaveUp => {
                 "Look at the host itself; `GET /api/orchestrator/recovery-actions` tells what the attempts said."
+            }
+            Self::GpuUnhealthy => {
+                "`arriero gpu` tells what speaks against it; `docs/gpu.md` tells for each signal what mends it."
             }
         }
     }

@@ -2,27 +2,14 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::Why;
 use super::fetch::{Question, get};
 use crate::config::{ServerUrl, WebhookUrl};
-use crate::policy::gpu::reading::{Reading, Unread};
+use crate::policy::gpu::reading::Reading;
+use crate::policy::gpu::report::Report;
 
 /// Largest answer that is read.
 const MOST: u64 = 4 << 20;
-
-/// What the agent answers. Its other keys are for people.
-#[derive(Deserialize)]
-struct Report {
-    /// When it was made. It must be there, so that other JSON is not taken for a host without cards.
-    #[serde(rename = "at")]
-    _at: u64,
-    unread: Option<Unread>,
-    detail: Option<String>,
-    #[serde(flatten)]
-    reading: Reading,
-}
 
 /// Asks an agent.
 ///
@@ -37,19 +24,17 @@ pub(super) async fn read(url: &ServerUrl, token: Option<&str>, deadline: Duratio
 }
 
 fn outcome(body: &[u8]) -> Result<Reading, Why> {
-    let report: Report = serde_json::from_slice(body).map_err(|_| Why::silent("the answer is not an agent's"))?;
-    match report.unread {
-        None => Ok(report.reading),
-        Some(unread) => {
-            let detail = report.detail.unwrap_or_else(|| "the agent has no reading".to_owned());
-            Err(Why { unread, detail })
-        }
-    }
+    // Other JSON must not be taken for a host without cards: an agent always says when it looked.
+    let report = serde_json::from_slice::<Report>(body).ok().filter(|report| report.at > 0);
+    let report = report.ok_or_else(|| Why::silent("the answer is not an agent's"))?;
+    let detail = report.detail.clone().unwrap_or_else(|| "the agent has no reading".to_owned());
+    report.outcome().map_err(|unread| Why { unread, detail })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::gpu::reading::Unread;
 
     #[test]
     fn a_report_is_a_reading_or_says_why_there_is_none() {

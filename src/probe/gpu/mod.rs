@@ -6,6 +6,8 @@
 mod agent;
 mod exporter;
 mod fetch;
+mod local;
+mod watch;
 
 use std::fmt;
 use std::time::Duration;
@@ -67,39 +69,6 @@ pub async fn read_within(source: &Source, deadline: Duration) -> Result<Reading,
     match source {
         Source::Exporter { url, mapping } => exporter::read(url, mapping.clone(), deadline).await,
         Source::Agent { url, token } => agent::read(url, token.as_deref(), deadline).await,
-    }
-}
-
-/// A source that is asked again and again. Why it says nothing is logged when it changes, not each time.
-#[derive(Debug)]
-pub struct Asked {
-    source: Source,
-    /// What kept the last answer away; `None` at first and after an answer.
-    last: Option<Why>,
-}
-
-impl Asked {
-    /// A source that was not asked yet.
-    #[must_use]
-    pub const fn new(source: Source) -> Self {
-        Self { source, last: None }
-    }
-
-    /// Asks it, for a server that is called `server`.
-    ///
-    /// # Errors
-    /// Why there is no reading.
-    pub async fn read(&mut self, server: &str) -> Result<Reading, Why> {
-        let outcome = read_once(&self.source).await;
-        let why = outcome.as_ref().err();
-        if why != self.last.as_ref() {
-            match why {
-                Some(why) => tracing::warn!(server, why = why.detail, "the GPU source says nothing"),
-                None => tracing::info!(server, "the GPU source answers again"),
-            }
-            self.last = why.cloned();
-        }
-        outcome
     }
 }
 
