@@ -92,7 +92,8 @@ logs-prod: engine ## What Arriero says, as it comes
 secrets: ## Make the secrets that are not there yet, in secrets/
 	@umask 077 && mkdir -p secrets && for name in $(SECRETS); do \
 		[ -s "secrets/$$name" ] && continue; \
-		openssl rand -hex 32 > "secrets/$$name" && chmod 444 "secrets/$$name" && echo "made secrets/$$name" >&2; \
+		{ od -An -N32 -tx1 -v /dev/urandom | tr -d ' \n'; echo; } > "secrets/$$name" && \
+		chmod 444 "secrets/$$name" && echo "made secrets/$$name" >&2 || exit 1; \
 	done
 
 # Arriero stands still while its files are copied, which takes about a second: else the history could be torn.

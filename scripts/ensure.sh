@@ -2,7 +2,7 @@
 # Makes sure that tools are there: installs what is missing through apt-get where that is possible (Debian,
 # Ubuntu, as root), else says what to install.
 #
-# usage: scripts/ensure.sh TOOL…   TOOL: rust cc cmake pkg-config curl python node flock chromium prometheus systemd
+# usage: scripts/ensure.sh TOOL…   TOOL: rust cc cmake pkg-config curl python node flock chromium openssl prometheus systemd
 set -euo pipefail
 
 has() {

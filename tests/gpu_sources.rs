@@ -9,7 +9,7 @@ use arriero::clock;
 use arriero::config::{ServerUrl, WebhookUrl};
 use arriero::policy::gpu::reading::{Reading, Unread};
 use arriero::policy::gpu::source::{Field, Mapping};
-use arriero::probe::gpu::{Asked, Source, Why, read_once, read_within};
+use arriero::probe::gpu::{Source, Why, read_once, read_within};
 use http::Response;
 use http_body_util::Full;
 use support::authority::Authority;
@@ -214,24 +214,6 @@ async fn an_agent_says_that_the_driver_is_down() {
     assert_eq!((why.unread, why.detail.as_str()), (Unread::DriverDown, "the driver is not loaded"));
     let other = answering(200, DCGM).await;
     assert!(silent(asked(&agent(&other.url(), None)).await).contains("not an agent's"));
-}
-
-#[tokio::test]
-async fn a_source_may_come_and_go() {
-    let server = Small::start({
-        let asked = std::sync::atomic::AtomicUsize::new(0);
-        move |_| match asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
-            1 => reply(503, "text/plain", ""),
-            _ => reply(200, "text/plain", DCGM),
-        }
-    })
-    .await;
-    let mut source = Asked::new(exporter(&server.url()));
-    let mut seen = Vec::new();
-    for _ in 0..3 {
-        seen.push(source.read("gpu-a").await.is_ok());
-    }
-    assert_eq!(seen, [true, false, true]);
 }
 
 #[tokio::test]

@@ -157,11 +157,17 @@ pub async fn metrics(Extract(state): Shared) -> Response {
     let fleet = &state.metrics.fleet;
     let now = clock::now();
     fleet.clear();
+    state.metrics.gpu.clear();
     for upstream in &snapshot.upstreams {
         fleet.queued(&upstream.name, upstream.waiting());
         fleet.upstream(&upstream.name, upstream.state.bans.list(now).len(), upstream.state.poison.len(now));
         for member in &upstream.servers {
             let inventory = member.state.inventory();
+            if upstream.has_models() || member.gpu.is_some() {
+                let view = member.state.gpu.view();
+                let (name, server) = (&upstream.name, member.state.name());
+                state.metrics.gpu.server(name, server, &view.verdict, &view.cards, view.source_up);
+            }
             fleet.server(&ServerSample {
                 upstream: &upstream.name,
                 server: member.state.name(),

@@ -17,6 +17,7 @@ mod circuits;
 mod config;
 mod dashboard;
 mod find;
+mod gpus;
 mod handlers;
 mod health;
 mod in_flight;
@@ -212,6 +213,7 @@ fn orchestrator(live: Arc<Live>) -> ApiRouter<Arc<State>> {
         .merge(health::routes())
         .merge(servers::routes())
         .merge(membership::routes())
+        .merge(gpus::routes())
         .merge(in_flight::routes())
         .merge(circuits::routes())
         .merge(bans::routes())

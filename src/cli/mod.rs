@@ -15,6 +15,7 @@ mod config;
 mod decisions;
 mod demo;
 mod diagnose;
+mod gpu;
 mod gpu_agent;
 mod health;
 mod import;
@@ -103,6 +104,8 @@ enum Verb {
     Servers(servers::Arguments),
     /// Show the models and where they are.
     Models(models::Arguments),
+    /// Show how the GPUs of the servers are.
+    Gpu(gpu::Arguments),
     /// Show the requests that run.
     InFlight(in_flight::Arguments),
     /// Show who waits for a slot; pause and resume that.
@@ -174,6 +177,7 @@ pub fn main() -> ExitCode {
         Verb::Top(arguments) => top::run(&arguments),
         Verb::Servers(arguments) => servers::run(&arguments),
         Verb::Models(arguments) => models::run(&arguments),
+        Verb::Gpu(arguments) => gpu::run(&arguments),
         Verb::InFlight(arguments) => in_flight::run(&arguments),
         Verb::Queue(arguments) => queue::run(&arguments),
         Verb::Circuit(arguments) => circuit::run(&arguments),

@@ -7,37 +7,42 @@ from check import check
 from files import judge, load, path, read, same
 
 
-def alerts():
-    return {rule["alert"]: rule for group in load("conf", "prometheus", "rules.yml")["groups"] for rule in group["rules"]
-            if "alert" in rule}
+# Each file of rules, and where its alerts are explained.
+FILES = {"rules.yml": "monitoring.md", "gpu-rules.yml": "gpu.md"}
+
+
+def alerts(*files):
+    return {rule["alert"]: rule for file in files or FILES for group in load("conf", "prometheus", file)["groups"]
+            for rule in group["rules"] if "alert" in rule}
 
 
 @check("Prometheus: its files are right, as promtool sees it")
 def promtool(_):
     judge("promtool", "check", "config", path("conf", "prometheus", "prometheus.yml"))
-    judge("promtool", "check", "rules", path("conf", "prometheus", "rules.yml"))
+    same(load("conf", "prometheus", "prometheus.yml")["rule_files"], list(FILES), "the rules that Prometheus reads")
+    judge("promtool", "check", "rules", *[path("conf", "prometheus", file) for file in FILES])
 
 
 @check("Prometheus: each alert fires when it should and not before")
 def tested(_):
-    judge("promtool", "test", "rules", path("conf", "prometheus", "rules_test.yml"))
-    fired = set(re.findall(r"labels: '\{alertname=\"(\w+)\"", read("conf", "prometheus", "rules_test.yml")))
-    same(alerts().keys() - fired, set(), "alerts without a test")
+    for file in FILES:
+        test = file.replace(".yml", "_test.yml")
+        judge("promtool", "test", "rules", path("conf", "prometheus", test))
+        fired = set(re.findall(r"labels: '\{alertname=\"(\w+)\"", read("conf", "prometheus", test)))
+        same(alerts(file).keys() - fired, set(), f"alerts of {file} without a test")
 
 
 @check("Prometheus: each alert has a severity, words, and a place in the documentation that says what to do")
 def explained(_):
-    headings = {heading.lower() for heading in re.findall(r"^#+ +(\w+)$", read("docs", "monitoring.md"), re.MULTILINE)}
-    for name, rule in alerts().items():
-        if rule["labels"]["severity"] not in ("critical", "warning", "info"):
-            raise AssertionError(f"{name}: {rule['labels']}")
-        words = rule["annotations"]
-        same(sorted(words), ["description", "runbook", "summary"], f"{name}: its annotations")
-        same(words["runbook"], f"docs/monitoring.md#{name.lower()}", f"{name}: where it is explained")
-        if name.lower() not in headings:
-            raise AssertionError(f"docs/monitoring.md does not explain {name}")
-    same({heading for heading in headings if heading.startswith("arriero") and heading != "arriero"},
-         {name.lower() for name in alerts()}, "the alerts that docs/monitoring.md explains")
+    for file, page in FILES.items():
+        headings = {heading for heading in re.findall(r"^#+ +(Arriero[A-Z]\w+)$", read("docs", page), re.MULTILINE)}
+        same(headings, set(alerts(file)), f"the alerts that docs/{page} explains")
+        for name, rule in alerts(file).items():
+            if rule["labels"]["severity"] not in ("critical", "warning", "info"):
+                raise AssertionError(f"{name}: {rule['labels']}")
+            words = rule["annotations"]
+            same(sorted(words), ["description", "runbook", "summary"], f"{name}: its annotations")
+            same(words["runbook"], f"docs/{page}#{name.lower()}", f"{name}: where it is explained")
 
 
 @check("Prometheus: requests that failed are those of the reasons that Arriero itself counts as failures")

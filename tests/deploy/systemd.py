@@ -141,10 +141,12 @@ def package(_):
     for file in deb["conf-files"]:
         if file.lstrip("/") not in placed:
             raise AssertionError(f"{file} is in no asset")
-    same(deb["systemd-units"]["unit-name"], "arriero", "the unit")
-    for name in os.listdir(path(deb["systemd-units"]["unit-scripts"])):
-        if not name.startswith("arriero."):
-            raise AssertionError(f"{name} does not belong to the unit")
+    units = {unit["unit-name"] for unit in deb["systemd-units"]}
+    there = {name.rsplit(".", 1)[0] for name in os.listdir(path("conf", "systemd"))}
+    same(units, there, "the units of the package")
+    for name in units:
+        for program in re.findall(r"^Exec\w+=(\S+)", read("conf", "systemd", f"{name}.service"), re.MULTILINE):
+            same(program, "/usr/bin/arriero", f"{name}: where the program is")
     for script in ("preinst", "postinst", "prerm", "postrm"):
         file = path(deb["maintainer-scripts"], script)
         if os.path.exists(file):

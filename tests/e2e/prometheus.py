@@ -31,10 +31,28 @@ FIRES = {"ArrieroRecoveryGaveUp", "ArrieroModelLoadsFail", "ArrieroNotifications
 SELECTOR = re.compile(r"\b(?:up|ALERTS|(?:arriero|process)[a-z_]*(?::[a-z0-9_]+)*)\b(?:\{[^}]*\})?")
 
 
+# An exporter of NVIDIA's, in the words of DCGM's.
+EXPORTER = """\
+# TYPE DCGM_FI_DEV_FB_USED gauge
+DCGM_FI_DEV_FB_USED{{{card}}} 8192
+DCGM_FI_DEV_FB_FREE{{{card}}} 32768
+DCGM_FI_DEV_GPU_UTIL{{{card}}} 40
+DCGM_FI_DEV_GPU_TEMP{{{card}}} 61
+DCGM_FI_DEV_POWER_USAGE{{{card}}} 250.5
+DCGM_FI_DEV_ROW_REMAP_FAILURE{{{card}}} {failed}
+"""
+
+
 class Fleet(Hosts):
-    """Pretended servers on which one model never goes well; one page fails on the first and is slow on the others."""
+    """Pretended servers on which one model never goes well; one page fails on the first and is slow on the others. The first has
+    a card of which an exporter tells."""
+
+    failed = 0
 
     async def answer(self, host, writer, method, path, body):
+        if path == "/metrics":
+            card = 'gpu="0",UUID="GPU-1",modelName="NVIDIA A100"'
+            return await self.send(writer, 200, EXPORTER.format(card=card, failed=self.failed))
         if path == "/page" and host is self.hosts[0]:
             return await self.send(writer, 500, "no page")
         if path == "/page":
@@ -69,7 +87,7 @@ upstreams:
     recovery: {{ interval: 1s, quiet: 0s, timeout: 2s }}
     circuit: {{ consecutive_failures: 2, min_requests: 2 }}
     servers:
-      - {{ name: one, url: "{one.url}" }}
+      - {{ name: one, url: "{one.url}", gpu: {{ exporter: "{one.url}/metrics", interval: 1s }} }}
       - {{ name: two, url: "{two.url}" }}
       - name: gone
         url: "http://127.0.0.1:{closed}"
@@ -226,7 +244,7 @@ def prometheus(world):
     front = world.keep(Front(world.binary, "told", directory, text, listener))
     traffic, watch = Traffic(front), Watch(world, directory, front)
     try:
-        observe(front, watch, text)
+        observe(front, watch, text, hosts)
     finally:
         traffic.stop()
         watch.stop()
@@ -234,11 +252,13 @@ def prometheus(world):
         hosts.stop()
 
 
-def observe(front, watch, text):
+def observe(front, watch, text, hosts):
     wait_until(lambda: watch.series('up{job="arriero"} == 1'), 60, "Prometheus reads the metrics")
     expect_equal(len(watch.api("targets")["activeTargets"]), 3, "the number of targets")
     front.reload(text + "# a change\n")
     certificate(os.path.dirname(front.folder))
+    wait_until(lambda: watch.series("arriero_gpu_temperature_celsius == 61"), 30, "the card is known")
+    hosts.failed = 1  # a part of the memory could not be replaced
 
     # Dashboards: the query as a panel asks it.
     missing = dict(queries_of_dashboards())
@@ -260,8 +280,10 @@ def observe(front, watch, text):
     expect_equal(broken, [], "rules that cannot be evaluated")
     absent = [rule["name"] for rule in rules if rule["type"] == "recording" and not watch.series(rule["name"])]
     expect_equal(absent, [], "what is recorded, and is not there")
-    with open(os.path.join(CONF, "prometheus", "rules.yml")) as file:
-        wanted = [rule for group in yaml.safe_load(file)["groups"] for rule in group["rules"]]
+    wanted = []
+    for name in ("rules.yml", "gpu-rules.yml"):
+        with open(os.path.join(CONF, "prometheus", name)) as file:
+            wanted += [rule for group in yaml.safe_load(file)["groups"] for rule in group["rules"]]
     expect_equal(len(rules), len(wanted), "the number of rules")
     unknown = sorted({f"{rule.get('alert') or rule['record']}: {selector}" for rule in wanted
                       for selector in SELECTOR.findall(rule["expr"]) if not watch.series(selector)})

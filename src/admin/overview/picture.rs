@@ -113,7 +113,7 @@ fn config(state: &State, snapshot: &Snapshot) -> ConfigView {
 
 fn server(place: &Place, inventory: &Inventory, present: Present) -> ServerView {
     let (member, state) = (place.member(), place.state());
-    let operation = state.operation(present.now);
+    let (operation, gpu) = (state.operation(present.now), state.gpu.view());
     let loaded = inventory.loaded.iter().map(|row| LoadedView {
         name: row.name.to_string(),
         size_vram: row.size_vram,
@@ -137,8 +137,17 @@ fn server(place: &Place, inventory: &Inventory, present: Present) -> ServerView 
         models: names(inventory).count(),
         loaded: loaded.collect(),
         vram_used: inventory.loaded.iter().fold(0, |sum: u64, row| sum.saturating_add(row.size_vram)),
-        vram_total: member.memory,
+        vram_total: gpu.memory().map(|(total, _)| total).or(member.memory.filter(|bytes| *bytes > 0)),
+        gpu: gpu.verdict.state.as_str(),
+        gpu_reason: gpu.verdict.reasons.first().map(|first| format!("{}: {}", first.signal.as_str(), first.detail)),
+        gpu_temperature: gpu.cards.iter().filter_map(|card| card.temperature).max_by(f64::total_cmp),
+        gpu_utilisation: mean(gpu.cards.iter().filter_map(|card| card.utilisation)),
     }
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
+    (count > 0.0).then(|| sum / count)
 }
 
 /// The models of a server by their canonical names. One with a list of Ollama's own lists the same ones in OpenAI's form.

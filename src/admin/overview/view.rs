@@ -135,8 +135,16 @@ pub struct ServerView {
     pub loaded: Vec<LoadedView>,
     /// Video memory of these, as the server tells it.
     pub vram_used: u64,
-    /// Memory of its card, where the configuration says.
+    /// Memory of its cards, as their source tells it or the configuration says.
     pub vram_total: Option<u64>,
+    /// State of its GPU: `healthy`, `degraded`, `draining` or `failed`.
+    pub gpu: &'static str,
+    /// What speaks against its GPU most.
+    pub gpu_reason: Option<String>,
+    /// °C of the hottest of its cards.
+    pub gpu_temperature: Option<f64>,
+    /// Percent of the time that something ran on its cards, the mean of them.
+    pub gpu_utilisation: Option<f64>,
 }
 
 /// A model in memory.

@@ -10,11 +10,31 @@ function standing(server) {
 
 const CIRCUITS = { closed: ["closed", "calm"], open: ["open", "bad"], half_open: ["half open", "warn"] };
 
-function badgeCell(of) {
+const GPUS = {
+  healthy: ["healthy", "calm"],
+  degraded: ["degraded", "warn"],
+  draining: ["draining", "warn"],
+  failed: ["failed", "bad"],
+};
+
+/** How the cards of a server are, in a few words. */
+function gpuText(server) {
+  const numbers = [
+    server.gpuTemperature === null ? null : `${Math.round(server.gpuTemperature)} °C`,
+    server.gpuUtilisation === null ? null : `${Math.round(server.gpuUtilisation)} % busy`,
+  ];
+  const words = [server.gpu, ...numbers.filter(Boolean)].join(", ");
+  return server.gpuReason ? `${words}: ${server.gpuReason}` : words;
+}
+
+function badgeCell(of, title) {
   return (item, cell) => {
     const mark = badge();
     cell.append(mark.node);
-    return (now) => mark.set(...of(now));
+    return (now) => {
+      mark.set(...of(now));
+      if (title) setAttribute(cell, "title", title(now));
+    };
   };
 }
 
@@ -41,7 +61,10 @@ const ORDERS = {
   trouble: [
     "trouble first",
     (server) =>
-      (server.healthy ? 0 : -4) - (server.circuit === "closed" ? 0 : 2) - (server.operation === "active" ? 0 : 1),
+      (server.healthy ? 0 : -4) -
+      (server.circuit === "closed" ? 0 : 2) -
+      (server.gpu === "healthy" ? 0 : 1) -
+      (server.operation === "active" ? 0 : 1),
   ],
   busy: ["busiest first", (server) => -server.inFlight],
   vram: ["most video memory first", (server) => -server.vramUsed],
@@ -72,6 +95,7 @@ const fleetView = {
           width: "104px",
           make: badgeCell((server) => CIRCUITS[server.circuit] ?? [server.circuit, ""]),
         },
+        { label: "GPU", width: "98px", make: badgeCell((server) => GPUS[server.gpu] ?? [server.gpu, ""], gpuText) },
         {
           label: "In flight",
           width: "94px",
@@ -125,7 +149,7 @@ const fleetView = {
     content.append(list.node);
     const matches = (server) =>
       !wanted ||
-      [server.id, server.url, server.upstream, standing(server)[0], server.circuit].some((text) =>
+      [server.id, server.url, server.upstream, standing(server)[0], server.circuit, server.gpu].some((text) =>
         text.toLowerCase().includes(wanted),
       ) ||
       server.loaded.some((model) => model.name.toLowerCase().includes(wanted));
@@ -191,6 +215,7 @@ function openServer(id) {
     "Address",
     "Version",
     "Circuit",
+    "GPU",
     "In flight",
     "Last check",
     "Video memory",
@@ -253,6 +278,7 @@ function openServer(id) {
         server.url,
         server.version ?? NONE,
         words(server.circuit),
+        gpuText(server),
         `${server.inFlight}${server.maxInFlight === null ? "" : ` of at most ${server.maxInFlight}`}`,
         timeText(server.lastResponseMs),
         sizeOf(server.vramUsed, server.vramTotal),
