@@ -61,6 +61,9 @@ codes! {
     SERVER_DOWN "server_down" Servers Error "Arriero's checks say that a server is down, and it answers here.";
     SERVER_DRAINING "server_draining" Servers Warning "A server is drained or in maintenance without an end, and nothing runs there.";
     SERVER_FLAPPING "server_flapping" Servers Warning "A server falls ill and gets well again and again.";
+    GPU_OUT "gpu_out" Servers Error "The GPU of a server is too ill for requests.";
+    GPU_DEGRADED "gpu_degraded" Servers Warning "The GPU of a server works worse than it should.";
+    GPU_SOURCE_SILENT "gpu_source_silent" Servers Warning "Nobody tells how the GPU of a server is.";
     NO_SERVER "no_server" Servers Error "An upstream has no server that takes requests.";
     MODEL_MISSING "model_missing" Servers Error "A route or rule names a model that no server has.";
     NO_MODELS "no_models" Servers Warning "A server has no models.";

@@ -96,6 +96,8 @@ pub struct Running {
     pub bans: Vec<SeenBan>,
     /// `queue`
     pub queues: Vec<SeenQueue>,
+    /// `gpus`
+    pub gpus: Vec<SeenGpu>,
     /// `recovery-failures`: servers that fall ill and get well again and again.
     pub flapping: Vec<String>,
     /// `logs`: messages of level `warn` and worse.
@@ -260,6 +262,30 @@ pub struct SeenCircuit {
     pub failure_count: u32,
     /// When it becomes half open.
     pub next_retry_at: Option<String>,
+}
+
+/// The GPU of a server.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SeenGpu {
+    /// Which server.
+    pub server_id: String,
+    /// How it is.
+    pub state: String,
+    /// Whether its source answers, where it has one.
+    pub source_up: Option<bool>,
+    /// Why not.
+    pub source_fault: Option<String>,
+    /// What speaks against it.
+    pub reasons: Vec<SeenReason>,
+}
+
+/// What speaks against a GPU.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct SeenReason {
+    /// One sentence.
+    pub detail: String,
 }
 
 /// A ban.

@@ -141,6 +141,7 @@ fn ask_process(arguments: &AdminArguments, config: Option<&Config>) -> (String, 
         circuits: typed(list("/circuit-breakers", "circuitBreakers")),
         bans: typed(list("/bans", "bans")),
         queues: typed(list("/queue", "upstreams")),
+        gpus: typed(list("/gpus", "servers")),
         flapping: flapping.filter_map(|one| one["serverId"].as_str().map(str::to_owned)).collect(),
         messages: typed(list("/logs?level=warn&limit=200", "logs")),
     };

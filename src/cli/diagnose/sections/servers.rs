@@ -9,6 +9,7 @@ use super::super::finding::Finding;
 use super::{Lines, count};
 use crate::config::types::Kind;
 
+mod gpus;
 mod models;
 
 /// An answer to a check that takes longer is slow: the checks of Arriero give up soon after.
@@ -25,6 +26,7 @@ pub fn judge(facts: &Facts) -> (Lines, Vec<Finding>) {
     versions(facts, &mut found);
     if let Ok(running) = &facts.running {
         running.servers.iter().for_each(|seen| standing(facts, running, seen, &mut found));
+        gpus::judge(running, &mut found);
         empty_upstreams(running, &mut found);
         circuits(running, &mut found);
         queues(running, &mut found);

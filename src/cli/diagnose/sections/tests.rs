@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::super::docker::Engine;
 use super::super::facts::{
-    Answered, ConfigFacts, Facts, OpenAdmin, Running, SeenBan, SeenMessage, SeenQueue, SeenServer, SeenShare,
-    ServerFacts,
+    Answered, ConfigFacts, Facts, OpenAdmin, Running, SeenBan, SeenGpu, SeenMessage, SeenQueue, SeenReason, SeenServer,
+    SeenShare, ServerFacts,
 };
 use super::super::finding::{Finding, Section, Severity};
 use super::super::gather::compiled;
@@ -80,6 +80,17 @@ fn findings(facts: &Facts) -> Vec<Finding> {
     Section::ALL.into_iter().flat_map(|section| judge(section, facts, None).findings).collect()
 }
 
+fn gpu(facts: &mut Facts, state: &str, source_up: Option<bool>) {
+    let reason = SeenReason { detail: "Xid 79: fell off the bus".to_owned() };
+    running(facts).gpus = vec![SeenGpu {
+        server_id: "a".to_owned(),
+        state: state.to_owned(),
+        source_up,
+        source_fault: (source_up == Some(false)).then(|| "status 500".to_owned()),
+        reasons: if state == "healthy" { Vec::new() } else { vec![reason] },
+    }];
+}
+
 fn running(facts: &mut Facts) -> &mut Running {
     facts.running.as_mut().expect("it runs")
 }
@@ -130,6 +141,9 @@ const CASES: &[Case] = &[
     }),
     ("no_server", Severity::Error, "`fleet`", |facts| running(facts).servers[0].health = "down".to_owned()),
     ("server_flapping", Severity::Warning, "`a`", |facts| running(facts).flapping = vec!["a".to_owned()]),
+    ("gpu_out", Severity::Error, "Xid 79", |facts| gpu(facts, "failed", Some(true))),
+    ("gpu_degraded", Severity::Warning, "a quarter", |facts| gpu(facts, "degraded", Some(true))),
+    ("gpu_source_silent", Severity::Warning, "status 500", |facts| gpu(facts, "healthy", Some(false))),
     ("no_models", Severity::Warning, "`fleet/a`", |facts| facts.servers[0].models = Some(Vec::new())),
     ("versions_differ", Severity::Note, "0.32.1, 0.33.0", |facts| {
         let mut other = server();
