@@ -20,6 +20,7 @@ use crate::config::{ServerUrl, WebhookUrl};
 use crate::ollama::wire::Loaded;
 use crate::policy::circuit::Cause;
 use crate::policy::ejection::Badness;
+use crate::policy::gpu::cards::memory_of;
 use crate::policy::gpu::judge::{Answer, Judge, Resident};
 use crate::policy::gpu::reading::{Card, CardChoice, Reading, Unread};
 use crate::policy::gpu::source::Mapping;
@@ -100,7 +101,9 @@ impl View {
     #[must_use]
     pub fn memory(&self) -> Option<(u64, u64)> {
         let whole = || self.cards.iter().filter(|card| !card.partition);
-        let total: u64 = whole().map(|card| card.memory_total).sum::<Option<u64>>()?;
+        // Where a source does not tell it, cards of this name have as much.
+        let size = |card: &Card| card.memory_total.or_else(|| card.name.as_deref().and_then(memory_of));
+        let total: u64 = whole().map(size).sum::<Option<u64>>()?;
         let used = whole().map(|card| card.memory_used).sum::<Option<u64>>()?;
         (total > 0).then_some((total, used))
     }
@@ -158,14 +161,18 @@ impl Gpu {
     }
 
     /// Takes the numbers of a new configuration; what was learned stays.
-    pub fn set_plan(&self, plan: Option<&GpuPlan>) {
+    pub fn set_plan(&self, plan: Option<&GpuPlan>, now: Instant) {
         let mut inner = self.inner.lock();
+        let has_source = plan.is_some_and(|plan| plan.source.is_some());
+        if inner.source.is_some() && !has_source {
+            // What the source said is nobody's word any more.
+            (inner.source, inner.fault) = (None, None);
+            inner.judge = Judge::new(now);
+            self.note(&mut inner, now);
+        }
         if let Some(plan) = plan {
             inner.judge.set_interval(plan.interval);
             inner.judge.set_cards(plan.cards.clone());
-        }
-        if plan.is_none_or(|plan| plan.source.is_none()) {
-            (inner.source, inner.fault) = (None, None);
         }
     }
 

@@ -75,6 +75,8 @@ pub struct ServerState {
     /// Its metrics.
     pub metrics: ServerMetrics,
     in_flight: AtomicU32,
+    /// Requests that have begun on it.
+    begun: AtomicU32,
     connections: Arc<AtomicU32>,
     /// Its idle connections.
     pub idle: IdlePool,
@@ -132,6 +134,7 @@ impl ServerState {
             location,
             metrics,
             in_flight: AtomicU32::new(0),
+            begun: AtomicU32::new(0),
             connections: Arc::default(),
             idle: IdlePool::default(),
             room,
@@ -179,11 +182,17 @@ impl ServerState {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// How many requests have begun on it, starting anew at 2^32: two equal numbers say that none did in between.
+    pub fn begun(&self) -> u32 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
     /// Takes a slot if fewer than `limit` are taken. Ask for its [`standing`](Self::standing) afterwards, too.
     pub fn take_slot(self: &Arc<Self>, limit: u32) -> Option<Slot> {
         // Sequentially consistent, as the operator's decision is: of a request that begins and an operator who waits
         // for the server to be empty, at least one sees the other.
         if self.in_flight.fetch_add(1, Ordering::SeqCst) < limit {
+            self.begun.fetch_add(1, Ordering::Relaxed);
             Some(Slot(Arc::clone(self)))
         } else {
             self.free_slot();

@@ -99,7 +99,7 @@ fn hand_down(snapshot: &Snapshot) {
         }
         for member in &upstream.servers {
             member.state.set_policies(upstream.health.clone(), &upstream.circuit);
-            member.state.gpu.set_plan(member.gpu.as_ref());
+            member.state.gpu.set_plan(member.gpu.as_ref(), clock::now());
             member.state.set_reach(member.reach.clone());
         }
     }

@@ -190,8 +190,8 @@ pub struct Attempt {
     pub permit: Option<Permit>,
     /// When it began.
     pub started: Instant,
-    /// Whether nothing else ran on the server then.
-    pub alone: bool,
+    /// Requests that had begun on the server then, this one included, where no other one ran there.
+    pub alone_at: Option<u32>,
     /// From the start to the first byte of the answer.
     pub first_byte: Option<Duration>,
     /// Status that the server answered.
@@ -216,7 +216,7 @@ impl Attempt {
         let Chosen { index, slot, permit } = chosen;
         let request = running::Request::new(ctx.request_id.clone(), ctx.model.clone(), now);
         let server = Arc::clone(slot.server());
-        let alone = server.in_flight() <= 1;
+        let alone_at = (server.in_flight() <= 1).then(|| server.begun());
         let entry = Entry::new(&server, request);
         Self {
             index,
@@ -224,7 +224,7 @@ impl Attempt {
             held: Some(Held { entry, _slot: slot, place }),
             permit: Some(permit),
             started: now,
-            alone,
+            alone_at,
             first_byte: None,
             status: None,
             complaint: None,

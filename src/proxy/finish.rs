@@ -116,12 +116,16 @@ pub fn finish(exchange: &mut Exchange<'_>, broken: Option<Reason>) {
 /// Loads that take no longer are none: the model was in memory.
 const NO_LOAD: Duration = Duration::from_millis(500);
 
-/// Tells the server's GPU how fast it answered, by Ollama's own words.
+/// Tells the server's GPU how fast it answered, by Ollama's own words. Only what ran alone there from its beginning to its end
+/// can be compared: a busy server is no ill one.
 fn tell_gpu(ctx: &RequestContext, usage: &Usage) {
     let (Some(attempt), Some(model)) = (&ctx.attempt, &ctx.model) else { return };
     let (Some(tokens), Some(decode)) = (usage.eval_count, usage.eval_duration) else { return };
+    if attempt.alone_at != Some(attempt.server.begun()) {
+        return;
+    }
     let warm = usage.load_duration.is_some_and(|load| load < NO_LOAD);
-    let first_token = attempt.first_byte.filter(|_| warm && attempt.alone);
+    let first_token = attempt.first_byte.filter(|_| warm);
     let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
     attempt.server.gpu.answered(model.as_ref(), Answer { tokens, decode, first_token });
 }
