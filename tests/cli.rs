@@ -171,8 +171,14 @@ async fn every_configuration_that_we_ship_passes_the_check() {
                     });
                     fs::write(&checked_path, lines.collect::<String>()).expect("written");
                 }
+                let mut place = PathBuf::from(ROOT);
+                if text.contains("keys_file: ./keys.yaml") {
+                    // `arriero key new` writes it, in the folder where it is run.
+                    place = secrets.path().to_path_buf();
+                    fs::write(place.join("keys.yaml"), "keys: []\n").expect("written");
+                }
                 let file = checked_path.to_str().expect("text");
-                let ended = run(&["check", "--strict", "-c", file], Path::new(ROOT)).await;
+                let ended = run(&["check", "--strict", "-c", file], &place).await;
                 assert_eq!(ended.code, Some(0), "{}: {}", path.display(), ended.err);
                 checked += 1;
             }

@@ -416,12 +416,15 @@ async fn unloads_spare_what_is_pinned_or_used_unless_forced() {
     let host = &fleet.hosts[0];
     let proxy = proxy(yaml(&fleet, "models: [{ match: m, pin: [s0] }]")).await;
     eventually("the pin is heeded", || async { host.loaded() == ["m:latest"] }).await;
-    eventually("the load is over", || async { host.ledger().own_account()[0].outcome() == Some(Outcome::Completed) })
-        .await;
     let unload = |body: Value| {
         let proxy = &proxy;
         async move { give(proxy, "POST", "/models/m/unload", &body).await }
     };
+    // Before that it is the load that keeps it; a refusal changes nothing.
+    eventually("the load is over", || async {
+        unload(json!({ "serverId": "s0" })).await.1["job"]["servers"][0]["error"] == "the model is pinned there"
+    })
+    .await;
     let (status, answer) = unload(json!({ "serverId": "s0" })).await;
     assert_eq!((status, &answer["success"], &answer["summary"]["failed"]), (200, &false.into(), &1.into()), "{answer}");
     assert_eq!(answer["job"]["servers"][0]["error"], "the model is pinned there");

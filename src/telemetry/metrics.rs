@@ -339,17 +339,6 @@ impl Metrics {
         self.tokens.get_or_create(&labels([("upstream", upstream), ("kind", kind)])).clone()
     }
 
-    /// Handles for a server.
-    pub fn server(self: &Arc<Self>, upstream: &str, server: &str) -> ServerMetrics {
-        let own = labels([("upstream", upstream), ("server", server)]);
-        ServerMetrics {
-            first_byte: self.first_byte.get_or_create(&own).clone(),
-            outcomes: Reason::ALL.iter().map(|_| OnceLock::new()).collect(),
-            labels: own,
-            metrics: Arc::clone(self),
-        }
-    }
-
     /// Counts the end of a request.
     pub fn ended(&self, reason: Reason) {
         self.ended[reason as usize].inc();
@@ -465,39 +454,8 @@ impl RouteMetrics {
     }
 }
 
-/// Handles of one server.
-pub struct ServerMetrics {
-    /// Time to the first byte of its answers.
-    pub first_byte: Histogram,
-    outcomes: Vec<OnceLock<Counter>>,
-    labels: Labels,
-    metrics: Arc<Metrics>,
-}
-
-impl ServerMetrics {
-    /// Counts a change of a circuit, `of` the server or of a model on it.
-    pub fn circuit(&self, of: &'static str, to: &'static str) {
-        let mut labels = self.labels.clone();
-        labels.extend([("of", of.to_owned()), ("to", to.to_owned())]);
-        self.metrics.transitions.get_or_create(&labels).inc();
-    }
-
-    /// Counts a change of the state of its GPU.
-    pub fn gpu_changed(&self, to: &'static str) {
-        self.metrics.gpu.changed(&self.labels, to);
-    }
-
-    /// Counts an attempt that ended for this reason.
-    pub fn attempt(&self, reason: Reason) {
-        self.outcomes[reason as usize]
-            .get_or_init(|| {
-                let mut labels = self.labels.clone();
-                labels.push(("outcome", reason.as_str().to_owned()));
-                self.metrics.attempts.get_or_create(&labels).clone()
-            })
-            .inc();
-    }
-}
-
+mod server;
 #[cfg(test)]
 mod tests;
+
+pub use server::ServerMetrics;
