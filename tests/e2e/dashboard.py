@@ -4,6 +4,7 @@ Screenshots go to ${ARRIERO_ARTEFACTS}, else to artefacts/dashboard in the cache
 """
 
 import contextlib
+import http.server
 import os
 import re
 import threading
@@ -220,6 +221,58 @@ def acts_on_the_rest(world):
         see(page.locator("#trouble")).not_to_be_visible()
         expect(stage.overview()["config"]["hash"] != before, "the new file is not in force")
         expect_equal(stage.server("one")["maxInFlight"], 3, "the new limit")
+
+
+class Exporter(http.server.ThreadingHTTPServer):
+    """One like NVIDIA's, with one card; once it is `broken`, the card has a row of memory that cannot be replaced."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Exporter.Answer)
+        self.url = f"http://127.0.0.1:{self.server_port}/metrics"
+        self.broken = False
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            values = {"GPU_TEMP": 61, "GPU_UTIL": 40, "ROW_REMAP_FAILURE": int(self.server.broken)}
+            text = "".join(f'DCGM_FI_DEV_{name}{{gpu="0",UUID="GPU-1"}} {value}\n' for name, value in values.items()).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_):
+            pass
+
+
+@contextlib.contextmanager
+def exporter():
+    with Exporter() as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@check("dashboard: a card that fails is seen at its server, with the reason")
+def gpu(world):
+    with scene(world, "gpu") as stage, exporter() as card:
+        page = stage.page(bypass_csp=True)
+        stage.visit(page, "fleet")
+        with open(stage.front.config) as file:
+            text = file.read()
+        stage.front.save(text.replace("gpu: { memory: 400GB }", f'gpu: {{ exporter: "{card.url}", interval: 1s }}', 1))
+        badge = page.locator("#content tbody tr").filter(has_text="Manage").first.locator("td").nth(3)
+        wait_until(lambda: stage.server("one")["gpuTemperature"] == 61, 20, "the card is read")
+        see(badge).to_have_text("healthy")
+        see(badge).to_have_attribute("title", "healthy, 61 °C, 40 % busy")
+        card.broken = True
+        see(badge).to_have_text("failed")
+        see(badge).to_have_attribute("title", re.compile("^failed, 61 °C, 40 % busy: row_remap: "))
+        page.get_by_role("button", name="Manage one").click()
+        see(page.locator("dialog#panel")).to_contain_text("row_remap")
+        axe(world, page, "the panel of a server whose card failed")
 
 
 @check("dashboard: a model is loaded and taken out of memory")
