@@ -348,6 +348,17 @@ fn set(config: &mut Value, key: &str, value: Value) {
     *slot = value;
 }
 
+/// Each key of `rows`, set in a configuration made by `of`, is seen where it should be.
+fn each_changes_what_runs(rows: &[Row], of: fn() -> Value) {
+    let before = compiled(&of());
+    for (key, value, wanted, look) in rows {
+        let mut config = of();
+        set(&mut config, key, serde_json::from_str(value).expect("JSON"));
+        let (without, with) = (look(&before), look(&compiled(&config)));
+        assert!(without != *wanted && with == *wanted, "{key}: without it {without}, with it {with}, wanted {wanted}");
+    }
+}
+
 fn compiled(config: &Value) -> Snapshot {
     let loaded = config::parse("keys", &config.to_string(), &|_| None);
     let loaded = loaded.unwrap_or_else(|found| panic!("{}", found.render(false)));

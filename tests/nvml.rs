@@ -268,8 +268,8 @@ async fn a_call_that_hangs_is_seen_within_six_seconds_and_holds_nobody_up() {
     assert!(look.age >= Duration::from_secs(5), "{:?}", look.age);
     assert!(look.detail.expect("why").contains("has not answered for"));
     fake.set(&host(2));
-    let look = until(&watcher, "it goes on", |look| first(look).is_some()).await;
-    assert!(look.age < Duration::from_secs(1));
+    // For a moment the last reading is still the one from before.
+    until(&watcher, "it goes on", |look| first(look).is_some() && look.age < Duration::from_secs(1)).await;
     let begun = clock::now();
     fake.set(&host(2).replace("host ", "host hang=nvmlDeviceGetMemoryInfo_v2:10000 "));
     until(&watcher, "it hangs again", |look| matches!(look.reading, Err(Unread::Hangs))).await;

@@ -168,7 +168,6 @@ fn view(place: &Place, present: Present) -> ServerView {
     let (member, state) = (place.member(), place.state());
     let view = state.gpu.view();
     let source = member.gpu.as_ref().and_then(|plan| plan.source.as_ref());
-    let memory = view.memory();
     ServerView {
         server_id: place.id.clone(),
         upstream: place.upstream.name.clone(),
@@ -188,8 +187,8 @@ fn view(place: &Place, present: Present) -> ServerView {
             })
             .collect(),
         notes: view.verdict.notes.clone(),
-        memory_total: memory.map(|(total, _)| total).or(member.memory),
-        memory_used: memory.map(|(_, used)| used),
+        memory_total: view.memory.map(|memory| memory.total).or(member.memory),
+        memory_used: view.memory.map(|memory| memory.used),
         cards: view.cards.iter().map(card).collect(),
     }
 }

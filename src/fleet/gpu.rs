@@ -20,8 +20,7 @@ use crate::config::{ServerUrl, WebhookUrl};
 use crate::ollama::wire::Loaded;
 use crate::policy::circuit::Cause;
 use crate::policy::ejection::Badness;
-use crate::policy::gpu::cards::memory_of;
-use crate::policy::gpu::judge::{Answer, Judge, Resident};
+use crate::policy::gpu::judge::{self, Answer, Judge, Resident};
 use crate::policy::gpu::reading::{Card, CardChoice, Reading, Unread};
 use crate::policy::gpu::source::Mapping;
 use crate::policy::gpu::verdict::{State, Verdict};
@@ -88,25 +87,14 @@ pub struct View {
     pub since: Option<Instant>,
     /// Its cards.
     pub cards: Vec<Card>,
+    /// Memory of all of them, where it is known.
+    pub memory: Option<judge::CardMemory>,
     /// Whether its source answers; `None` where it has none.
     pub source_up: Option<bool>,
     /// Why its source does not.
     pub source_fault: Option<String>,
     /// Whether its models are computed by the processor alone, as far as it listed any.
     pub without_card: bool,
-}
-
-impl View {
-    /// Memory of all its cards: total and used.
-    #[must_use]
-    pub fn memory(&self) -> Option<(u64, u64)> {
-        let whole = || self.cards.iter().filter(|card| !card.partition);
-        // Where a source does not tell it, cards of this name have as much.
-        let size = |card: &Card| card.memory_total.or_else(|| card.name.as_deref().and_then(memory_of));
-        let total: u64 = whole().map(size).sum::<Option<u64>>()?;
-        let used = whole().map(|card| card.memory_used).sum::<Option<u64>>()?;
-        (total > 0).then_some((total, used))
-    }
 }
 
 /// What the server is told that changed.
@@ -245,9 +233,8 @@ impl Gpu {
 
     /// Memory for the scheduler, `margin` bytes of which are to stay free; `None` while nobody tells.
     pub fn card_memory(&self, margin: u64) -> Option<CardMemory> {
-        let view = self.view.load();
-        let (total, used) = view.memory().filter(|_| view.source_up.is_some())?;
-        Some(CardMemory { total, used, margin })
+        let memory = self.view.load().memory?;
+        Some(CardMemory { total: memory.total, used: memory.used, margin })
     }
 
     /// How bad the server is because of its GPU, where that is a judgement that need not be followed.
@@ -269,6 +256,7 @@ impl Gpu {
         let view = View {
             since: Some(inner.since),
             cards: if silent { Vec::new() } else { inner.judge.cards().to_vec() },
+            memory: inner.judge.memory().filter(|_| !silent),
             source_up: inner.source,
             source_fault: inner.fault.clone(),
             without_card: inner.ever_without && !inner.ever_on_card,

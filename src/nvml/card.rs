@@ -11,7 +11,7 @@ use nvml_wrapper::structs::device::FieldId;
 use nvml_wrapper::sys_exports::field_id as id;
 
 use super::values;
-use crate::policy::gpu::reading::{Card, CardFault, Process, Throttle, uuid};
+use crate::policy::gpu::reading::{Card, CardFault, Process, RecoveryAction, Throttle, uuid};
 
 /// What of a card does not change.
 #[derive(Clone, Debug, Default)]
@@ -185,7 +185,7 @@ fn measure(asked: &mut Asked<'_>, limits: &Identity, card: &mut Card) {
     card.remap_pending = pending.map(|rows| rows != 0);
     card.remap_failed = failed.map(|rows| rows != 0);
     card.retired_pages = sum([retired_single, retired_double]);
-    card.recovery_action = action.map(values::recovery_action);
+    card.recovery_action = action.map(RecoveryAction::of);
     card.nvlink_crc = sum([crc_flit, crc_data]);
     card.nvlink_errors = sum([replay, recovery, ecc_data]);
 }

@@ -2,8 +2,6 @@
 
 use nvml_wrapper::enums::device::{SampleValue, UsedGpuMemory};
 
-use crate::policy::gpu::reading::RecoveryAction;
-
 /// From here on, 64-bit numbers are words for "not known": `NVML_VALUE_NOT_AVAILABLE` is all ones, and NVIDIA's tools
 /// write those just below 2^63 for blank, not found, not supported and not permitted.
 const BLANK: u64 = 0x7fff_ffff_ffff_fff0;
@@ -57,18 +55,6 @@ fn whole(value: f64) -> Option<u64> {
     (value.is_finite() && (0.0..9e15).contains(&value)).then_some(value as u64)
 }
 
-/// What must be done with a card, by the driver's number for it.
-pub const fn recovery_action(value: u64) -> RecoveryAction {
-    match value {
-        0 => RecoveryAction::None,
-        1 => RecoveryAction::GpuReset,
-        2 => RecoveryAction::NodeReboot,
-        3 => RecoveryAction::DrainP2p,
-        4 => RecoveryAction::DrainAndReset,
-        _ => RecoveryAction::Other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,12 +81,5 @@ mod tests {
         assert_eq!((percent(0), percent(100), thousandth(350_500)), (Some(0.0), Some(100.0), Some(350.5)));
         assert_eq!(field(&SampleValue::F64(3.0)), Some(3));
         assert_eq!(memory(&UsedGpuMemory::Used(5)), Some(5));
-    }
-
-    #[test]
-    fn actions_that_are_not_known_are_not_taken_for_none() {
-        assert_eq!(recovery_action(0), RecoveryAction::None);
-        assert_eq!(recovery_action(4), RecoveryAction::DrainAndReset);
-        assert_eq!(recovery_action(9), RecoveryAction::Other);
     }
 }

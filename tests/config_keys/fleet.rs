@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::looks::{fleet, text};
-use super::{Look, Row, base, compiled, set};
+use super::{Row, base, each_changes_what_runs, set};
 use arriero::fleet::placement::Placement;
 use arriero::fleet::snapshot::Snapshot;
 
@@ -52,14 +52,7 @@ fn scheduled() -> Value {
 
 #[test]
 fn each_key_of_the_scheduler_changes_what_runs() {
-    let before = compiled(&scheduled());
-    for (key, value, wanted, look) in SCHEDULED {
-        let look: &Look = look;
-        let mut config = scheduled();
-        set(&mut config, key, serde_json::from_str(value).expect("JSON"));
-        let (without, with) = (look(&before), look(&compiled(&config)));
-        assert!(without != *wanted && with == *wanted, "{key}: without it {without}, with it {with}, wanted {wanted}");
-    }
+    each_changes_what_runs(SCHEDULED, scheduled);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::looks::{fleet, text};
-use super::{Look, Row, base, compiled, set};
+use super::{Row, base, each_changes_what_runs};
 use arriero::fleet::gpu::{GpuPlan, GpuSource};
 use arriero::fleet::snapshot::Snapshot;
 
@@ -57,14 +57,7 @@ fn each_key_of_the_cards_changes_what_runs() {
         config["upstreams"]["fleet"]["balance"] = json!({ "policy": "expected_wait" });
         config
     };
-    let before = compiled(&scheduled());
-    for (key, value, wanted, look) in GPU {
-        let look: &Look = look;
-        let mut config = scheduled();
-        set(&mut config, key, serde_json::from_str(value).expect("JSON"));
-        let (without, with) = (look(&before), look(&compiled(&config)));
-        assert!(without != *wanted && with == *wanted, "{key}: without it {without}, with it {with}, wanted {wanted}");
-    }
+    each_changes_what_runs(GPU, scheduled);
 }
 
 #[test]

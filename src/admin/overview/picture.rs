@@ -137,7 +137,7 @@ fn server(place: &Place, inventory: &Inventory, present: Present) -> ServerView 
         models: names(inventory).count(),
         loaded: loaded.collect(),
         vram_used: inventory.loaded.iter().fold(0, |sum: u64, row| sum.saturating_add(row.size_vram)),
-        vram_total: gpu.memory().map(|(total, _)| total).or(member.memory.filter(|bytes| *bytes > 0)),
+        vram_total: gpu.memory.map(|memory| memory.total).or(member.memory.filter(|bytes| *bytes > 0)),
         gpu: gpu.verdict.state.as_str(),
         gpu_reason: gpu.verdict.reasons.first().map(|first| format!("{}: {}", first.signal.as_str(), first.detail)),
         gpu_temperature: gpu.cards.iter().filter_map(|card| card.temperature).max_by(f64::total_cmp),

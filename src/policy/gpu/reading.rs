@@ -140,6 +140,21 @@ pub enum RecoveryAction {
     Other,
 }
 
+impl RecoveryAction {
+    /// By the driver's number for it.
+    #[must_use]
+    pub const fn of(number: u64) -> Self {
+        match number {
+            0 => Self::None,
+            1 => Self::GpuReset,
+            2 => Self::NodeReboot,
+            3 => Self::DrainP2p,
+            4 => Self::DrainAndReset,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// Why a card's clocks are lower than they could be: NVML's `nvmlClocksEventReasons` as bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -219,6 +234,13 @@ mod tests {
         }
         assert_eq!(uuid("MIG-1-2"), "mig-1-2");
         assert_eq!(uuid("é"), "é");
+    }
+
+    #[test]
+    fn actions_that_are_not_known_are_not_taken_for_none() {
+        assert_eq!(RecoveryAction::of(0), RecoveryAction::None);
+        assert_eq!(RecoveryAction::of(4), RecoveryAction::DrainAndReset);
+        assert_eq!(RecoveryAction::of(9), RecoveryAction::Other);
     }
 
     #[test]

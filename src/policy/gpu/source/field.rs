@@ -227,25 +227,13 @@ pub(super) fn fill(card: &mut Card, told: &[(Field, f64)]) {
     card.remap_pending = get(Field::RemapPending).map(|value| value > 0.0);
     card.remap_failed = get(Field::RemapFailed).map(|value| value > 0.0);
     card.retired_pages = bytes(Field::RetiredPages);
-    card.recovery_action = bytes(Field::RecoveryAction).map(action);
+    card.recovery_action = bytes(Field::RecoveryAction).map(RecoveryAction::of);
     card.last_xid = small(Field::LastXid);
     card.pcie_replays = bytes(Field::PcieReplays);
     card.pcie_generation = small(Field::PcieGeneration);
     card.pcie_width = small(Field::PcieWidth);
     card.nvlink_crc = bytes(Field::NvlinkCrc);
     card.nvlink_errors = bytes(Field::NvlinkErrors);
-}
-
-/// NVML's `nvmlDeviceGpuRecoveryAction`.
-const fn action(number: u64) -> RecoveryAction {
-    match number {
-        0 => RecoveryAction::None,
-        1 => RecoveryAction::GpuReset,
-        2 => RecoveryAction::NodeReboot,
-        3 => RecoveryAction::DrainP2p,
-        4 => RecoveryAction::DrainAndReset,
-        _ => RecoveryAction::Other,
-    }
 }
 
 /// The whole number of a value that is believed; below zero it is zero.
