@@ -38,19 +38,23 @@ RUN mkdir -p src benches bench/fleet \
     && touch src/lib.rs benches/config_size.rs benches/decision.rs benches/history.rs bench/fleet/main.rs \
     && cargo build --release --locked \
     && rm -rf src target/*/release/.fingerprint/arriero-* target/*/release/deps/*arriero* target/*/release/arriero*
-COPY README.md LICENSE ./
+COPY README.md LICENSE build.rs ./
 COPY bench/fleet bench/fleet
 COPY benches benches
 COPY conf conf
 COPY src src
-RUN cargo build --release --locked \
+# The repository is not here: the commit is told, as `HASH` or `HASH DATE`.
+ARG REVISION=unknown
+RUN ARRIERO_REVISION="$REVISION" cargo build --release --locked \
     && install -D -m 755 target/*/release/arriero /out/usr/local/bin/arriero \
+    && linker="$(sed -n 's/^linker = "\(.*\)"$/\1/p' "$CARGO_HOME/config.toml")" \
+    && install -D -m 644 "$("$linker" -print-file-name=libgcc_s.so.1)" /out/usr/lib/libgcc_s.so.1 \
     && install -D -m 644 conf/docker/arriero.yaml /out/etc/arriero/arriero.yaml \
     && install -D -m 644 LICENSE /out/usr/share/doc/arriero/LICENSE \
     && mkdir /data
 
-# No shell, no package manager, not root: the C library, CA certificates and the binary.
-FROM gcr.io/distroless/cc-debian12:nonroot
+# No shell, no package manager, not root: the C library, CA certificates, the binary and the one library of the compiler that it needs.
+FROM gcr.io/distroless/base-nossl-debian12:nonroot
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Arriero" \
@@ -58,11 +62,13 @@ LABEL org.opencontainers.image.title="Arriero" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION" \
-      org.opencontainers.image.base.name="gcr.io/distroless/cc-debian12:nonroot"
+      org.opencontainers.image.base.name="gcr.io/distroless/base-nossl-debian12:nonroot"
 COPY --from=builder /out /
 # For server.data_dir; a volume that is mounted here belongs to the image's user, too.
 COPY --from=builder --chown=65532:65532 /data /var/lib/arriero
 USER 65532:65532
+# What `run` without a file listens on; see docs/docker.md.
+ENV PORT=8080
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=120s --retries=5 CMD ["arriero", "health"]

@@ -7,7 +7,11 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 RELEASE := $(CARGO_TARGET_DIR)/release/arriero
 QUICK := $(CARGO_TARGET_DIR)/quick/arriero
 DEBUG := $(CARGO_TARGET_DIR)/debug/arriero
-CARGO_DENY := $(CACHE)/tools/bin/cargo-deny
+TOOLS := $(CACHE)/tools
+CARGO_DENY := $(TOOLS)/bin/cargo-deny
+MDBOOK := $(TOOLS)/bin/mdbook
+DIST ?= dist
+BOOK ?= target/book
 
 # The deployment of docker-compose.prod.yml, and where its admin listener is.
 DOCKER ?= docker
@@ -15,10 +19,10 @@ COMPOSE ?= $(DOCKER) compose -f docker-compose.prod.yml
 ADMIN ?= http://127.0.0.1:5100
 SECRETS := arriero_admin grafana_password
 BACKUPS ?= backups
-export ARRIERO_REVISION ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build quick diagnose verify test unit lint fmt docs e2e check-deploy deny audit bench-quick bench bench-fleet tools clean
+.PHONY: help run build quick diagnose verify test unit lint fmt docs book screenshot e2e check-deploy deny audit sbom release check-image \
+	bench-quick bench bench-fleet tools clean
 .PHONY: up-prod prod stop prod-stop restart-prod build-prod build-prod-clean status status-prod logs logs-prod health secrets \
 	backup prod-clean engine
 
@@ -56,6 +60,9 @@ health: ## Is it well? ADMIN=http://HOST:PORT
 	@curl -fsS --max-time 10 "$(ADMIN)/health" && echo
 
 ##@ The deployment of docker-compose.prod.yml
+
+# The builder of the image sees no repository. Cargo does, and is not told: each commit would build everything anew.
+up-prod prod restart-prod build-prod build-prod-clean: export ARRIERO_REVISION ?= $(shell git rev-parse --short=9 HEAD 2>/dev/null || echo unknown)
 
 up-prod: engine secrets ## Build what is new and start everything
 	@$(COMPOSE) up -d --build
@@ -129,7 +136,19 @@ fmt: ## Format the sources
 docs: tools ## Check the documentation and the examples
 	@cargo build --locked
 	@tests/e2e/setup.sh "$(CACHE)/e2e"
-	@"$(CACHE)/e2e/py/bin/python" tests/docs/check.py --arriero "$(DEBUG)"
+	@scripts/mdbook.sh "$(TOOLS)"
+	@"$(CACHE)/e2e/py/bin/python" tests/docs/check.py --arriero "$(DEBUG)" --mdbook "$(MDBOOK)"
+
+book: ## Make the documentation a book, in BOOK=target/book
+	@scripts/mdbook.sh "$(TOOLS)"
+	@scripts/book.py --mdbook "$(MDBOOK)" "$(BOOK)"
+	@echo "$(BOOK)/index.html" >&2
+
+screenshot: build ## Take the picture of the dashboard for the README anew, from the demo fleet
+	@scripts/ensure.sh chromium
+	@tests/e2e/setup.sh "$(CACHE)/e2e"
+	@mkdir -p docs/images
+	@"$(CACHE)/e2e/py/bin/python" scripts/screenshot.py "$(RELEASE)" docs/images/dashboard.png
 
 e2e: tools ## Real clients and a real Ollama through Arriero
 	@cargo build --locked
@@ -148,7 +167,21 @@ audit: $(CARGO_DENY) ## The same and known vulnerabilities (fetches the advisory
 	@"$(CARGO_DENY)" --locked check
 
 $(CARGO_DENY):
-	@scripts/cargo-deny.sh "$(CACHE)/tools"
+	@scripts/cargo-deny.sh "$(TOOLS)"
+
+##@ Release
+
+release: tools ## Archive, Debian package, bill of materials and checksums for this processor, in DIST=dist
+	@scripts/release.sh "$(DIST)" "$(TOOLS)"
+
+sbom: ## What Arriero is made of, as CycloneDX: DIST/arriero.cdx.json
+	@scripts/sbom.sh "$(TOOLS)" "$(DIST)/arriero.cdx.json"
+
+check-image: ## Build the Dockerfile's stages by hand and run what they make, without a container engine; as root on Debian 12, long; STAGES="--binary FILE"
+	@scripts/ensure.sh debootstrap ip
+	@python3 tests/deploy/stages.py $(STAGES)
+
+##@ Measure
 
 bench-quick: quick ## Benches of the pure parts, a short run
 	@if [ -d benches ]; then cargo bench --locked -- --quick; else echo "no benches yet" >&2; fi

@@ -2,7 +2,7 @@
 # Makes sure that tools are there: installs what is missing through apt-get where that is possible (Debian,
 # Ubuntu, as root), else says what to install.
 #
-# usage: scripts/ensure.sh TOOL…   TOOL: rust cc cmake pkg-config curl python node flock chromium openssl prometheus systemd
+# usage: scripts/ensure.sh TOOL…   TOOL: rust cc cmake pkg-config curl python node flock chromium openssl prometheus systemd redis debootstrap ip
 set -euo pipefail
 
 has() {
@@ -15,6 +15,7 @@ has() {
     # The server, the one that sends the alarms, and the tools of both.
     prometheus) command -v prometheus >/dev/null && command -v promtool >/dev/null && command -v prometheus-alertmanager >/dev/null && command -v amtool >/dev/null ;;
     systemd) command -v systemd-analyze >/dev/null ;;
+    redis) command -v redis-server >/dev/null ;;
     *) command -v "$1" >/dev/null ;;
     esac
 }
@@ -25,6 +26,8 @@ packages_of() {
     python) echo python3 python3-venv ;;
     node) echo nodejs npm ;;
     flock) echo util-linux ;;
+    ip) echo iproute2 ;;
+    redis) echo redis-server ;;
     prometheus) echo prometheus prometheus-alertmanager ;;
     *) echo "$1" ;;
     esac

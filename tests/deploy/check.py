@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Checks what is deployed: the image, Compose, the targets of make, Kubernetes, systemd, Prometheus and Grafana.
+"""Checks what is shipped and deployed: the image, the Debian package, Compose, the targets of make, Kubernetes, systemd, Prometheus and
+Grafana, the workflows of a release.
 
 No container engine and no cluster is needed: schemas, linters and the programs' own checks judge the files, and where make
 calls Docker, a program in its place records with what.
@@ -55,8 +56,12 @@ if __name__ == "__main__":
     import containers  # noqa: F401: registers its checks
     import dashboards  # noqa: F401
     import kubernetes  # noqa: F401
+    import materials  # noqa: F401
+    import package  # noqa: F401
+    import revision  # noqa: F401
     import rules  # noqa: F401
     import systemd  # noqa: F401
     import targets  # noqa: F401
+    import workflows  # noqa: F401
 
     sys.exit(main())

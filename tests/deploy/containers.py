@@ -73,6 +73,19 @@ def versions(_):
     same(re.search(r"ARG VERSION=(\S+)", read("Dockerfile"))[1], version, "the version")
 
 
+@check("image: it listens where it says, and a new commit alone builds no dependency anew")
+def port_and_commit(_):
+    steps = final_stage()
+    exposed, = [arguments for word, arguments in steps if word == "EXPOSE"]
+    same([arguments for word, arguments in steps if word == "ENV"], [f"PORT={exposed}"], "the port without a file")
+    same(set(re.findall(r"address: \S+:(\d+)", read("conf", "docker", "arriero.yaml").split("routes:")[0])), {exposed}, "the port of the file")
+    builder = instructions()[: -len(steps)]
+    dependencies = next(index for index, (word, arguments) in enumerate(builder) if word == "RUN" and "touch " in arguments)
+    commit, = [index for index, (word, arguments) in enumerate(builder) if word == "ARG" and arguments.startswith("REVISION")]
+    told, = [index for index, (word, arguments) in enumerate(builder) if word == "RUN" and 'ARRIERO_REVISION="$REVISION" cargo build' in arguments]
+    same(dependencies < commit < told, True, "whether the commit comes in behind the dependencies")
+
+
 def compose_files():
     yield PRODUCTION
     for folder, _, names in os.walk(path("examples")):

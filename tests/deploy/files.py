@@ -22,9 +22,9 @@ def load(*parts):
     return yaml.safe_load(read(*parts))
 
 
-def judge(*command, **more):
+def judge(*command, within=120, **more):
     """Runs a program that says by its exit status whether it is content."""
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, **more)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=within, stdin=subprocess.DEVNULL, **more)
     if done.returncode != 0:
         raise AssertionError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
     return done.stdout + done.stderr

@@ -27,17 +27,18 @@ def one(kind, name="arriero"):
 @check("Kubernetes: each file is what its schema allows, in an old version and in a new one")
 def schema(_):
     files = sorted({path(*FOLDER, name) for name, document in documents() if document["kind"] not in FOREIGN})
+    files += [path(*FOLDER, "cluster", name) for name in ("valkey.yaml", "network.yaml")]
     for version in VERSIONS:
         judge("kubernetes-validate", "--strict", "-k", version, *files)
 
 
 @check("Kubernetes: kustomize takes every file, and its ConfigMap keeps its name")
 def kustomization(_):
-    for folder in (FOLDER, (*FOLDER, "monitoring")):
+    for folder in (FOLDER, (*FOLDER, "monitoring"), (*FOLDER, "cluster")):
         declared = load(*folder, "kustomization.yaml")
         there = {name for name in os.listdir(path(*folder)) if name.endswith(".yaml")} - {"kustomization.yaml"}
         files = {file for generator in declared.get("configMapGenerator", []) for file in generator["files"]}
-        same(set(declared["resources"]) | files, there, f"what {'/'.join(folder)} takes")
+        same((set(declared["resources"]) - {".."}) | files, there, f"what {'/'.join(folder)} takes")
     declared = load(*FOLDER, "kustomization.yaml")
     same(declared["generatorOptions"], {"disableNameSuffixHash": True}, "the generator")
     same([generator["name"] for generator in declared["configMapGenerator"]], ["arriero"], "the map")
@@ -67,6 +68,31 @@ def fits(arriero):
             raise AssertionError(f"{file} is not mounted")
     if config["server"]["data_dir"] not in mounts:
         raise AssertionError("data_dir cannot be written")
+
+
+@check("Kubernetes: three instances differ from the others in their number and their Valkey alone, and reach it")
+def cluster(arriero):
+    folder = (*FOLDER, "cluster")
+    text = read(*folder, "arriero.yaml")
+    configuration(arriero, text)
+    config = yaml.safe_load(text)
+    redis = config.pop("cluster")["redis"]
+    same(config, yaml.safe_load(read(*FOLDER, "arriero.yaml")), "the rest of the configuration")
+    same(load(*folder, "kustomization.yaml")["replicas"], [{"name": "arriero", "count": 3}], "the instances")
+    valkey = {document["kind"]: document for document in yaml.safe_load_all(read(*folder, "valkey.yaml"))}
+    service, pod = valkey["Service"], valkey["Deployment"]["spec"]["template"]
+    same(redis, f"redis://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}", "where Valkey is")
+    same(service["spec"]["selector"], pod["metadata"]["labels"], "whom the Service finds")
+    container, = pod["spec"]["containers"]
+    same(container["ports"], [{"name": "valkey", "containerPort": 6379}], "its port")
+    may = container["securityContext"]
+    same((may["allowPrivilegeEscalation"], may["readOnlyRootFilesystem"], may["capabilities"]), (False, True, {"drop": ["ALL"]}), "what it may do")
+    policies = {document["metadata"]["name"]: document["spec"] for document in yaml.safe_load_all(read(*folder, "network.yaml"))}
+    labels = one("Deployment")["spec"]["selector"]["matchLabels"]
+    same(policies["arriero-to-valkey"]["podSelector"]["matchLabels"], labels, "who may connect")
+    same(policies["arriero-to-valkey"]["egress"][0]["to"][0]["podSelector"]["matchLabels"], pod["metadata"]["labels"], "where to")
+    same(policies["valkey"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"], labels, "whom Valkey lets in")
+    same(policies["valkey"]["podSelector"]["matchLabels"], pod["metadata"]["labels"], "which pods that are")
 
 
 @check("Kubernetes: probes ask the paths that are meant for them; the pod may do nothing that it need not")

@@ -9,8 +9,10 @@
 - examples/alerts: its receiver takes a message of Arriero.
 - examples/: what each README says to start and to run does what it says, before simulated Ollama servers.
 - Every `arriero VERB` in a shell block is a verb that `arriero --help` names.
+- Tests that docs/security.md names as a proof exist.
+- The book is built without a warning, has every page, and none of its links is dead.
 
-usage: check.py [--arriero BINARY]     without it, what needs the binary is left out
+usage: check.py [--arriero BINARY] [--mdbook BINARY]     without one, what needs it is left out
 Needs PyYAML (`make docs` brings it). The last line is `docs: N passed, N failed`.
 """
 
@@ -23,12 +25,13 @@ import sys
 import tempfile
 
 import alerts
+import book
 import examples
 import yaml
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BLOCKS = {"version", "listeners", "routes", "upstreams", "defaults", "auth", "notifications", "admin", "server",
-          "telemetry", "history"}
+          "telemetry", "history", "quotas", "cluster"}
 SKIPPED_FOLDERS = {".git", "target", "node_modules", "data"}
 
 # What a fragment is completed with.
@@ -203,6 +206,20 @@ def check_verbs(place, content, arriero):
         result(f"{place}: arriero {verb}", None if verb in VERBS else f"no such verb; there are {sorted(VERBS)}")
 
 
+# Proofs
+
+def check_proofs(path):
+    """`file::test` in code is a test in tests/, `module::test` one beside that module in src/."""
+    for name in sorted(set(re.findall(r"`([a-z0-9_]+(?:::[a-z0-9_]+)+)`", read(path)))):
+        *place, test = name.split("::")
+        under = os.path.join(ROOT, "tests" if os.path.exists(os.path.join(ROOT, "tests", place[0] + ".rs")) else "src", *place)
+        sources = [under + ending for ending in (".rs", "_tests.rs", "/mod.rs", "/tests.rs")]
+        if "/tests/" in under + "/" and os.path.isdir(under):
+            sources += [os.path.join(under, file) for file in os.listdir(under)]
+        there = any(re.search(rf"\bfn {test}\b", read(file)) for file in sources if os.path.isfile(file))
+        result(f"{relative(path)}: the test {name}", None if there else "no such test")
+
+
 # YAML files
 
 def check_yaml_file(path, arriero):
@@ -251,16 +268,21 @@ def check_compose(path, value):
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--arriero", help="the binary whose `check` decides about configurations")
-    arriero = arguments.parse_args().arriero
+    arguments.add_argument("--mdbook", help="the program that makes the book")
+    arguments = arguments.parse_args()
+    arriero = arguments.arriero
     if arriero:
         arriero = os.path.abspath(arriero)
     for path in files(".md"):
         text = read(path)
         check_links(path, text)
         check_blocks(path, text, arriero)
+    check_proofs(os.path.join(ROOT, "docs", "security.md"))
     for path in files(".yaml", ".yml"):
         if relative(path).split(os.sep)[0] in ("conf", "examples") or os.path.dirname(path) == ROOT:
             check_yaml_file(path, arriero)
+    if arguments.mdbook:
+        book.check(ROOT, arguments.mdbook, result)
     if arriero:
         result("examples/alerts: a message arrives", alerts.check(ROOT, arriero))
         examples.check_all(ROOT, arriero, result)

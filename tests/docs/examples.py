@@ -63,12 +63,11 @@ class Application(http.server.BaseHTTPRequestHandler):
 
 
 class Demo:
-    """The simulated servers of `arriero demo`, which has the admin listener's usual port."""
+    """The simulated servers of `arriero demo`."""
 
     def __init__(self, arriero):
-        wait_until(lambda: not answers(5100), "port 5100 is free")
-        self.process = subprocess.Popen([arriero, "demo", "--listen", "127.0.0.1:0"], stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen([arriero, "demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         self.servers, lines = [], []
         for line in self.process.stderr:
             lines.append(line)
