@@ -2,7 +2,7 @@
 //!
 //! Layers, lowest first; a module imports only from lower ones (`tests/architecture.rs` checks it):
 //!
-//! 0. [`clock`], [`units`]
+//! 0. [`clock`], [`threads`], [`units`], [`version`]
 //! 1. [`policy`], [`routing`], [`ollama`], [`telemetry`]
 //! 2. [`config`]
 //! 3. [`fleet`], [`history`], [`nvml`] (none knows another)
@@ -16,6 +16,7 @@ pub mod admin;
 pub mod agent;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod fleet;
@@ -30,3 +31,4 @@ pub mod routing;
 pub mod telemetry;
 pub mod threads;
 pub mod units;
+pub mod version;

@@ -39,7 +39,8 @@ use crate::telemetry::access_log::{AccessLog, LastLine};
 use crate::telemetry::logging;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::service_manager::ServiceManager;
-use crate::{clock, probe, proxy, threads};
+use crate::telemetry::traces::Traces;
+use crate::{clock, cluster, probe, proxy, threads};
 
 mod activation;
 mod drain;
@@ -59,6 +60,9 @@ const FIRST_LOOK: Duration = Duration::from_secs(2);
 const BLOCKING: usize = 32;
 /// What the last words to clients, and blocking work, may still take when everything else is done.
 const LAST_WORK: Duration = Duration::from_millis(500);
+
+/// The key of the admin listener's address.
+const ADMIN_ADDRESS: &str = "admin.address";
 
 /// Why a start failed.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +107,8 @@ pub struct Running {
     finished: oneshot::Sender<()>,
     data: JoinHandle<()>,
     last_line: LastLine,
+    last_story: Task<()>,
+    membership: (watch::Sender<bool>, Task<()>),
     history: Arc<History>,
     control: Runtime,
 }
@@ -169,6 +175,7 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
     let reloader = Arc::new(Reloader::new(source, in_force, around));
     let decisions = Arc::new(Decisions::new(Arc::clone(&history)));
     decisions.restore(&store.load());
+    let (traces, stories) = Traces::channel(Arc::clone(&metrics));
     let (stopping, is_stopping) = watch::channel(false);
     let (cut, is_cut) = watch::channel(false);
     let (admin_closing, admin_is_closing) = watch::channel(false);
@@ -195,9 +202,20 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
     control.spawn(probe::carry_out_orders(Arc::clone(&store), Arc::clone(&metrics), Arc::clone(&history)));
     control.spawn(probe::carry_out_jobs(Arc::clone(&store), Arc::clone(&metrics)));
     control.spawn(file_watch::watch(Arc::clone(&reloader)));
+    let (leave, leaving) = watch::channel(false);
+    let cluster = cluster::run(
+        Arc::clone(&store),
+        Arc::clone(&metrics),
+        Arc::clone(&decisions),
+        Arc::clone(&history),
+        is_stopping.clone(),
+        leaving,
+    );
+    let membership = (leave, control.spawn(cluster));
     control.spawn(probe::watch_certificates(Arc::clone(&store), Arc::clone(&metrics)));
     let folders = probe::Folders { data: data_dir, temp: temp_dir.clone() };
     control.spawn(probe::watch_process(Arc::clone(&store), Arc::clone(&metrics), folders));
+    let last_story = control.spawn(probe::tell_traces(Arc::clone(&store), Arc::clone(&metrics), stories));
     control.spawn(keys::watch(Arc::clone(&store), Arc::clone(&metrics)));
     control.spawn(decisions::watch(Arc::clone(&decisions), Arc::clone(&store), is_stopping.clone()));
     let admin_served = control.spawn(admin::serve(
@@ -220,6 +238,7 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
         store: Arc::clone(&store),
         metrics,
         access_log,
+        traces,
         history: Arc::clone(&history),
         temp_dir,
         in_flight: Arc::clone(&in_flight),
@@ -259,6 +278,8 @@ fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartErro
         finished,
         data,
         last_line,
+        last_story,
+        membership,
         history,
         control,
     })
@@ -298,7 +319,7 @@ fn admin_listener(
     };
     let both =
         listener.and_then(|listener| listener.duplicate().map(|socket| (listener, (address.to_owned(), socket))));
-    let what = "admin.address".to_owned();
+    let what = ADMIN_ADDRESS.to_owned();
     Ok(both.map_err(|error| BindError { address: address.to_owned(), what, error })?)
 }
 

@@ -14,9 +14,11 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
 
+mod count;
 mod percent;
 mod rate;
 
+pub use count::Count;
 pub use percent::Percent;
 pub use rate::Rate;
 

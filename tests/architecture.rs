@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 /// Layers, lowest first. A module imports only from layers below its own.
 const LAYERS: [&[&str]; 8] = [
-    &["clock", "threads", "units"],
+    &["clock", "threads", "units", "version"],
     &["policy", "routing", "ollama", "telemetry"],
     &["config"],
     &["history", "nvml"],
     &["fleet"],
-    &["probe", "proxy", "admin", "agent", "demo"],
+    &["cluster", "probe", "proxy", "admin", "agent", "demo"],
     &["lifecycle"],
     &["cli"],
 ];
@@ -25,7 +25,8 @@ const NEIGHBOURS: [(&str, &str); 1] = [("telemetry", "policy")];
 const WITNESSES: [(&str, &[&str]); 1] = [("demo", &["clock", "ollama"])];
 
 /// Where a crate may be named: places that begin like this, below `src/`.
-const HOMES: [(&str, &[&str]); 12] = [
+const HOMES: [(&str, &[&str]); 15] = [
+    ("redis", &["cluster/"]),
     ("pingora*", &["proxy/", "lifecycle.rs"]),
     ("axum", &["admin/"]),
     ("aide", &["admin/"]),
@@ -38,6 +39,8 @@ const HOMES: [(&str, &[&str]); 12] = [
     ("ratatui", &["cli/top/"]),
     ("rusqlite", &["history/"]),
     ("nvml_wrapper*", &["nvml/"]),
+    ("opentelemetry*", &["telemetry/traces/", "probe/traces/"]),
+    ("tonic", &["probe/traces/", "telemetry/traces/"]),
 ];
 
 const LONGEST_FILE: usize = 500;

@@ -63,10 +63,10 @@ impl Scene {
         self.program.address()
     }
 
-    /// Resident memory in bytes.
+    /// Memory in bytes that the process alone has: pages of its file come and go with the machine.
     fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(self.proc("status")).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a line");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
     }
 
@@ -372,24 +372,28 @@ async fn clients_that_stop_reading_hold_the_server_back_and_are_cut() {
     let listeners = "\nlisteners: [{ address: \"127.0.0.1:0\", timeouts: { write: 3s } }]\n";
     let yaml = http_yaml(&[format!("http://{}", server.address)], "", "health: { active: off }") + listeners;
     let scene = Scene::new(&yaml).await;
+    let address = scene.address();
+    let stuck = async move || {
+        let mut client = H1::narrow(address).await;
+        client.send(get("/")).await;
+        let head: Head = client.reader.head().await;
+        assert_eq!(head.status, 200);
+        for _ in 0..1024 {
+            client.reader.byte().await;
+        }
+        client
+    };
+    // What the first connections need of threads and tables is not the next ones' cost.
+    let warm = [stuck().await, stuck().await];
     let before = scene.memory();
-    let (address, mut coming) = (scene.address(), JoinSet::new());
-    for _ in 0..CLIENTS {
-        coming.spawn(async move {
-            let mut client = H1::narrow(address).await;
-            client.send(get("/")).await;
-            let head: Head = client.reader.head().await;
-            assert_eq!(head.status, 200);
-            for _ in 0..1024 {
-                client.reader.byte().await;
-            }
-            client
-        });
+    let mut coming = JoinSet::new();
+    for _ in 0..CLIENTS - 2 {
+        coming.spawn(stuck());
     }
     let clients = coming.join_all().await;
     let in_flight = format!("arriero_server_in_flight{{upstream=\"fleet\",server=\"{}\"}}", server.address);
     assert_eq!(scene.metric(&in_flight).await, CLIENTS as f64, "all wait");
-    let grown = scene.memory().saturating_sub(before) / CLIENTS;
+    let grown = scene.memory().saturating_sub(before) / (CLIENTS - 2);
     println!("{grown} B held for each client that does not read");
     assert!(grown <= 256 << 10, "{grown} B held for each client that does not read");
     eventually("all slots are free", async || scene.metric(&in_flight).await == 0.0).await;

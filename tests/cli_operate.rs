@@ -9,6 +9,8 @@ mod live;
 mod logs;
 #[path = "cli_operate/orders.rs"]
 mod orders;
+#[path = "cli_operate/pages.rs"]
+mod pages;
 #[path = "cli_operate/reference.rs"]
 mod reference;
 #[path = "cli_operate/snapshot.rs"]
@@ -121,7 +123,7 @@ fn rows(text: &str) -> Vec<Vec<String>> {
 }
 
 /// What a verb shows, in a table and in JSON.
-const LISTS: [(&[&str], &str, &str); 13] = [
+const LISTS: [(&[&str], &str, &str); 14] = [
     (&["status"], "overview", "2 of 2 up"),
     (&["servers"], "servers", "s1"),
     (&["servers", "s0"], "servers/s0", "active"),
@@ -133,6 +135,7 @@ const LISTS: [(&[&str], &str, &str); 13] = [
     (&["circuit", "list", "s0"], "circuit-breakers/s0", "closed"),
     (&["ban"], "bans", "no bans"),
     (&["ban", "list"], "bans", "no bans"),
+    (&["quota"], "quotas", "nothing is used of any quota"),
     (&["decisions"], "analytics/decisions?limit=20", "m:latest"),
     (&["top", "--snapshot"], "overview", "[1 servers]"),
 ];

@@ -23,8 +23,8 @@ use arriero::{clock, config};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use looks::{
-    answer, changed, checked, done, exposed, files, fleet, hooked, plan, preflight, rate, reached, rewritten, sticky,
-    taken, text,
+    answer, attribute, changed, checked, done, exposed, files, fleet, hooked, joined, plan, preflight, rate, reached,
+    rewritten, sticky, taken, text, traced,
 };
 use process::PROCESS;
 use serde_json::{Value, json};
@@ -137,6 +137,30 @@ const COMPILED: &[Row] = &[
     ("routes[].caps.num_ctx", "7", "Some(7)", |s| text(s.routes[0].caps.num_ctx)),
     ("routes[].caps.num_predict", "7", "Some(7)", |s| text(s.routes[0].caps.num_predict)),
     ("routes[].caps.num_gpu", "7", "Some(7)", |s| text(s.routes[0].caps.num_gpu)),
+    ("routes[].embeddings_cache.max_size", "\"7MiB\"", "Some(7340032)", |s| text(kept(s).map(|kept| kept.max_size))),
+    ("routes[].embeddings_cache.ttl", "\"7s\"", "Some(7s)", |s| text(kept(s).map(|kept| kept.ttl))),
+    ("routes[].embeddings_cache.scope", "\"shared\"", "Some(true)", |s| text(kept(s).map(|kept| kept.shared))),
+    ("routes[].embeddings_cache.max_body", "\"7KiB\"", "Some(7168)", |s| text(kept(s).map(|kept| kept.max_body))),
+    ("routes[].cache.max_size", "\"7MiB\"", "Some(7340032)", |s| text(answers(s).map(|kept| kept.max_size))),
+    ("routes[].cache.max_object", "\"7KiB\"", "Some(7168)", |s| text(answers(s).map(|kept| kept.max_object))),
+    ("routes[].cache.default_ttl", "\"7s\"", "Some(7s)", |s| text(answers(s).map(|kept| kept.rules.default_ttl))),
+    ("routes[].cache.stale_while_revalidate", "\"7s\"", "Some(7s)", |s| {
+        text(answers(s).map(|kept| kept.rules.while_revalidate))
+    }),
+    ("routes[].cache.stale_if_error", "\"7s\"", "Some(7s)", |s| text(answers(s).map(|kept| kept.rules.if_error))),
+    ("routes[].cache.scope", "\"shared\"", "Some(true)", |s| text(answers(s).map(|kept| kept.shared))),
+    ("routes[].cache.authorized", "true", "Some(true)", |s| text(answers(s).map(|kept| kept.authorized))),
+    ("routes[].cache.cookies", "[\"a\"]", "Some(Named([\"a\"]))", |s| text(answers(s).map(|kept| &kept.cookies))),
+    ("routes[].cache.key.query", "\"none\"", "Some(None)", |s| text(answers(s).map(|kept| &kept.query))),
+    ("routes[].cache.key.headers", "[\"x-a\"]", "Some([\"x-a\"])", |s| text(answers(s).map(|kept| &kept.headers))),
+    ("routes[].cache.tag_header", "\"surrogate-key\"", "Some(\"surrogate-key\")", |s| {
+        text(answers(s).map(|kept| &kept.tag_header))
+    }),
+    ("routes[].cache.cluster", "false", "Some(true)", |s| {
+        // In a cluster, and not shared.
+        text(answers(s).map(|kept| s.cluster.is_some() && kept.share.is_none()))
+    }),
+    ("routes[].cache.respect_client", "false", "Some(false)", |s| text(answers(s).map(|kept| kept.respect_client))),
     ("upstreams.*.kind", "\"openai\"", "(Openai, Some(\"/v1/models\"))", |s| {
         text((fleet(s).kind, fleet(s).check.as_ref().map(|check| &check.path)))
     }),
@@ -178,6 +202,17 @@ const COMPILED: &[Row] = &[
     ("upstreams.*.recovery.probe", "\"off\"", "false", |s| text(fleet(s).recovery.probe)),
     ("upstreams.*.recovery.quiet", "\"7s\"", "7s", |s| text(fleet(s).recovery.quiet)),
     ("upstreams.*.recovery.timeout", "\"7s\"", "7s", |s| text(fleet(s).recovery.timeout)),
+    ("quotas[].name", "\"renamed\"", "\"renamed\"", |s| text(&s.quotas[0].name)),
+    ("quotas[].key", "[\"api_key\", \"model\"]", "[ApiKey, Model]", |s| text(&s.quotas[0].key)),
+    ("quotas[].tokens", "\"output\"", "Output", |s| text(s.quotas[0].counted)),
+    ("quotas[].limit", "\"7K\"", "Some(7000)", |s| text(s.quotas[0].limit)),
+    ("quotas[].every", "\"month\"", "Month", |s| text(s.quotas[0].window)),
+    ("quotas[].warn_at", "\"70%\"", "70", |s| text(s.quotas[0].warn_at)),
+    ("quotas[].beyond", "\"warn\"", "true", |s| text(s.quotas[0].only_warns)),
+    ("quotas[].models", "[\"llava*\"]", "(true, false)", |s| {
+        text((s.quotas[0].is_about("llava:13b"), s.quotas[0].is_about("mistral:latest")))
+    }),
+    ("quotas[].routes", "[\"third\"]", "(0, 1)", |s| text((s.routes[0].quotas.len(), s.routes[2].quotas.len()))),
     ("notifications[].url", "\"https://a.test/x\"", "(\"https://a.test:443/…\", \"/x\")", |s| {
         text((s.hooks[0].url.shown(), &s.hooks[0].url.target))
     }),
@@ -188,6 +223,43 @@ const COMPILED: &[Row] = &[
     ("notifications[].window", "\"7s\"", "7s", |s| text(s.hooks[0].window)),
     ("notifications[].timeout", "\"7s\"", "7s", |s| text(s.hooks[0].timeout)),
     ("notifications[].attempts", "7", "7", |s| text(s.hooks[0].attempts)),
+    ("telemetry.tracing.url", "\"http://a.test:7\"", "Some(\"http://a.test:7\")", |s| {
+        text(traced(s).map(|tracing| tracing.collector.url.shown()))
+    }),
+    ("telemetry.tracing.protocol", "\"http\"", "Some(\"/v1/traces\")", |s| {
+        text(traced(s).map(|tracing| &tracing.collector.url.target))
+    }),
+    ("telemetry.tracing.sample", "\"0%\"", "Some(false)", |s| text(traced(s).map(|tracing| tracing.sampler.tells(1)))),
+    ("telemetry.tracing.parent", "\"ignore\"", "Some(false)", |s| {
+        let parent = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        text(traced(s).map(|tracing| tracing.sampler.followed(Some(parent)).is_some()))
+    }),
+    ("telemetry.tracing.service_name", "\"edge\"", "Some(\"edge\")", |s| text(attribute(s, "service.name"))),
+    ("telemetry.tracing.attributes.*", "\"red\"", "Some(\"red\")", |s| text(attribute(s, "x-team"))),
+    ("telemetry.tracing.headers.*", "\"red\"", "Some([(\"x-team\", \"red\")])", |s| {
+        text(traced(s).map(|tracing| &tracing.collector.headers))
+    }),
+    ("telemetry.tracing.token_file", "\"conf/arriero.yaml\"", "Some(Some(\"conf/arriero.yaml\"))", |s| {
+        text(traced(s).map(|tracing| &tracing.collector.token_file))
+    }),
+    ("telemetry.tracing.interval", "\"7s\"", "Some(7s)", |s| text(traced(s).map(|tracing| tracing.collector.interval))),
+    ("telemetry.tracing.timeout", "\"7s\"", "Some(7s)", |s| text(traced(s).map(|tracing| tracing.collector.timeout))),
+    ("cluster.redis", "[\"redis://a.test:7\"]", "Some([\"a.test:7\"])", |s| {
+        text(joined(s).map(|cluster| cluster.addresses.iter().map(ToString::to_string).collect::<Vec<_>>()))
+    }),
+    ("cluster.mode", "\"cluster\"", "Some(Cluster)", |s| text(joined(s).map(|cluster| cluster.typed.mode))),
+    ("cluster.master", "\"main\"", "Some(Some(\"main\"))", |s| {
+        text(joined(s).map(|cluster| cluster.typed.master.as_ref()))
+    }),
+    ("cluster.username", "\"ana\"", "Some(Some(\"ana\"))", |s| {
+        text(joined(s).map(|cluster| cluster.typed.username.as_ref()))
+    }),
+    ("cluster.password_file", "\"conf/arriero.yaml\"", "Some(Some(\"conf/arriero.yaml\"))", |s| {
+        text(joined(s).map(|cluster| cluster.typed.password_file.as_ref()))
+    }),
+    ("cluster.name", "\"front\"", "Some(\"front\")", |s| text(joined(s).map(|cluster| &cluster.typed.name))),
+    ("cluster.instance", "\"one\"", "Some(\"one\")", |s| text(joined(s).map(|cluster| &cluster.instance))),
+    ("cluster.timeout", "\"7ms\"", "Some(7ms)", |s| text(joined(s).map(|cluster| cluster.timeout))),
     ("upstreams.*.servers[].recovery.exec", "[\"a\", \"b\"]", "Some(Exec([\"a\", \"b\"]))", done),
     ("upstreams.*.servers[].recovery.webhook", "\"http://a.test/x\"", "(\"http://a.test:80/…\", None)", hooked),
     (
@@ -291,7 +363,9 @@ fn base(url: &str) -> Value {
                 "rate_limits": [{ "rate": "9/s", "burst": 5 }], "concurrency": [{ "max": 9 }],
             },
             { "name": "second", "upstream": "other" },
+            { "name": "third", "upstream": "fleet" },
         ],
+        "quotas": [{ "name": "tokens", "limit": "1M", "every": "day" }],
         "upstreams": {
             "fleet": {
                 "kind": "ollama", "servers": [{ "url": url }],
@@ -303,6 +377,14 @@ fn base(url: &str) -> Value {
         "admin": { "address": "127.0.0.1:0" },
         "notifications": [{ "url": "http://127.0.0.1:9" }],
     })
+}
+
+fn kept(snapshot: &Snapshot) -> Option<&arriero::fleet::snapshot::Embeddings> {
+    snapshot.routes[0].embeddings.as_ref()
+}
+
+fn answers(snapshot: &Snapshot) -> Option<&arriero::fleet::snapshot::Cache> {
+    snapshot.routes[0].cache.as_ref()
 }
 
 /// The first thing that a key of the schema stands for in [`base`], set to a value.
@@ -335,6 +417,26 @@ fn set(config: &mut Value, key: &str, value: Value) {
                 let fields = json!({ "memory_used": { "metric": "m", "factor": 7 } });
                 json!({ "exporter": "http://a.test/metrics", "metrics": { "card_label": "gpu", "fields": fields } })
             }
+        };
+    }
+    if key == "routes[].cache.authorized" {
+        config["routes"][0]["cache"] = json!({ "scope": "shared" });
+    }
+    if key == "routes[].cache.cluster" {
+        config["cluster"] = json!({ "redis": "redis://127.0.0.1:9" });
+    }
+    if key.starts_with("telemetry.tracing.") {
+        // The others have no meaning without it.
+        let url = if key.contains(".tls") { "https://127.0.0.1:9" } else { "http://127.0.0.1:9" };
+        config["telemetry"]["tracing"] = json!({ "url": url });
+    }
+    if let Some(key) = key.strip_prefix("cluster.") {
+        // The others have no meaning without it, and some not without each other.
+        let redis = if key.starts_with("tls") { "rediss://127.0.0.1:9" } else { "redis://127.0.0.1:9" };
+        config["cluster"] = match key {
+            "master" => json!({ "redis": redis, "mode": "sentinel" }),
+            "username" => json!({ "redis": redis, "password_file": "conf/arriero.yaml" }),
+            _ => json!({ "redis": redis }),
         };
     }
     let key = key.replace("fields.*", "fields.memory_used");

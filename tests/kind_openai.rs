@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arriero::demo::{Fault, Host, HostConfig};
 use serde_json::{Value, json};
 use support::fleet::{Got, Small, fleet, generate, of_server, reply, send, send_with, sha256};
+use support::keys::{KeysFile, bearer};
 use support::wire::{Answer, Chunk, H1, post, proxy};
 use support::{Proxy, eventually, upstream_yaml};
 
@@ -251,4 +252,36 @@ upstreams:
     assert_eq!(send_with(proxy.address(), "POST", "/v1/chat/completions", fields, &body).await.head.status, 200);
     let got = server.got().into_iter().rfind(|got| got.method == "POST").expect("it came");
     assert_eq!(got.fields.get("authorization").and_then(|value| value.to_str().ok()), Some("Bearer secret"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_tokens_or_models_are_limited_unknown_paths_are_refused() {
+    let one = Small::start(|got: &Got| match got.path.as_str() {
+        "/v1/models" => reply(200, "application/json", list(&["phi"])),
+        _ => reply(200, "application/json", r#"{"content":"x"}"#),
+    })
+    .await;
+    let keys = KeysFile::new(&[("0000000a", ""), ("0000000b", "models: [phi]")]);
+    let text = upstream_yaml("openai", &[one.url()], "", "") + &keys.yaml();
+    let came = |path: &str| one.got().iter().filter(|got| got.path == path).count();
+    let proxy = proxy(text.clone()).await;
+    let body = r#"{"prompt":"x","model":"phi"}"#;
+    for path in ["/completion", "/chat/completions", "/infill", "/v1/rerank"] {
+        let all = send_with(proxy.address(), "POST", path, &bearer("0000000a"), body).await;
+        assert_eq!((all.head.status, came(path)), (200, 1), "{path}: {}", all.text());
+        let some = send_with(proxy.address(), "POST", path, &bearer("0000000b"), body).await;
+        assert_eq!((some.head.status, some.reason(), came(path)), (403, Some("endpoint_denied"), 1), "{path}");
+    }
+    let quota = "quotas: [{ name: daily, limit: 1M, every: day }]\n";
+    proxy.rewrite(&(text + quota));
+    proxy.running().reloader.reload("test").expect("it loads");
+    for path in ["/completion", "/v1/rerank"] {
+        let all = send_with(proxy.address(), "POST", path, &bearer("0000000a"), body).await;
+        assert_eq!((all.head.status, all.reason(), came(path)), (403, Some("endpoint_denied"), 1), "{path}");
+        assert!(all.text().contains("tokens are limited here"), "{}", all.text());
+    }
+    let known = send_with(proxy.address(), "POST", "/v1/chat/completions", &bearer("0000000a"), chat("phi", 1)).await;
+    assert_eq!(known.head.status, 200);
+    let looks = send_with(proxy.address(), "GET", "/props", &bearer("0000000b"), "").await;
+    assert_eq!((looks.head.status, came("/props")), (200, 1));
 }

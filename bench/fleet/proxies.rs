@@ -110,6 +110,24 @@ impl Proxy {
         Self::spawn("haproxy", command, address, folder)
     }
 
+    /// Starts a Redis that keeps nothing, for a cluster.
+    pub fn redis() -> Result<Self, String> {
+        let (folder, address) = (folder()?, free_address()?);
+        let mut command = Command::new("redis-server");
+        command.args([
+            "--port",
+            &address.port().to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]);
+        command.arg("--dir").arg(folder.path());
+        Self::spawn("redis-server", command, address, folder)
+    }
+
     fn spawn(name: &str, mut command: Command, address: SocketAddr, folder: tempfile::TempDir) -> Result<Self, String> {
         let said = folder.path().join("said");
         let file = fs::File::create(&said).map_err(|error| error.to_string())?;

@@ -108,9 +108,12 @@ impl Replay {
             preload(&behind).await?;
         }
         let before = counts(&fleet);
-        let proxy = start_proxy(options, policy, &behind)?;
-        ready::wait(&proxy, self.setup.models.len()).await?;
-        let (answers, began) = self.play(options, &requests, proxy.address).await;
+        let (proxies, _redis) = start_proxies(options, policy, &behind)?;
+        for proxy in &proxies {
+            ready::wait(proxy, self.setup.models.len()).await?;
+        }
+        let addresses: Vec<_> = proxies.iter().map(|proxy| proxy.address).collect();
+        let (answers, began) = self.play(options, &requests, &addresses).await;
         let now = counts(&fleet);
         let mut figures = score(options, &requests, &answers);
         (figures.policy, figures.seed, figures.rate) = (policy.to_owned(), seed, rate);
@@ -147,7 +150,7 @@ impl Replay {
         &self,
         options: &Options,
         requests: &[Request],
-        address: SocketAddr,
+        addresses: &[SocketAddr],
     ) -> (Vec<Answer>, std::time::Instant) {
         let began = clock::now() + Duration::from_millis(300);
         let timeout = Duration::from_secs_f64(options.timeout);
@@ -158,6 +161,7 @@ impl Replay {
             let (number, body) = (request.number, request.body(&name));
             let headers = format!("X-Model: {name}\r\nX-User: u{}\r\n", request.user);
             let call = Call { target: "POST /api/chat", headers, body };
+            let address = addresses[number % addresses.len()];
             running.spawn(async move { (number, client::ask(address, call, due, timeout).await) });
         }
         let mut answers = vec![Answer::default(); requests.len()];
@@ -185,6 +189,22 @@ pub fn behind(setup: &Setup, fleet: &Fleet, fixed: Option<&Placement>) -> Vec<Be
         }
     };
     fleet.hosts.iter().enumerate().map(server).collect()
+}
+
+/// What stands in front, and the Redis of a cluster.
+fn start_proxies(options: &Options, policy: &str, behind: &[Behind]) -> Result<(Vec<Proxy>, Option<Proxy>), String> {
+    let foreign = matches!(policy, "nginx_rr" | "nginx_lc" | "static" | "haproxy_lc" | "proxy");
+    if foreign || options.instances <= 1 {
+        return Ok((vec![start_proxy(options, policy, behind)?], None));
+    }
+    let redis = Proxy::redis()?;
+    let mut proxies = Vec::new();
+    for number in 0..options.instances {
+        let mut wanted = Wanted::new(policy, options.scale);
+        wanted.top = format!("cluster: {{ redis: \"redis://{}\", instance: i{number} }}\n", redis.address);
+        proxies.push(Proxy::arriero(&options.arriero(), &wanted.yaml(behind), &[])?);
+    }
+    Ok((proxies, Some(redis)))
 }
 
 fn start_proxy(options: &Options, policy: &str, behind: &[Behind]) -> Result<Proxy, String> {

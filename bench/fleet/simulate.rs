@@ -292,9 +292,9 @@ impl<'s> Run<'s> {
             match action {
                 Action::Bind { ticket, server } => self.fleet.send(self.jobs[&ticket], server),
                 Action::Load { server, model, .. } => self.fleet.load(server, place(model)),
-                Action::Unload { server, model } => self.fleet.unload(server, place(model)),
-                // There is no operator here.
-                Action::Ended { .. } => {}
+                Action::Unload { server, model, .. } => self.fleet.unload(server, place(model)),
+                // There is no operator here, and what leaves memory by itself is nobody's business.
+                Action::Ended { .. } | Action::Left { .. } => {}
                 lost @ (Action::PushedOut { .. } | Action::Nobody { .. }) => panic!("nobody is turned away: {lost:?}"),
             }
         }

@@ -41,10 +41,15 @@ pub fn routes() -> ApiRouter<Arc<State>> {
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "BanOrder")]
 struct Words {
+    /// The server; all by default, and then a model is needed.
     server: Option<String>,
+    /// The model; all by default, and then a server is needed.
     model: Option<String>,
+    /// How long; until it is lifted by default.
     r#for: Option<Duration>,
+    /// Why; 200 characters are kept.
     reason: Option<String>,
+    /// Who decided it.
     who: Option<String>,
 }
 

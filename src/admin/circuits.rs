@@ -19,6 +19,8 @@ use super::request::{Named, Wanted, end_of};
 use super::time::Present;
 use super::{Kept, State as Admin};
 use crate::fleet::circuits::{self, CircuitOrder};
+use crate::fleet::decisions::facts::About;
+use crate::fleet::decisions::overlay::Order;
 use crate::ollama::name::canonical;
 use crate::policy::circuit::State;
 use crate::units::Duration;
@@ -196,7 +198,9 @@ fn state_of(place: &Place, model: Option<&str>, present: Present) -> State {
 struct Words {
     /// How long it stays open; the upstream's `circuit.max_open_for` by default.
     r#for: Option<Duration>,
+    /// Why; 200 characters are kept.
     reason: Option<String>,
+    /// Who decided it.
     who: Option<String>,
 }
 
@@ -251,6 +255,17 @@ async fn order(state: &Arc<Admin>, id: &str, model: Option<String>, verb: &str, 
         who = words.who,
         "circuit ordered"
     );
+    let told = match order {
+        CircuitOrder::Open { .. } => None,
+        CircuitOrder::Close => Some(Order::Close),
+        CircuitOrder::HalfOpen => Some(Order::HalfOpen),
+        CircuitOrder::Reset => Some(Order::Reset),
+    };
+    if let Some(told) = told {
+        let identity = place.state().identity.clone();
+        let (upstream, server, url) = (identity.upstream, identity.name, identity.url);
+        state.decisions.ordered(About::Circuit { upstream, server, url, model: model.clone() }, told);
+    }
     let kept = state.keep().await;
     Ok(Done(OrderedView {
         message: format!("Circuit breaker of {}: {verb}", place.id),

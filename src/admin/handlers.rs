@@ -14,7 +14,9 @@ use super::State;
 use super::health::{PartView, Picture};
 use crate::clock;
 use crate::fleet::operation::Standing;
-use crate::telemetry::metrics::ServerSample;
+use crate::policy::schedule::Scheduler;
+use crate::telemetry::metrics::{ServerSample, UpstreamSample};
+use crate::version;
 
 type Shared = Extract<Arc<State>>;
 
@@ -58,6 +60,8 @@ struct Health {
     status: &'static str,
     /// Version of this program.
     version: &'static str,
+    /// The commit that it was built from; null where that is not known.
+    revision: Option<&'static str>,
     /// Seconds since the start.
     uptime: u64,
     /// The same.
@@ -114,7 +118,8 @@ pub async fn health(Extract(state): Shared) -> Response {
     let reload = state.reloader.status();
     let body = Health {
         status,
-        version: env!("CARGO_PKG_VERSION"),
+        version: version::VERSION,
+        revision: version::REVISION,
         uptime,
         uptime_seconds: uptime,
         servers,
@@ -158,9 +163,29 @@ pub async fn metrics(Extract(state): Shared) -> Response {
     let now = clock::now();
     fleet.clear();
     state.metrics.gpu.clear();
+    state.metrics.caches.clear();
+    state.metrics.response_caches.clear();
+    for route in &snapshot.routes {
+        if let Some(cache) = &route.embeddings {
+            let figures = cache.store.figures();
+            state.metrics.caches.holds(&route.name, figures.bytes, figures.max_bytes, figures.entries);
+        }
+        if let Some(cache) = &route.cache {
+            let figures = cache.store.figures();
+            state.metrics.response_caches.holds(&route.name, figures.bytes, figures.max_bytes, figures.entries);
+        }
+    }
     for upstream in &snapshot.upstreams {
-        fleet.queued(&upstream.name, upstream.waiting());
-        fleet.upstream(&upstream.name, upstream.state.bans.list(now).len(), upstream.state.poison.len(now));
+        let queues = upstream.queues();
+        fleet.upstream(&UpstreamSample {
+            upstream: &upstream.name,
+            bans: upstream.state.bans.list(now).len(),
+            quarantined: upstream.state.poison.len(now),
+            waiting: upstream.waiting(),
+            longest: queues.values().copied().max().unwrap_or(0),
+            waiting_for_loads: upstream.dispatcher.look(Scheduler::waiting_for_loads),
+            limit: upstream.schedule.max_pending,
+        });
         for member in &upstream.servers {
             let inventory = member.state.inventory();
             if upstream.has_models() || member.gpu.is_some() {
@@ -168,6 +193,8 @@ pub async fn metrics(Extract(state): Shared) -> Response {
                 let (name, server) = (&upstream.name, member.state.name());
                 state.metrics.gpu.server(name, server, &view.verdict, &view.cards, view.source_up);
             }
+            let (loading, slots) = upstream.dispatcher.figures(&member.state);
+            let limit = Some(member.max_in_flight).filter(|most| *most < u32::MAX);
             fleet.server(&ServerSample {
                 upstream: &upstream.name,
                 server: member.state.name(),
@@ -179,12 +206,15 @@ pub async fn metrics(Extract(state): Shared) -> Response {
                 flapping: member.state.recovery.with(|recovery| recovery.is_flapping(now)),
                 model_circuits: member.state.circuits.models_in_states(now),
                 models: inventory.counts(),
+                loading,
+                slots: limit.or(slots.filter(|_| upstream.is_scheduled())),
             });
         }
     }
     for (name, end) in snapshot.certificate_expiries() {
         fleet.certificate(&name, end);
     }
+    super::quotas::measure(&state);
     Picture::of(&state).measure(&state.metrics.resources);
     let status = state.reloader.status();
     state.metrics.process.refresh();

@@ -20,6 +20,7 @@ use crate::policy::circuit;
 use crate::policy::failure::Reason;
 use crate::policy::health_score::{Certificate, Facts, Score, score};
 use crate::policy::resources::{Resource, Share};
+use crate::version;
 
 type Shared = Extract<Arc<State>>;
 
@@ -199,6 +200,8 @@ struct Detailed {
     uptime: u64,
     /// Version of this program.
     version: &'static str,
+    /// The commit that it was built from; null where that is not known.
+    revision: Option<&'static str>,
     /// Number of the process.
     pid: u32,
     /// The servers.
@@ -397,7 +400,8 @@ async fn detailed(Extract(state): Shared) -> Json<Detailed> {
         band: picture.score.band.as_str(),
         parts: picture.parts(),
         uptime: (clock::now() - state.started).as_secs(),
-        version: env!("CARGO_PKG_VERSION"),
+        version: version::VERSION,
+        revision: version::REVISION,
         pid: std::process::id(),
         servers: picture.servers,
         queue: QueueView {

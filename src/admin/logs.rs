@@ -44,7 +44,9 @@ pub fn routes() -> ApiRouter<Arc<State>> {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Wish {
+    /// Most messages, 100 by default, 1,000 at most.
     limit: Option<usize>,
+    /// The least severity: `debug`, the default, `info`, `warn` or `error`.
     level: Option<String>,
 }
 
@@ -73,7 +75,9 @@ async fn list(Asked(wish): Asked<Wish>) -> Result<Json<Logs>, Problem> {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Following {
+    /// `requests`, `messages` or `requests,messages`, the default.
     kind: Option<String>,
+    /// The least severity of messages: `debug`, the default, `info`, `warn` or `error`.
     level: Option<String>,
 }
 

@@ -5,7 +5,8 @@
 //! site, and needs the token where there is one.
 //!
 //! # Shape
-//! One file a topic ([`servers`], [`in_flight`], ...), each with a router of its own below `/api/orchestrator`.
+//! One file a topic ([`servers`], [`in_flight`], ...), each with a router of its own below `/api/orchestrator`; the cluster is
+//! below `/api/multihost` ([`multihost`]).
 //! [`request`] reads paths, queries and bodies, [`find`] finds servers by the names that operators use, and whatever
 //! goes wrong is a [`problem::Problem`]. Keys of answers are camelCase, as operators' scripts for that prefix expect.
 
@@ -13,6 +14,7 @@ mod access;
 mod analytics;
 mod audit;
 mod bans;
+mod caches;
 mod circuits;
 mod config;
 mod dashboard;
@@ -29,11 +31,13 @@ mod model_jobs;
 mod model_orders;
 mod model_stats;
 mod models;
+mod multihost;
 mod notifications;
 mod openapi;
 mod overview;
 mod problem;
 mod queue;
+mod quotas;
 mod recovery;
 mod recovery_action;
 mod request;
@@ -187,7 +191,7 @@ pub struct State {
 /// Whether a decision outlives the process.
 #[derive(serde::Serialize, schemars::JsonSchema)]
 pub struct Kept {
-    /// It does.
+    /// Whether it outlives the process.
     kept: bool,
     /// Why it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -217,7 +221,9 @@ fn orchestrator(live: Arc<Live>) -> ApiRouter<Arc<State>> {
         .merge(in_flight::routes())
         .merge(circuits::routes())
         .merge(bans::routes())
+        .merge(caches::routes())
         .merge(queue::routes())
+        .merge(quotas::routes())
         .merge(models::routes())
         .merge(model_jobs::routes())
         .merge(model_stats::routes())
@@ -244,7 +250,9 @@ pub async fn serve(listener: AdminListener, state: State) {
     let state = Arc::new(state);
     let live = Live::new(Arc::clone(&state));
     let sampler = tokio::spawn(Arc::clone(&live).run());
-    let (orchestrator, document) = openapi::finish(orchestrator(live), PREFIX);
+    let (orchestrator, mut document) = openapi::finish(orchestrator(live), PREFIX);
+    let (multihost, of_multihost) = openapi::finish(multihost::routes(), multihost::PREFIX);
+    openapi::merge(&mut document, of_multihost);
     let orchestrator = orchestrator.route(openapi::PATH, get(async move || Json(document)));
     let app = Router::new()
         .route("/health", get(handlers::health))
@@ -253,6 +261,7 @@ pub async fn serve(listener: AdminListener, state: State) {
         .route("/metrics", get(handlers::metrics))
         .merge(dashboard::routes())
         .nest(PREFIX, orchestrator)
+        .nest(multihost::PREFIX, multihost)
         .fallback(problem::no_such_path)
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(axum::middleware::from_fn_with_state(Arc::new(guard), access::check))

@@ -127,6 +127,7 @@ struct NotificationTestView {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Wanted {
+    /// Most messages, 100 by default.
     limit: usize,
 }
 

@@ -21,9 +21,11 @@ use serde_json::{Value, json};
 
 use super::State;
 use super::access::Detail;
+use super::multihost::PREFIX;
 use super::problem::{Document, Problem};
 use super::request::{Asked, Named, Wanted};
 use crate::policy::admin_access::{Scope, needed};
+use crate::version;
 
 /// Where the document is, below the prefix.
 pub const PATH: &str = "/openapi.json";
@@ -67,6 +69,29 @@ impl<T: JsonSchema + Serialize> OperationOutput for Done<T> {
 
     fn inferred_responses(ctx: &mut GenContext, operation: &mut Operation) -> Vec<(Option<StatusCode>, Response)> {
         Json::<Success<T>>::inferred_responses(ctx, operation)
+    }
+}
+
+/// The same with what was changed, for the audit.
+pub struct Noted<T>(pub T, pub String);
+
+impl<T: Serialize> IntoResponse for Noted<T> {
+    fn into_response(self) -> axum::response::Response {
+        let mut response = Done(self.0).into_response();
+        response.extensions_mut().insert(Detail(self.1));
+        response
+    }
+}
+
+impl<T: JsonSchema + Serialize> OperationOutput for Noted<T> {
+    type Inner = T;
+
+    fn operation_response(ctx: &mut GenContext, operation: &mut Operation) -> Option<Response> {
+        Done::<T>::operation_response(ctx, operation)
+    }
+
+    fn inferred_responses(ctx: &mut GenContext, operation: &mut Operation) -> Vec<(Option<StatusCode>, Response)> {
+        Done::<T>::inferred_responses(ctx, operation)
     }
 }
 
@@ -140,6 +165,34 @@ impl<T: JsonSchema> OperationOutput for Ordered<T> {
     }
 }
 
+/// An answer whose status says how it is: 200 when all is well, else 503.
+pub struct Judged<T> {
+    /// All is well.
+    pub good: bool,
+    /// How it is.
+    pub view: T,
+}
+
+impl<T: Serialize> IntoResponse for Judged<T> {
+    fn into_response(self) -> axum::response::Response {
+        let status = if self.good { http::StatusCode::OK } else { http::StatusCode::SERVICE_UNAVAILABLE };
+        (status, Json(self.view)).into_response()
+    }
+}
+
+impl<T: JsonSchema> OperationOutput for Judged<T> {
+    type Inner = T;
+
+    fn operation_response(ctx: &mut GenContext, operation: &mut Operation) -> Option<Response> {
+        Json::<T>::operation_response(ctx, operation)
+    }
+
+    fn inferred_responses(ctx: &mut GenContext, operation: &mut Operation) -> Vec<(Option<StatusCode>, Response)> {
+        let response = |code| Some((Some(StatusCode::Code(code)), Json::<T>::operation_response(ctx, operation)?));
+        [200, 503].into_iter().filter_map(response).collect()
+    }
+}
+
 /// A stream of server-sent events.
 pub struct Events<R>(pub R);
 
@@ -196,7 +249,7 @@ pub fn finish(api: ApiRouter<Arc<State>>, prefix: &str) -> (Router<Arc<State>>, 
     let mut document = OpenApi::default();
     let router = api.finish_api_with(&mut document, |api| {
         api.title("Arriero's admin API")
-            .version(env!("CARGO_PKG_VERSION"))
+            .version(version::VERSION)
             .description("What operators see and do. Errors are problem documents (RFC 9457).")
     });
     let mut document = serde_json::to_value(&document).unwrap_or_default();
@@ -215,17 +268,48 @@ pub fn finish(api: ApiRouter<Arc<State>>, prefix: &str) -> (Router<Arc<State>>, 
     (router, document)
 }
 
+/// Adds the calls and types of another document.
+pub fn merge(document: &mut Value, other: Value) {
+    for part in ["/paths", "/components/schemas"] {
+        if let (Some(Value::Object(all)), Some(Value::Object(more))) = (document.pointer_mut(part), other.pointer(part))
+        {
+            all.extend(more.clone());
+        }
+    }
+}
+
+/// What a name in a path stands for.
+fn meaning(name: &str) -> &'static str {
+    match name {
+        "server" => "Name of the server, or `UPSTREAM%2FNAME`.",
+        "model" => "Name of the model.",
+        "id" => "Number of the job.",
+        "section" => "A block of the file, such as `telemetry`, or one of upstreams, such as `queue`.",
+        "metric" => "`latency`, `ttfb`, `queue`, `errors`, `throughput` or `tokens`.",
+        "service" => "`coordination`.",
+        "verb" => "`open`, `close`, `half-open` or `reset`.",
+        _ => "",
+    }
+}
+
 /// Adds what all calls of a path have in common.
 fn complete(item: &mut Value, path: &str) {
     let names = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
     let names: Vec<Value> = names
-        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string", "minLength": 1 } }))
+        .map(|name| {
+            let schema = json!({ "type": "string", "minLength": 1 });
+            json!({ "name": name, "in": "path", "required": true, "description": meaning(name), "schema": schema })
+        })
         .collect();
-    let topic = path.split('/').nth(3).unwrap_or("health");
+    let topic = if path.starts_with(PREFIX) { "multihost" } else { path.split('/').nth(3).unwrap_or("health") };
     for (method, operation) in item.as_object_mut().into_iter().flatten() {
         operation["tags"] = json!([topic]);
         let known = operation["parameters"].as_array_mut().map(std::mem::take).unwrap_or_default();
         operation["parameters"] = names.iter().cloned().chain(known).collect();
+        if method == "post" && path.ends_with("/circuit-breakers/{server}/{model}") {
+            // Where an order is about the server itself, the verb stands in the place of a model.
+            operation["parameters"][1]["description"] = json!(meaning("verb"));
+        }
         for range in ["4XX", "5XX"] {
             operation["responses"][range] = json!({
                 "description": "why it was not done",

@@ -31,8 +31,11 @@ pub fn routes() -> ApiRouter<Arc<State>> {
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "QueueOrder")]
 struct Words {
+    /// Its queues only; those of all upstreams by default.
     upstream: Option<String>,
+    /// Why; 200 characters are kept.
     reason: Option<String>,
+    /// Who decided it.
     who: Option<String>,
 }
 

@@ -279,7 +279,9 @@ async fn one(Extract(state): Shared, Named(id): Named<String>) -> Result<Done<On
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "RecoveryWindow")]
 struct Window {
+    /// Most tests, 100 by default.
     limit: usize,
+    /// How many are left out before them.
     offset: usize,
 }
 

@@ -38,15 +38,25 @@ pub fn routes() -> ApiRouter<Arc<State>> {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Wish {
+    /// Most requests, 100 by default, 1,000 at most.
     limit: Option<usize>,
+    /// Only those before this `seq`: the next page.
     before: Option<i64>,
+    /// Only those that ended since: RFC 3339, seconds since 1970, or a time back such as `15m`.
     since: Option<String>,
+    /// Only those whose last attempt was at this server.
     server: Option<String>,
+    /// Only those to this upstream.
     upstream: Option<String>,
+    /// Only those for this model.
     model: Option<String>,
+    /// Only those of this route.
     route: Option<String>,
+    /// Only those with the API key of this id.
     key: Option<String>,
+    /// Only those with this reason.
     reason: Option<String>,
+    /// Only those with this status.
     status: Option<u16>,
 }
 
@@ -107,9 +117,13 @@ pub fn server_of(state: &State, id: Option<&str>) -> (Option<String>, Option<Str
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct UsageWish {
+    /// `key`, `model` or `key,model`, the default.
     by: Option<String>,
+    /// `hour`, `day`, `month` (in UTC) or `total`, the default.
     per: Option<String>,
+    /// Hours that begin from here on: RFC 3339, seconds since 1970, or a time back.
     from: Option<String>,
+    /// Hours that begin before this; now by default.
     to: Option<String>,
 }
 

@@ -162,6 +162,7 @@ async fn one(Extract(state): Shared, Named(id): Named<String>) -> Result<Done<On
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Patience {
+    /// Answer when the server is empty, or after this time.
     wait: Option<Duration>,
 }
 
@@ -169,7 +170,9 @@ struct Patience {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Words {
+    /// Why; 200 characters are kept.
     reason: Option<String>,
+    /// Who decided it.
     who: Option<String>,
 }
 
@@ -221,9 +224,13 @@ async fn activate(state: &Arc<State>, place: &Place, words: Words) -> Settled {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Maintenance {
+    /// `false` ends it.
     enabled: Option<bool>,
+    /// How long; until further notice by default.
     r#for: Option<Duration>,
+    /// Why; 200 characters are kept.
     reason: Option<String>,
+    /// Who decided it.
     who: Option<String>,
 }
 

@@ -35,7 +35,9 @@ pub struct Order {
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "UpgradeOrder")]
 pub struct Wish {
+    /// The program; that of this process by default.
     binary: Option<PathBuf>,
+    /// How long it may take until it serves; `60s` by default.
     timeout: Option<Duration>,
 }
 

@@ -31,6 +31,7 @@ use rustix::system::uname;
 use crate::clock;
 use crate::nvml::{Absent, Look, Settings, Watcher};
 use crate::policy::gpu::report::Report;
+use crate::version;
 
 pub use token::{Token, TokenError};
 
@@ -113,7 +114,7 @@ pub fn once(settings: &Settings) -> Result<Report, Absent> {
 
 fn report(at: u64) -> Report {
     let hostname = uname().nodename().to_string_lossy().into_owned();
-    Report { at, version: env!("CARGO_PKG_VERSION").to_owned(), hostname, ..Report::default() }
+    Report { at, version: version::VERSION.to_owned(), hostname, ..Report::default() }
 }
 
 /// What is known, as it is answered.

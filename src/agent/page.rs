@@ -10,7 +10,8 @@ use prometheus_client::registry::Registry;
 
 use crate::nvml::Look;
 use crate::policy::gpu::reading::{Card, CardFault, Reading, RecoveryAction, Throttle, Unread};
-use crate::telemetry::names::{self, gpu};
+use crate::telemetry::names::{self, Metric, gpu};
+use crate::version;
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -37,8 +38,10 @@ pub fn of(look: &Look) -> String {
     page.gauges(gpu::READABLE, [(vec![("reason", word.to_owned())], readable)]);
     let age = Gauge::<f64, AtomicU64>::default();
     age.set(look.age.as_secs_f64());
-    page.registry.register(gpu::AGE.0, gpu::AGE.1, age);
-    page.gauges(names::BUILD, [(vec![("version", env!("CARGO_PKG_VERSION").to_owned())], 1.0)]);
+    page.registry.register(gpu::AGE.name, gpu::AGE.help, age);
+    let revision = version::REVISION.unwrap_or_default().to_owned();
+    let build = vec![("version", version::VERSION.to_owned()), ("revision", revision)];
+    page.gauges(names::BUILD, [(build, 1.0)]);
     if let Ok(reading) = &look.reading {
         page.reading(reading);
     }
@@ -54,7 +57,7 @@ struct Page {
 }
 
 impl Page {
-    fn gauges(&mut self, (name, help): names::Metric, values: impl IntoIterator<Item = (Labels, f64)>) {
+    fn gauges(&mut self, metric: Metric, values: impl IntoIterator<Item = (Labels, f64)>) {
         let family = Family::<Labels, Gauge<f64, AtomicU64>>::default();
         let mut has_any = false;
         for (labels, value) in values {
@@ -62,11 +65,11 @@ impl Page {
             has_any = true;
         }
         if has_any {
-            self.registry.register(name, help, family);
+            self.registry.register(metric.name, metric.help, family);
         }
     }
 
-    fn counters(&mut self, (name, help): names::Metric, values: impl IntoIterator<Item = (Labels, u64)>) {
+    fn counters(&mut self, metric: Metric, values: impl IntoIterator<Item = (Labels, u64)>) {
         let family = Family::<Labels, Counter>::default();
         let mut has_any = false;
         for (labels, value) in values {
@@ -74,24 +77,24 @@ impl Page {
             has_any = true;
         }
         if has_any {
-            self.registry.register(name, help, family);
+            self.registry.register(metric.name, metric.help, family);
         }
     }
 
     /// One gauge a card, where its value is known.
-    fn each(&mut self, metric: names::Metric, reading: &Reading, value: impl Fn(&Card) -> Option<f64>) {
+    fn each(&mut self, metric: Metric, reading: &Reading, value: impl Fn(&Card) -> Option<f64>) {
         self.gauges(metric, reading.cards.iter().filter_map(|card| Some((labels(card), value(card)?))));
     }
 
     /// One counter a card, where its value is known.
-    fn each_count(&mut self, metric: names::Metric, reading: &Reading, value: impl Fn(&Card) -> Option<u64>) {
+    fn each_count(&mut self, metric: Metric, reading: &Reading, value: impl Fn(&Card) -> Option<u64>) {
         self.counters(metric, reading.cards.iter().filter_map(|card| Some((labels(card), value(card)?))));
     }
 
     /// One gauge for each word of a card.
     fn words<W: Into<String>>(
         &mut self,
-        metric: names::Metric,
+        metric: Metric,
         label: &'static str,
         reading: &Reading,
         words: impl Fn(&Card) -> Vec<(W, f64)>,

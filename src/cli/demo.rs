@@ -6,14 +6,19 @@ use crate::demo::Fleet;
 use crate::fleet::reload::Source;
 use crate::lifecycle;
 
-use super::run::{announce, for_servers};
+use super::DEFAULT_LISTEN;
+use super::run::announce;
+use super::unfiled;
 
 /// Where to serve the demo.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Address to listen on.
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "HOST:PORT", default_value = DEFAULT_LISTEN)]
     listen: String,
+    /// Address of the admin listener, `HOST:PORT` or `unix:/path`.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5100")]
+    admin: String,
 }
 
 /// Serves until a signal ends it.
@@ -36,6 +41,5 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     for (name, url) in &servers {
         eprintln!("simulated Ollama server {name} at {url}");
     }
-    let named = servers.iter().map(|(name, url)| (Some(name.as_str()), url.as_str()));
-    lifecycle::run(Source::Text(for_servers(&arguments.listen, named)), announce)
+    lifecycle::run(Source::Text(unfiled::for_demo(&arguments.listen, &arguments.admin, &servers)), announce)
 }

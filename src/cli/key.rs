@@ -11,7 +11,7 @@ use crate::config::keys::{EditError, KeyEntry, KeyScope, Timestamp, edit, load};
 use crate::fleet::reload::Source;
 use crate::ollama::ModelPattern;
 use crate::policy::api_key::{self, Digest};
-use crate::units::Duration;
+use crate::units::{Count, Duration};
 
 /// What to do.
 #[derive(clap::Args)]
@@ -51,6 +51,9 @@ struct New {
     /// A model that it may be used for, `*` stands for any characters; may be given several times. All by default.
     #[arg(long = "model", value_name = "PATTERN", value_parser = pattern)]
     models: Vec<String>,
+    /// Tokens that it may use of a quota, in the place of the quota's `limit`, such as `daily=1M`; may be given several times.
+    #[arg(long = "quota", value_name = "NAME=TOKENS", value_parser = amount)]
+    quotas: Vec<(String, Count)>,
     /// How long it is valid, such as `90d`; for ever by default.
     #[arg(long, value_name = "DURATION", value_parser = lifetime)]
     expires: Option<Duration>,
@@ -96,6 +99,20 @@ fn pattern(text: &str) -> Result<String, String> {
         Some(_) => Ok(text.to_owned()),
         None => Err("write a name such as `llava`, `llava:13b` or `llava*`".to_owned()),
     }
+}
+
+fn amount(text: &str) -> Result<(String, Count), String> {
+    let (name, tokens) = text.split_once('=').ok_or("write the name of a quota and a number, such as `daily=1M`")?;
+    let tokens: Count = tokens.parse().map_err(|error: crate::units::UnitError| error.to_string())?;
+    match (is_name(name), tokens) {
+        (false, _) => Err("the name of a quota is made of letters, digits, `_`, `.` and `-`".to_owned()),
+        (_, Count(0)) => Err("a limit of zero tokens would refuse every request".to_owned()),
+        (true, tokens) => Ok((name.to_owned(), tokens)),
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
 fn lifetime(text: &str) -> Result<Duration, String> {
@@ -152,8 +169,7 @@ fn edited<T>(
 impl New {
     fn run(&self) -> Result<(), String> {
         let path = self.place.find()?;
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-        if self.name.is_empty() || !self.name.bytes().all(plain) {
+        if !is_name(&self.name) {
             return Err("a name is made of letters, digits, `_`, `.` and `-`".to_owned());
         }
         let now = i64::try_from(clock::unix_time().as_secs()).unwrap_or(i64::MAX);
@@ -183,6 +199,7 @@ impl New {
                 hash: Digest::of(api_key::split(text.as_bytes()).1),
                 scopes,
                 models: self.models.clone(),
+                quotas: self.quotas.iter().cloned().collect(),
                 expires: lifetime.map(|lifetime| Timestamp(now.saturating_add(lifetime))),
                 created: Some(Timestamp(now)),
             });
@@ -224,10 +241,10 @@ impl List {
             let rows: Vec<serde_json::Value> = keys.iter().map(to_json).collect();
             return print(&format!("{:#}\n", serde_json::Value::Array(rows)));
         }
-        let heads = ["ID", "NAME", "SCOPES", "MODELS", "CREATED", "EXPIRES"].map(str::to_owned);
-        let rows: Vec<[String; 6]> = std::iter::once(heads).chain(keys.iter().map(to_row)).collect();
+        let heads = ["ID", "NAME", "SCOPES", "MODELS", "QUOTAS", "CREATED", "EXPIRES"].map(str::to_owned);
+        let rows: Vec<[String; 7]> = std::iter::once(heads).chain(keys.iter().map(to_row)).collect();
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-        let widths: [usize; 6] = std::array::from_fn(width);
+        let widths: [usize; 7] = std::array::from_fn(width);
         let mut text = String::new();
         for row in &rows {
             let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
@@ -242,13 +259,15 @@ fn is_over(key: &KeyEntry) -> bool {
     key.expires.is_some_and(|expires| u64::try_from(expires.0).unwrap_or(0) <= clock::unix_time().as_secs())
 }
 
-fn to_row(key: &KeyEntry) -> [String; 6] {
+fn to_row(key: &KeyEntry) -> [String; 7] {
     let scopes: Vec<&str> = key.scopes.iter().map(|scope| crate::policy::auth::Scope::from(*scope).as_str()).collect();
     let models = if key.models.is_empty() { "all".to_owned() } else { key.models.join(",") };
+    let quotas: Vec<String> = key.quotas.iter().map(|(name, tokens)| format!("{name}={tokens}")).collect();
+    let quotas = if quotas.is_empty() { "-".to_owned() } else { quotas.join(",") };
     let expires = key.expires.map_or_else(|| "never".to_owned(), |expires| expires.to_string());
     let over = if is_over(key) { " (over)" } else { "" };
     let created = key.created.map_or_else(|| "-".to_owned(), |created| created.to_string());
-    [key.id.clone(), key.name.clone(), scopes.join(","), models, created, format!("{expires}{over}")]
+    [key.id.clone(), key.name.clone(), scopes.join(","), models, quotas, created, format!("{expires}{over}")]
 }
 
 fn to_json(key: &KeyEntry) -> serde_json::Value {
@@ -257,6 +276,7 @@ fn to_json(key: &KeyEntry) -> serde_json::Value {
         "name": key.name,
         "scopes": key.scopes,
         "models": key.models,
+        "quotas": key.quotas,
         "created": key.created,
         "expires": key.expires,
         "expired": is_over(key),

@@ -8,8 +8,10 @@
 mod admin_client;
 mod asking;
 mod ban;
+mod cache;
 mod check;
 mod circuit;
+mod cluster;
 mod completion;
 mod config;
 mod decisions;
@@ -31,6 +33,7 @@ mod output;
 mod overview;
 mod pull;
 mod queue;
+mod quota;
 mod reload;
 mod run;
 mod schema;
@@ -38,6 +41,7 @@ mod servers;
 mod status;
 mod table;
 mod top;
+mod unfiled;
 mod unload;
 mod upgrade;
 mod usage;
@@ -50,6 +54,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::version;
+
+/// Where clients connect when nothing is said.
+const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 /// It failed: the exit code.
 const FAILED: u8 = 1;
 /// Nobody answers at the admin listener: the exit code.
@@ -59,7 +67,7 @@ const EXITS: [(u8, &str); 5] = [
     (0, "good; `status`: all is well"),
     (
         FAILED,
-        "the configuration is not valid, the start failed, the running Arriero refused what was asked; `status`: not all is well; `drain --wait`: not empty yet; `health`: not ready",
+        "the configuration is not valid, the start failed, the running Arriero refused what was asked; `status`: not all is well; `drain --wait`: not empty yet; `health`: not ready; `cluster link`, `cluster drift`: the instances cannot agree, or do not",
     ),
     (2, "wrong usage"),
     (3, "`run`, `demo`: stopped before all requests were finished; `import`: something is unsupported"),
@@ -73,7 +81,7 @@ fn exits() -> String {
 
 /// A declarative, hot-reloading reverse proxy for fleets of Ollama servers.
 #[derive(Parser)]
-#[command(name = "arriero", version, arg_required_else_help = true, after_help = exits())]
+#[command(name = "arriero", version = version::FULL, arg_required_else_help = true, after_help = exits())]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -114,12 +122,18 @@ enum Verb {
     Circuit(circuit::Arguments),
     /// Show bans; add and lift them.
     Ban(ban::Arguments),
+    /// Show what routes keep of answers; throw it away.
+    Cache(cache::Arguments),
+    /// Show the instances of the cluster, and whether they agree.
+    Cluster(cluster::Arguments),
     /// Show why servers were chosen.
     Decisions(decisions::Arguments),
     /// Show requests that ended, or messages of the process.
     Logs(logs::Arguments),
     /// Show who used how much.
     Usage(usage::Arguments),
+    /// Show how much is used of token quotas; begin their windows anew.
+    Quota(quota::Arguments),
     /// Show the configuration in force and what was changed at run time.
     Config(config::Arguments),
     /// Put the configuration on disk in force in the running Arriero.
@@ -182,9 +196,12 @@ pub fn main() -> ExitCode {
         Verb::Queue(arguments) => queue::run(&arguments),
         Verb::Circuit(arguments) => circuit::run(&arguments),
         Verb::Ban(arguments) => ban::run(&arguments),
+        Verb::Cache(arguments) => cache::run(&arguments),
+        Verb::Cluster(arguments) => cluster::run(&arguments),
         Verb::Decisions(arguments) => decisions::run(&arguments),
         Verb::Logs(arguments) => logs::run(&arguments),
         Verb::Usage(arguments) => usage::run(&arguments),
+        Verb::Quota(arguments) => quota::run(&arguments),
         Verb::Config(arguments) => config::run(&arguments),
         Verb::Reload(arguments) => reload::run(&arguments),
         Verb::Upgrade(arguments) => upgrade::run(&arguments),

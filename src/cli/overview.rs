@@ -14,6 +14,8 @@ pub struct Overview {
     pub at: String,
     /// Version of the program.
     pub version: String,
+    /// The commit that it was built from, where it knows.
+    pub revision: Option<String>,
     /// How long it has run.
     pub uptime_seconds: u64,
     /// `healthy`, `degraded`, `unhealthy` or `stopping`.

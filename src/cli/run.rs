@@ -3,17 +3,31 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::DEFAULT_LISTEN;
+use super::unfiled::{self, Said};
 use crate::fleet::reload::Source;
 use crate::lifecycle::{self, Running};
 use crate::routing::Scheme;
 
 /// What is read when nothing is said.
 pub const DEFAULT_FILE: &str = "arriero.yaml";
-/// Where Ollama listens by default (envconfig.Host).
-const OLLAMA_PORT: u16 = 11434;
+
+/// What is read without a file, for `--help`.
+fn variables() -> String {
+    format!(
+        "Environment, where no file is used; an option comes before a variable:\n  \
+         OLLAMA_HOSTS          servers, separated by commas: HOST, HOST:PORT or http://HOST:PORT\n  \
+         OLLAMA_HOST           the same, where OLLAMA_HOSTS is not set\n  \
+         OLLAMA_LOAD_BALANCER  round-robin, least-conn or ip-hash; without it each request goes where its\n                        \
+         first token comes soonest\n  \
+         PORT                  listen on 0.0.0.0:PORT instead of {DEFAULT_LISTEN}\n\n\
+         What these variables say can be written down as a file: see `arriero init`."
+    )
+}
 
 /// What to serve.
 #[derive(clap::Args)]
+#[command(after_help = variables())]
 pub struct Arguments {
     /// Configuration file. Without it: `arriero.yaml` here, else the servers of OLLAMA_HOSTS or OLLAMA_HOST.
     #[arg(short, long)]
@@ -21,15 +35,22 @@ pub struct Arguments {
     /// An Ollama server, instead of a configuration file; may be given several times.
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     upstream: Vec<String>,
-    /// Address to listen on, with `--upstream` or OLLAMA_HOSTS.
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080", conflicts_with = "config")]
-    listen: String,
+    /// Address to listen on, with `--upstream` or OLLAMA_HOSTS; 0.0.0.0 and PORT where that is set, else 127.0.0.1:8080.
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "config")]
+    listen: Option<String>,
+    /// Address of the admin listener, with `--upstream` or OLLAMA_HOSTS: `HOST:PORT` or `unix:/path`; 127.0.0.1:5100 by default.
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
+    admin: Option<String>,
 }
 
 /// Serves until a signal ends it.
 pub fn run(arguments: Arguments) -> ExitCode {
-    match source(arguments, &|name| std::env::var(name).ok()) {
-        Ok(source) => lifecycle::run(source, announce),
+    let env = |name: &str| std::env::var(name).ok();
+    match source(arguments, &env) {
+        Ok(source) => {
+            tell_of_unread(&source, &env);
+            lifecycle::run(source, announce)
+        }
         Err(problem) => {
             eprintln!("error: {problem}");
             ExitCode::from(1)
@@ -41,55 +62,35 @@ fn source(arguments: Arguments, env: &dyn Fn(&str) -> Option<String>) -> Result<
     if let Some(file) = arguments.config {
         return Ok(Source::File(file));
     }
-    if !arguments.upstream.is_empty() {
-        return Ok(Source::Text(for_servers(
-            &arguments.listen,
-            arguments.upstream.iter().map(|url| (None, url.as_str())),
-        )));
-    }
-    if Path::new(DEFAULT_FILE).exists() {
+    if arguments.upstream.is_empty() && Path::new(DEFAULT_FILE).exists() {
+        if let Some(option) = arguments.listen.map(|_| "--listen").or(arguments.admin.map(|_| "--admin")) {
+            return Err(format!(
+                "`{option}` cannot be used with a file, and there is `{DEFAULT_FILE}` here\n\
+                 hint: write the address into the file"
+            ));
+        }
         return Ok(Source::File(PathBuf::from(DEFAULT_FILE)));
     }
-    let hosts = env("OLLAMA_HOSTS").or_else(|| env("OLLAMA_HOST")).unwrap_or_default();
-    let servers: Vec<String> = hosts.split(',').map(str::trim).filter(|host| !host.is_empty()).map(to_url).collect();
-    if servers.is_empty() {
-        return Err(format!(
+    let said =
+        Said { listen: arguments.listen.as_deref(), admin: arguments.admin.as_deref(), upstream: &arguments.upstream };
+    unfiled::text(said, env)?.map(Source::Text).ok_or_else(|| {
+        format!(
             "nothing to serve: there is no `{DEFAULT_FILE}` here and OLLAMA_HOSTS is not set\n\
              hint: `arriero init` writes a configuration, `arriero run --upstream http://127.0.0.1:11434` needs none, \
              `arriero demo` needs no servers"
-        ));
-    }
-    Ok(Source::Text(for_servers(&arguments.listen, servers.iter().map(|url| (None, url.as_str())))))
+        )
+    })
 }
 
-/// Ollama's own spellings of OLLAMA_HOST: with or without scheme, with or without port.
-fn to_url(host: &str) -> String {
-    let (scheme, rest) = host.split_once("://").unwrap_or(("http", host));
-    let rest = rest.trim_end_matches('/');
-    let has_port =
-        rest.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()));
-    match (has_port, scheme) {
-        (true, _) => format!("{scheme}://{rest}"),
-        (false, "https") => format!("{scheme}://{rest}:443"),
-        (false, _) if host.contains("://") => format!("{scheme}://{rest}:80"),
-        (false, _) => format!("{scheme}://{rest}:{OLLAMA_PORT}"),
+/// Somebody who sets such a variable expects that it counts.
+fn tell_of_unread(source: &Source, env: &dyn Fn(&str) -> Option<String>) {
+    let Source::File(file) = source else { return };
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let is_unread =
+        |name: &&str| env(name).is_some_and(|value| !value.trim().is_empty()) && !text.contains(&format!("${{{name}"));
+    for name in unfiled::MEANT_FOR_US.into_iter().filter(is_unread) {
+        eprintln!("note: {name} is not read, since `{}` is the configuration", file.display());
     }
-}
-
-/// The configuration for Ollama servers by URL, some of them with a name.
-pub fn for_servers<'s>(listen: &str, servers: impl Iterator<Item = (Option<&'s str>, &'s str)>) -> String {
-    let quoted = |text: &str| serde_json::Value::from(text).to_string();
-    let server = |(name, url): (Option<&str>, &str)| {
-        let name = name.map(|name| format!("name: {}, ", quoted(name))).unwrap_or_default();
-        format!("      - {{ {name}url: {} }}\n", quoted(url))
-    };
-    let servers: Vec<String> = servers.map(server).collect();
-    format!(
-        "version: 1\nlisteners: [{{ address: {} }}]\nroutes: [{{ name: ollama, upstream: fleet }}]\nupstreams:\n  \
-         fleet:\n    kind: ollama\n    servers:\n{}",
-        quoted(listen),
-        servers.concat(),
-    )
 }
 
 /// Tells where to find us, on standard error: standard output is the access log's.
@@ -108,25 +109,4 @@ pub fn announce(running: &Running) {
     eprintln!("\ntry:\n  curl http://{address}/api/tags");
     eprintln!("  curl -N http://{address}/api/chat -d '{{\"model\":\"{model}\",{message}}}'");
     eprintln!("  curl http://{address}/v1/models");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ollama_hosts_are_read_as_ollama_reads_them() {
-        assert_eq!(to_url("10.0.0.1"), "http://10.0.0.1:11434");
-        assert_eq!(to_url("10.0.0.1:80"), "http://10.0.0.1:80");
-        assert_eq!(to_url("http://gpu.test/"), "http://gpu.test:80");
-        assert_eq!(to_url("https://gpu.test"), "https://gpu.test:443");
-        assert_eq!(to_url("http://[::1]:11434"), "http://[::1]:11434");
-    }
-
-    #[test]
-    fn a_list_of_servers_is_a_valid_configuration() {
-        let servers = [(None, "http://10.0.0.1:11434"), (Some("t4-1"), "http://10.0.0.2:11434")];
-        let text = for_servers("127.0.0.1:0", servers.into_iter());
-        assert!(crate::config::parse("test", &text, &|_| None).is_ok(), "{text}");
-    }
 }

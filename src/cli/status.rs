@@ -67,7 +67,8 @@ fn show(overview: &Overview, look: &Look) -> Page {
 
 fn arriero(overview: &Overview) -> Cell {
     let uptime = words::span(Duration::from_secs(overview.uptime_seconds));
-    let text = format!("{}, version {}, up {uptime}", overview.status, overview.version);
+    let revision = overview.revision.as_ref().map(|revision| format!(" ({revision})")).unwrap_or_default();
+    let text = format!("{}, version {}{revision}, up {uptime}", overview.status, overview.version);
     Cell::text(text).toned(if overview.status == "stopping" { Tone::Warning } else { Tone::of(&overview.status) })
 }
 
@@ -109,7 +110,7 @@ mod tests {
     #[test]
     fn a_refused_file_and_a_missing_server_are_told() {
         let told = json!({
-            "version": "1.2.3", "uptimeSeconds": 192, "status": "degraded",
+            "version": "1.2.3", "revision": "1a2b3c4d5", "uptimeSeconds": 192, "status": "degraded",
             "config": { "hash": "0123456789abcdef", "inForce": false, "error": "error[E1]: no\n  in line 3\u{1b}[2J" },
             "requests": { "inFlight": 3, "answering": 2, "queued": 1, "perSecond": 4.25, "tokensPerSecond": 210.4 },
             "latency": { "ttfbMs": { "p50": 120.0, "p95": 1250.0, "p99": 61000.0 }, "durationMs": null },
@@ -123,7 +124,7 @@ mod tests {
         });
         let overview: Overview = serde_json::from_value(told).unwrap();
         let page = show(&overview, &Look { colour: false, width: 200, now: time::OffsetDateTime::UNIX_EPOCH });
-        let wanted = "arriero        degraded, version 1.2.3, up 3m 12s
+        let wanted = "arriero        degraded, version 1.2.3 (1a2b3c4d5), up 3m 12s
 configuration  0123456789ab in force, the file on disk is refused
 servers        1 of 2 up, 1 draining
 requests       3 in flight, 2 answering, 1 queued

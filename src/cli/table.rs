@@ -123,12 +123,12 @@ pub struct Table {
 
 impl Table {
     /// One without rows.
-    pub fn new<const N: usize>(heads: [&'static str; N]) -> Self {
+    pub fn new(heads: impl Into<Vec<&'static str>>) -> Self {
         Self { heads: heads.into(), rows: Vec::new() }
     }
 
     /// Adds a row: one cell for each heading.
-    pub fn row<const N: usize>(&mut self, cells: [Cell; N]) {
+    pub fn row(&mut self, cells: impl Into<Vec<Cell>>) {
         self.rows.push(cells.into());
     }
 

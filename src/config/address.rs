@@ -113,6 +113,47 @@ impl ServerUrl {
     }
 }
 
+/// The URL of a Redis or Valkey, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RedisUrl {
+    /// `rediss`.
+    pub tls: bool,
+    /// Host and port; the port is 6379 when the URL names none.
+    pub address: HostPort,
+    /// Number of the database.
+    pub database: u16,
+}
+
+impl RedisUrl {
+    /// Reads `redis://HOST[:PORT][/DATABASE]`, or the same with `rediss`.
+    ///
+    /// # Errors
+    /// What is wrong with the form, in one sentence.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        const SCHEME: &str = "a URL starts with `redis://`, or with `rediss://` for TLS";
+        let (scheme, rest) = text.split_once("://").ok_or(SCHEME)?;
+        let tls = match scheme.to_ascii_lowercase().as_str() {
+            "redis" => false,
+            "rediss" => true,
+            _ => return Err(SCHEME.to_owned()),
+        };
+        if rest.contains('@') {
+            return Err("a URL has no user or password: write `username` and `password_file`".to_owned());
+        }
+        if rest.contains(['?', '#']) {
+            return Err("a URL has no query and no fragment: remove it".to_owned());
+        }
+        let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+        let (host, port) = split_port(authority)?;
+        if port == Some(0) {
+            return Err("port 0 cannot be connected to".to_owned());
+        }
+        let database = if database.is_empty() { Ok(0) } else { database.parse() };
+        let database = database.map_err(|_| "behind the port comes the number of a database, such as `/1`")?;
+        Ok(Self { tls, address: HostPort { host, port: port.unwrap_or(6379) }, database })
+    }
+}
+
 /// The URL of a webhook, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WebhookUrl {

@@ -4,6 +4,7 @@
 //! configuration: a key is revoked in a hurry. It is read like the configuration, with positions and hints, but
 //! nothing in it is replaced by variables.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::path::Path as FilePath;
@@ -20,6 +21,7 @@ use super::source::{self, Report, Source};
 use super::{codes, decode, hash, tree, validate};
 use crate::policy::api_key::Digest;
 use crate::policy::auth;
+use crate::units::Count;
 
 mod edit;
 
@@ -50,6 +52,9 @@ pub struct KeyEntry {
     /// Models that it may be used for, with `*` for any characters; empty for all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<String>,
+    /// Tokens that it may use of quotas, in the place of their `limit`, by the names of the quotas.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub quotas: BTreeMap<String, Count>,
     /// From when on it is not valid any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,

@@ -33,7 +33,7 @@ mod tree;
 pub mod types;
 mod validate;
 
-pub use address::{AdminAddress, HostPort, ServerUrl, WebhookUrl};
+pub use address::{AdminAddress, HostPort, RedisUrl, ServerUrl, WebhookUrl};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use diff::restart_reasons;
 pub use overlay::Overlay;

@@ -3,6 +3,8 @@
 use super::{Diagnostics, Loaded};
 
 mod access;
+mod caches;
+mod code_examples;
 mod content;
 mod files;
 mod generated;
@@ -10,8 +12,11 @@ mod good;
 mod hostile;
 mod limits;
 mod notifications;
+mod quotas;
+mod reference_pages;
 mod rules;
 mod tls;
+mod tracing;
 mod variables;
 
 /// A small file that is right in every respect.

@@ -15,6 +15,8 @@ use crate::units::{ByteSize, Duration};
 
 mod access;
 mod admin;
+mod cache;
+mod cluster;
 mod content;
 mod fleet;
 mod gpu;
@@ -22,14 +24,18 @@ mod history;
 mod limits;
 mod models;
 mod notification;
+mod quotas;
 mod recovery_action;
 mod thresholds;
 mod tls;
+mod tracing;
 mod upstream;
 mod words;
 
 pub use access::{Access, Auth, Cors, ProxyProtocol, RouteAuth};
 pub use admin::{Admin, AdminScope, AdminToken, WithoutToken};
+pub use cache::{Cache, CacheKey, CacheScope, EmbeddingsCache};
+pub use cluster::{Cluster, RedisMode};
 pub use content::{
     Coding, Compress, Files, HeaderChanges, HeaderRules, Redirect, RequestEncoding, Respond, Rewrite, StickyCookie,
 };
@@ -39,9 +45,11 @@ pub use history::History;
 pub use limits::{ConcurrencyLimit, Delay, ListenerLimits, Preset, RateLimit};
 pub use models::{Caps, Permission};
 pub use notification::Notification;
+pub use quotas::{Quota, QuotaBeyond, QuotaTokens, QuotaWindow};
 pub use recovery_action::RecoveryAction;
 pub use thresholds::Thresholds;
 pub use tls::{CertificateFiles, ClientAuth, ListenerTls, MinVersion, UpstreamTls};
+pub use tracing::{OtlpProtocol, TraceParent, Tracing};
 pub use upstream::{
     Active, Balance, BalancePolicy, Check, Circuit, Health, Inventory, Keepalive, Kind, ModelAffinity, Off, Plan,
     Recovery, ServerEntry, Switch, Upstream,
@@ -70,6 +78,12 @@ pub struct Config {
     /// API keys.
     #[serde(default)]
     pub auth: Auth,
+    /// How many tokens may be used; at most 32. Each must allow a request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quotas: Vec<Quota>,
+    /// Several instances that act as one; each is alone by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Cluster>,
     /// Webhooks that are told what happens; none by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notifications: Vec<Notification>,
@@ -82,7 +96,7 @@ pub struct Config {
     /// What is kept of what happened, and how long.
     #[serde(default)]
     pub history: History,
-    /// Logs.
+    /// Logs and traces.
     #[serde(default)]
     pub telemetry: Telemetry,
 }
@@ -224,6 +238,12 @@ pub struct Route {
     /// The most that a request may ask of a server (kinds `ollama` and `openai`).
     #[serde(default, skip_serializing_if = "Caps::is_default")]
     pub caps: Caps,
+    /// Keep embeddings that servers computed and answer from them (kind `ollama`); nothing is kept without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embeddings_cache: Option<EmbeddingsCache>,
+    /// Keep answers of the servers to GET and answer from them, as they allow it (RFC 9111); nothing is kept without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
 }
 
 impl Route {
@@ -414,7 +434,7 @@ impl Default for Server {
     }
 }
 
-/// Logs.
+/// Logs and traces.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Telemetry {
@@ -422,11 +442,14 @@ pub struct Telemetry {
     pub access_log: AccessLog,
     /// Least severe message that is logged on standard error.
     pub log_level: LogLevel,
+    /// Traces of requests, told to an OpenTelemetry collector; none by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<Tracing>,
 }
 
 impl Default for Telemetry {
     fn default() -> Self {
-        Self { access_log: AccessLog::Json, log_level: LogLevel::Info }
+        Self { access_log: AccessLog::Json, log_level: LogLevel::Info, tracing: None }
     }
 }
 

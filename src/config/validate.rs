@@ -12,6 +12,8 @@ use crate::units::{ByteSize, Duration};
 
 mod access;
 mod admin;
+mod cache;
+mod cluster;
 mod content;
 mod fleet;
 mod gpu;
@@ -21,9 +23,11 @@ mod listeners;
 mod models;
 mod notifications;
 mod process;
+mod quotas;
 mod recovery_action;
 mod routes;
 mod tls;
+mod tracing;
 mod upstreams;
 
 /// Checks every rule; what is found goes to the report.
@@ -39,7 +43,10 @@ pub(super) fn validate(config: &Config, tree: &Node<'_>, report: &mut Report<'_>
     upstreams::check(config, &mut rules);
     process::check(config, &mut rules);
     notifications::check(config, &mut rules);
+    tracing::check(config, &mut rules);
     access::check(config, &mut rules);
+    quotas::check(config, &mut rules);
+    cluster::check(config, &mut rules);
 }
 
 /// Checks the rules about a keys file.

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::gpu::Load;
 use super::keep_alive::{self, KeepAlive};
@@ -9,11 +10,12 @@ use super::reply::{self, Reply};
 use super::router::Exchange;
 use super::times::nanoseconds;
 use crate::clock;
+use crate::ollama::embeddings::{push_double, push_single};
 
 #[derive(Serialize)]
 struct Embedded<'a> {
     model: &'a str,
-    embeddings: Vec<Vec<f32>>,
+    embeddings: Vec<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     total_duration: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,7 +35,7 @@ struct List<'a> {
 #[derive(Serialize)]
 struct Item {
     object: &'static str,
-    embedding: Value,
+    embedding: Box<RawValue>,
     index: usize,
 }
 
@@ -41,6 +43,11 @@ struct Item {
 struct Counts {
     prompt_tokens: usize,
     total_tokens: usize,
+}
+
+#[derive(Serialize)]
+struct Legacy {
+    embedding: Box<RawValue>,
 }
 
 /// Answers `/api/embed`, `/api/embeddings` and `/v1/embeddings`.
@@ -54,7 +61,11 @@ pub(super) async fn answer(exchange: Exchange<'_>) -> Reply {
     }
     let inputs = match fields.get(if legacy { "prompt" } else { "input" }) {
         None if path == "/v1/embeddings" => return reply::body_error(&path, "invalid input"),
+        Some(Value::Array(items)) if items.is_empty() && path == "/v1/embeddings" => {
+            return reply::body_error(&path, "invalid input");
+        }
         None => Vec::new(),
+        Some(Value::String(text)) if text.is_empty() && path == "/v1/embeddings" => vec![""],
         Some(Value::String(text)) if text.is_empty() => Vec::new(),
         Some(Value::String(text)) => vec![text.as_str()],
         Some(Value::Array(items)) if items.iter().all(Value::is_string) => {
@@ -84,21 +95,26 @@ pub(super) async fn answer(exchange: Exchange<'_>) -> Reply {
     }
     host.token_gate.pass().await;
     record.mark().token();
-    let vectors: Vec<Vec<f32>> = inputs.iter().map(|text| vector(text, host.config.embedding_length)).collect();
+    record.mark().update(|entry| entry.inputs += inputs.len());
+    let length = host.config.embedding_length;
+    let raw = inputs.iter().map(|text| raw_vector(&format!("{}{text}", model.digest), length));
+    let dimensions = fields.get("dimensions").and_then(Value::as_u64).and_then(|wanted| usize::try_from(wanted).ok());
+    let short = dimensions.filter(|wanted| (1..length).contains(wanted)).unwrap_or(length);
+    if legacy {
+        let first = raw.into_iter().next().unwrap_or_default();
+        return reply::json(
+            200,
+            &Legacy { embedding: list(&first, |out, number| push_double(out, f64::from(number))) },
+        );
+    }
+    let vectors: Vec<Vec<f32>> = raw.map(|vector| normalized(&normalized(&vector)[..short])).collect();
     let tokens: usize = inputs.iter().map(|text| text.len().div_ceil(4)).sum();
     match path.as_str() {
-        "/api/embeddings" => {
-            #[derive(Serialize)]
-            struct Legacy {
-                embedding: Vec<f32>,
-            }
-            reply::json(200, &Legacy { embedding: vectors.into_iter().next().unwrap_or_default() })
-        }
         "/v1/embeddings" => {
             let packed = fields.text_or_empty("encoding_format").eq_ignore_ascii_case("base64");
             let item = |(index, vector): (usize, Vec<f32>)| Item {
                 object: "embedding",
-                embedding: if packed { base64(&vector).into() } else { vector.into() },
+                embedding: if packed { json(format!("\"{}\"", base64(&vector))) } else { list(&vector, push_single) },
                 index,
             };
             let data = vectors.into_iter().enumerate().map(item).collect();
@@ -112,7 +128,7 @@ pub(super) async fn answer(exchange: Exchange<'_>) -> Reply {
                 200,
                 &Embedded {
                     model: name,
-                    embeddings: vectors,
+                    embeddings: vectors.iter().map(|vector| list(vector, push_single)).collect(),
                     total_duration: some.then(|| nanoseconds(total)),
                     load_duration: some.then(|| nanoseconds(lease.waited)),
                     prompt_eval_count: some.then_some(tokens),
@@ -122,17 +138,39 @@ pub(super) async fn answer(exchange: Exchange<'_>) -> Reply {
     }
 }
 
-/// A unit vector that depends on the text only.
-fn vector(text: &str, length: usize) -> Vec<f32> {
+/// A vector that depends on the text only.
+fn raw_vector(text: &str, length: usize) -> Vec<f32> {
     let mut state = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    let raw: Vec<f32> = (0..length)
+    (0..length)
         .map(|_| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             f32::from(i16::from_be_bytes([state.to_be_bytes()[0], state.to_be_bytes()[1]])) / 32_768.0
         })
-        .collect();
-    let norm = raw.iter().map(|value| value * value).sum::<f32>().sqrt().max(1e-12);
-    raw.into_iter().map(|value| value / norm).collect()
+        .collect()
+}
+
+/// The same direction with length one.
+fn normalized(vector: &[f32]) -> Vec<f32> {
+    let norm = vector.iter().map(|value| value * value).sum::<f32>().sqrt().max(1e-12);
+    vector.iter().map(|value| value / norm).collect()
+}
+
+/// Numbers as Go writes them.
+fn list(vector: &[f32], push: impl Fn(&mut String, f32)) -> Box<RawValue> {
+    let mut text = String::from("[");
+    for (place, number) in vector.iter().enumerate() {
+        if place > 0 {
+            text.push(',');
+        }
+        push(&mut text, *number);
+    }
+    text.push(']');
+    json(text)
+}
+
+fn json(text: String) -> Box<RawValue> {
+    // It is JSON.
+    RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
 /// Little-endian floats in standard base64.
@@ -159,9 +197,9 @@ mod tests {
 
     #[test]
     fn vectors_are_stable_and_of_length_one() {
-        let one = vector("mule", 8);
-        assert_eq!(one, vector("mule", 8));
-        assert_ne!(one, vector("llama", 8));
+        let one = normalized(&raw_vector("mule", 8));
+        assert_eq!(one, normalized(&raw_vector("mule", 8)));
+        assert_ne!(one, normalized(&raw_vector("llama", 8)));
         let norm: f32 = one.iter().map(|value| value * value).sum();
         assert!((norm - 1.0).abs() < 1e-5);
     }

@@ -94,6 +94,8 @@ pub struct Entry {
     pub status: Option<u16>,
     /// Tokens sent, or generated for an answer that does not stream.
     pub tokens: usize,
+    /// Texts that were embedded.
+    pub inputs: usize,
     /// The connection it came on; numbers are never reused by a host.
     pub connection: u64,
 }

@@ -204,6 +204,7 @@ fn entry(head: &Parts, connection: u64) -> Entry {
         http_version: format!("{:?}", head.version),
         status: None,
         tokens: 0,
+        inputs: 0,
         connection,
     }
 }

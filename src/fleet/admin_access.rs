@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::config::types::{self, AdminScope, WithoutToken};
+use crate::config::types::{self, AdminScope, Permission, WithoutToken};
 use crate::policy::admin_access::{self, Scope};
 
 /// The name of the token of `admin.token_file`.
@@ -44,6 +44,7 @@ pub struct AdminAccess {
     sources: Vec<Source>,
     tokens: ArcSwap<Vec<Token>>,
     without: Option<Scope>,
+    debug: bool,
 }
 
 impl AdminAccess {
@@ -81,7 +82,8 @@ impl AdminAccess {
             WithoutToken::Read => Scope::Read,
             WithoutToken::Health => Scope::Health,
         });
-        Ok(Self { sources, tokens: ArcSwap::from_pointee(tokens), without })
+        let debug = admin.debug == Permission::Allow;
+        Ok(Self { sources, tokens: ArcSwap::from_pointee(tokens), without, debug })
     }
 
     /// Reads the files again.
@@ -95,6 +97,12 @@ impl AdminAccess {
             }
         }
         self.tokens.store(tokens.into());
+    }
+
+    /// Whether calls for developers are served.
+    #[must_use]
+    pub const fn allows_debug(&self) -> bool {
+        self.debug
     }
 
     /// Whether there is any token.

@@ -28,8 +28,8 @@ impl Route {
 }
 
 fn leaves(model: &str, held: bool) -> bool {
-    let local = held && name::names_host(model) && !name::has_cloud_tag(&name::canonical(model));
-    name::is_cloud(model) && !local
+    let is_local = || held && name::names_host(model) && !name::has_cloud_tag(&name::canonical(model));
+    name::is_cloud(model) && !is_local()
 }
 
 /// What a scan has read so far, against the models that an API key is for: to be asked after each piece of a body, before

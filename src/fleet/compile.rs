@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderName, Method};
 
 use super::admin_access::AdminAccess;
+use super::cluster::ClusterState;
 use super::content::Target;
 use super::dispatch::Dispatchers;
 use super::events::Events;
@@ -26,11 +27,15 @@ use crate::telemetry::access_log::Format;
 use crate::telemetry::metrics::Metrics;
 
 mod access;
+mod cache;
+mod cluster;
 mod content;
 mod fleet;
 mod limits;
 mod listeners;
 mod notifications;
+mod quotas;
+mod tracing;
 mod upstreams;
 
 pub use content::pages_stamp;
@@ -77,7 +82,12 @@ pub fn compile(config: &Config, hash: String, around: &Surroundings<'_>) -> Resu
             notifications: Arc::default(),
         },
         jobs: Arc::default(),
+        cluster: Arc::new(ClusterState::new(around.now)),
+        answers: Arc::default(),
     };
+    // Until it is known who leads, nothing is loaded that nobody asked for.
+    lasting.dispatchers.lead(config.cluster.is_none());
+    lasting.cluster.begin(config.cluster.is_some(), around.now);
     compile_with(config, hash, around, lasting, None)
 }
 
@@ -116,6 +126,7 @@ fn compile_with(
         .collect::<Result<Vec<_>, _>>()?;
     let by_name: HashMap<&str, &Arc<Upstream>> =
         upstreams.iter().map(|upstream| (upstream.name.as_str(), upstream)).collect();
+    let quotas = quotas::compile(&config.quotas)?;
     let mut routes = Vec::with_capacity(config.routes.len());
     let mut matches = Vec::with_capacity(config.routes.len());
     for (number, route) in config.routes.iter().enumerate() {
@@ -137,6 +148,12 @@ fn compile_with(
                 .map_or(100 << 20, |size| size.0),
             holds: retry.attempts > 1 && retry.on.iter().any(|on| *on != RetryOn::Connect),
             limits: limits::compile(&path, route, &lasting, metrics.rate_limited.clone())?,
+            quotas: quotas::of_route(
+                &route.name,
+                kind.is_some_and(|kind| kind != types::Kind::Http),
+                &quotas,
+                around.metrics,
+            ),
             retry,
             auth: access::mode(route.auth, keys.is_some()),
             access: access::access(&path, &route.access)?,
@@ -147,6 +164,8 @@ fn compile_with(
             priority_header: route.priority_header == types::Permission::Allow,
             explain: route.explain == types::Permission::Allow,
             caps: compile_caps(&route.caps),
+            embeddings: cache::embeddings(route, around, before),
+            cache: cache::answers(&path, route, around, before, config.cluster.as_ref().map(|_| &lasting.answers))?,
             metrics,
         }));
     }
@@ -156,6 +175,7 @@ fn compile_with(
         any_holds: routes.iter().any(|route| route.holds),
         any_replays_post: routes.iter().any(|route| route.holds && route.retry.replay_post),
         hash,
+        common_hash: cluster::common_hash(config),
         loaded_at: around.unix_time,
         table: RouteTable::build(matches),
         routes,
@@ -174,8 +194,11 @@ fn compile_with(
         drain: config.server.drain.0,
         drain_delay: config.server.drain_delay.0,
         reserved_files: config.server.reserved_files,
+        quotas,
         hooks: notifications::hooks(&config.notifications)?,
         thresholds: compile_thresholds(&config.server.thresholds),
+        tracing: tracing::compile(config.telemetry.tracing.as_ref())?,
+        cluster: cluster::compile(config.cluster.as_ref(), before.and_then(|before| before.cluster.as_ref()))?,
         lasting,
     };
     Ok(snapshot)

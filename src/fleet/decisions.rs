@@ -9,10 +9,15 @@
 //! form for each upstream, with times of the wall clock, and written to the store when they changed: right after an
 //! operator's order, and each second for what rules and the passing of time decide. At the start they are made again.
 //!
+//! In a cluster they are shared: [`facts`] takes them one by one, [`overlay`] is what the cluster decided.
+//!
 //! # Invariants
 //! - What is over by then is not made again.
 //! - A decision about a server holds for its name and its URL together: another host of the same name is another server.
 //! - Circuits that opened by themselves are not kept: the requests of the new process judge anew.
+
+pub mod facts;
+pub mod overlay;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::circuits::CircuitOrder;
 use super::operation::{Decision, Operation};
@@ -34,31 +39,42 @@ use crate::policy::circuit::{Cause, State};
 
 /// What they are kept under.
 const KIND: &str = "decisions";
+/// What the cluster decided is kept under.
+const SHARED: &str = "cluster_decisions";
 /// Who writes them.
 const WHO: &str = "arriero";
+/// Most orders about circuits that wait to be told.
+const MOST_ORDERS: usize = 64;
 /// Time between two looks at what changed by itself.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The present in both forms, to tell one from the other.
-#[derive(Clone, Copy)]
-struct Present {
-    now: Instant,
-    unix: f64,
+#[derive(Clone, Copy, Debug)]
+pub struct Present {
+    /// Of the process.
+    pub now: Instant,
+    /// Seconds since 1970.
+    pub unix: f64,
 }
 
 impl Present {
-    fn read() -> Self {
+    /// Reads both clocks.
+    #[must_use]
+    pub fn read() -> Self {
         Self { now: clock::now(), unix: clock::unix_time().as_secs_f64() }
     }
 
-    fn unix_of(self, at: Instant) -> f64 {
+    /// Seconds since 1970 at a moment.
+    #[must_use]
+    pub fn unix_of(self, at: Instant) -> f64 {
         let ahead = at.saturating_duration_since(self.now).as_secs_f64();
         let ago = self.now.saturating_duration_since(at).as_secs_f64();
         self.unix + ahead - ago
     }
 
     /// The moment; the present for one that cannot be told.
-    fn at(self, unix: f64) -> Instant {
+    #[must_use]
+    pub fn at(self, unix: f64) -> Instant {
         let distance = Duration::try_from_secs_f64((unix - self.unix).abs()).unwrap_or_default();
         let moment = if unix > self.unix { self.now.checked_add(distance) } else { self.now.checked_sub(distance) };
         moment.unwrap_or(self.now)
@@ -141,13 +157,63 @@ pub struct Decisions {
     history: Arc<History>,
     /// What was written last, by upstream.
     written: Mutex<BTreeMap<String, Decided<Instant>>>,
+    /// Orders about circuits that hold nothing, for the cluster.
+    orders: Mutex<Vec<(facts::About, overlay::Order, Instant)>>,
+    decided: Notify,
 }
 
 impl Decisions {
     /// None yet.
     #[must_use]
     pub fn new(history: Arc<History>) -> Self {
-        Self { history, written: Mutex::default() }
+        Self { history, written: Mutex::default(), orders: Mutex::default(), decided: Notify::new() }
+    }
+
+    /// An operator ordered something of a circuit that nothing is left of but its effect.
+    pub fn ordered(&self, about: facts::About, order: overlay::Order) {
+        let mut orders = self.orders.lock();
+        // Without a cluster nobody takes them.
+        if orders.len() >= MOST_ORDERS {
+            orders.remove(0);
+        }
+        orders.push((about, order, clock::now()));
+        drop(orders);
+        self.decided.notify_one();
+    }
+
+    /// Such orders since the last time, with when they were made, in seconds since 1970. Not what nobody would follow any more:
+    /// there may have been no cluster for weeks.
+    pub fn take_orders(&self, present: Present) -> Vec<(facts::About, overlay::Order, f64)> {
+        let orders = std::mem::take(&mut *self.orders.lock());
+        let with_time = |(about, order, at)| (about, order, present.unix_of(at));
+        let is_fresh = |(_, _, at): &(facts::About, overlay::Order, f64)| present.unix - at < overlay::ORDER_HOLDS;
+        orders.into_iter().map(with_time).filter(is_fresh).collect()
+    }
+
+    /// Returns once an operator decided something since the last time.
+    pub async fn decided(&self) {
+        self.decided.notified().await;
+    }
+
+    /// What was known of the decisions of this cluster.
+    #[must_use]
+    pub fn shared(&self, cluster: &str) -> overlay::Overlay {
+        let rows = self.history.kept(SHARED).unwrap_or_else(|error| {
+            tracing::warn!(%error, "what is known of the cluster's decisions cannot be read and is asked for anew");
+            Vec::new()
+        });
+        let row = rows.into_iter().find(|row| row.key == cluster);
+        let overlay = row.and_then(|row| serde_json::from_value::<overlay::Overlay>(row.value).ok());
+        // A version that there cannot be would differ from Redis's for ever.
+        overlay.filter(|overlay| overlay.highest() <= overlay::MOST_VERSION).unwrap_or_default()
+    }
+
+    /// Keeps what is known of the decisions of this cluster. Waits for the disk.
+    pub fn keep_shared(&self, cluster: &str, overlay: &overlay::Overlay) {
+        let value = serde_json::to_value(overlay).unwrap_or_default();
+        if let Err(error) = self.history.keep(SHARED, cluster, &value, WHO, Present::read().unix) {
+            tracing::debug!(%error, "what is known of the cluster's decisions cannot be written down");
+        }
     }
 
     /// Makes the decisions again that were kept.
@@ -178,6 +244,7 @@ impl Decisions {
     /// Writes what is decided now, if it is something else than before. Tells why it does not outlive the process, if so.
     /// Waits for the disk.
     pub fn keep(&self, snapshot: &Snapshot) -> Option<String> {
+        self.decided.notify_one();
         let present = Present::read();
         let mut written = self.written.lock();
         for upstream in &snapshot.upstreams {

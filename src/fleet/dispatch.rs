@@ -17,7 +17,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -36,9 +36,11 @@ use crate::policy::schedule::loads::LoadOutcome;
 use crate::policy::schedule::memory::Memory;
 use crate::policy::schedule::residency::Listed;
 use crate::policy::schedule::{
-    Action, Arrival, ModelId, Moment, Request, RunnerOptions, Scheduler, ServerId, Settings, Ticket,
+    Action, Arrival, Eviction, ModelId, Moment, Request, Scheduler, ServerId, Settings, Ticket,
 };
 
+mod all;
+mod elsewhere;
 mod judgement;
 mod look;
 mod orders;
@@ -47,7 +49,9 @@ mod place;
 use judgement::Judgement;
 use orders::Awaited;
 
-pub use orders::{Idle, Ordered};
+pub use all::Dispatchers;
+pub use elsewhere::{Heard, UpstreamLoad};
+pub use orders::{Change, Idle, Ordered};
 pub use place::{Place, Waiting};
 
 /// What a server is to be asked.
@@ -60,8 +64,8 @@ pub struct Command {
     pub id: ServerId,
     /// The model by its canonical name.
     pub model: String,
-    /// How to load it; `None` to take it out of memory.
-    pub load: Option<RunnerOptions>,
+    /// What becomes of it.
+    pub change: Change,
     /// Whoever wants to know what came of an unload.
     pub told: Option<oneshot::Sender<Result<(), String>>>,
 }
@@ -76,6 +80,8 @@ pub struct Dispatcher {
     commands: mpsc::UnboundedSender<Command>,
     epoch: Instant,
     random: AtomicU64,
+    /// Whether anything happened since the others were told.
+    untold: AtomicBool,
 }
 
 struct Inner {
@@ -119,36 +125,6 @@ pub enum Asked {
     },
 }
 
-/// The dispatchers of all upstreams by name; they outlive configurations.
-#[derive(Debug)]
-pub struct Dispatchers {
-    known: Mutex<HashMap<String, Arc<Dispatcher>>>,
-    commands: mpsc::UnboundedSender<Command>,
-    orders: Mutex<Option<mpsc::UnboundedReceiver<Command>>>,
-    epoch: Instant,
-}
-
-impl Dispatchers {
-    /// None yet.
-    #[must_use]
-    pub fn new(now: Instant) -> Self {
-        let (commands, orders) = mpsc::unbounded_channel();
-        Self { known: Mutex::default(), commands, orders: Mutex::new(Some(orders)), epoch: now }
-    }
-
-    /// The dispatcher of an upstream.
-    pub fn of(&self, upstream: &str) -> Arc<Dispatcher> {
-        let mut known = self.known.lock();
-        let new = || Arc::new(Dispatcher::new(upstream, self.commands.clone(), self.epoch));
-        Arc::clone(known.entry(upstream.to_owned()).or_insert_with(new))
-    }
-
-    /// The orders that they give; for the one who carries them out.
-    pub fn take_orders(&self) -> Option<mpsc::UnboundedReceiver<Command>> {
-        self.orders.lock().take()
-    }
-}
-
 impl std::fmt::Debug for Dispatcher {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "Dispatcher({})", self.upstream)
@@ -168,7 +144,15 @@ impl Dispatcher {
         };
         let random = AtomicU64::new(0);
         let room = Arc::default();
-        Self { upstream: upstream.to_owned(), room, inner: Mutex::new(inner), commands, epoch: now, random }
+        Self {
+            upstream: upstream.to_owned(),
+            room,
+            inner: Mutex::new(inner),
+            commands,
+            epoch: now,
+            random,
+            untold: AtomicBool::new(true),
+        }
     }
 
     /// Takes the servers, numbers and rules of a configuration that is in force from now on.
@@ -357,6 +341,7 @@ impl Dispatcher {
             let actions = scheduler.take_actions();
             (result, actions.into_iter().filter_map(|action| self.turn(&mut inner, action)).collect::<Vec<_>>())
         };
+        self.untold.store(true, Ordering::Relaxed);
         for (turn, outcome) in turns {
             let outcome = match outcome {
                 Ok(bound) => bound.and_then(|bound| self.place(bound)).map_or(Turned::Again, Turned::Placed),
@@ -378,8 +363,12 @@ impl Dispatcher {
             }
             Action::PushedOut { ticket } => Some((inner.waiting.remove(&ticket)?, Err(Reason::QueueFull))),
             Action::Nobody { ticket } => Some((inner.waiting.remove(&ticket)?, Err(Reason::NoServer))),
-            Action::Load { server, model, options } => self.order(inner, server, model, Some(options)),
-            Action::Unload { server, model } => self.order(inner, server, model, None),
+            Action::Load { server, model, options } => self.order(inner, server, model, Change::Load(options)),
+            Action::Unload { server, model, why } => self.order(inner, server, model, Change::Unload(why)),
+            Action::Left { server } => {
+                inner.servers.get(server).iter().for_each(|server| server.metrics.evicted(Eviction::Server));
+                None
+            }
             Action::Ended { order, end } => {
                 inner.ordered.end(order, end);
                 None
@@ -387,20 +376,14 @@ impl Dispatcher {
         }
     }
 
-    fn order(
-        self: &Arc<Self>,
-        inner: &Inner,
-        id: ServerId,
-        model: ModelId,
-        load: Option<RunnerOptions>,
-    ) -> Option<(Turn, Outcome)> {
+    fn order(self: &Arc<Self>, inner: &Inner, id: ServerId, model: ModelId, change: Change) -> Option<(Turn, Outcome)> {
         let (server, model) = (inner.servers.get(id)?, inner.models.get(model)?);
         let command = Command {
             dispatcher: Arc::clone(self),
             server: Arc::clone(server),
             id,
             model: model.as_ref().to_owned(),
-            load,
+            change,
             told: None,
         };
         // Nobody carries orders out when the process ends.

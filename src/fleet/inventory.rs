@@ -32,6 +32,12 @@ impl Inventory {
             || self.openai.iter().any(|row| row.name.as_str() == model)
     }
 
+    /// For which bytes a model's name stands there, by the model's canonical name.
+    pub fn digest(&self, model: &str) -> Option<&str> {
+        let row = self.available.iter().flatten().find(|row| row.name.as_str() == model)?;
+        row.digest.as_deref().filter(|_| row.remote_host.is_none())
+    }
+
     /// Whether the server has told its models.
     pub fn is_known(&self) -> bool {
         self.available.is_some() || !self.openai.is_empty()
@@ -88,6 +94,38 @@ pub struct Holders {
     pub loaded: ServerSet,
     /// Those that have it at all.
     pub available: ServerSet,
+    /// For which bytes its name stands.
+    pub digest: Digest,
+}
+
+/// For which bytes a model's name stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Digest {
+    /// No server has told.
+    #[default]
+    Unknown,
+    /// All that have it tell the same.
+    One(String),
+    /// They differ, or one of them does not tell, or it runs elsewhere.
+    Unclear,
+}
+
+impl Digest {
+    /// What one more server tells.
+    fn add(&mut self, row: &Available) {
+        let told = row.digest.as_deref().filter(|digest| !digest.is_empty() && row.remote_host.is_none());
+        *self = match (std::mem::take(self), told) {
+            (Self::Unknown, Some(digest)) => Self::One(digest.to_owned()),
+            (Self::One(known), Some(digest)) if known == digest => Self::One(known),
+            _ => Self::Unclear,
+        };
+    }
+
+    /// The digest, if all agree.
+    #[must_use]
+    pub fn agreed(&self) -> Option<&str> {
+        if let Self::One(digest) = self { Some(digest) } else { None }
+    }
 }
 
 /// A list of models.
@@ -128,7 +166,9 @@ impl ModelIndex {
                 continue;
             }
             for row in inventory.available.iter().flatten() {
-                index.models.entry(row.name.clone()).or_default().available.insert(number);
+                let holders = index.models.entry(row.name.clone()).or_default();
+                holders.available.insert(number);
+                holders.digest.add(row);
             }
             if inventory.available.is_none() {
                 // Servers with OpenAI's API alone serve what they have in memory.
@@ -190,6 +230,11 @@ impl ModelIndex {
     /// The servers that have a model, by its canonical name.
     pub fn holders(&self, model: &str) -> Option<&Holders> {
         self.models.get(model)
+    }
+
+    /// The digest of a model on which all servers that have it agree, by its canonical name.
+    pub fn digest(&self, model: &str) -> Option<&str> {
+        self.holders(model)?.digest.agreed()
     }
 
     /// Some model of the fleet, always the same one for the same models.

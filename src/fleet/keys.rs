@@ -9,7 +9,7 @@
 //! - A change holds within five seconds: the file is looked at every two. Signs of a change (length, times, inode)
 //!   decide whether it is read; it is read once more after each change, for the clocks of file systems are coarse.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,7 @@ use crate::ollama::ModelPattern;
 use crate::policy::api_key::{Digest, split};
 use crate::policy::auth::Scope;
 use crate::telemetry::metrics::Metrics;
+use crate::units::Count;
 
 /// How often the file is looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -42,6 +43,8 @@ pub struct Key {
     scopes: Vec<Scope>,
     /// Empty for every model.
     models: Vec<ModelPattern>,
+    /// Tokens of quotas, by their names.
+    quotas: BTreeMap<String, Count>,
     expires: Option<Timestamp>,
 }
 
@@ -54,6 +57,7 @@ impl Key {
             scopes: entry.scopes.into_iter().map(Scope::from).collect(),
             // Validation has refused what is no pattern.
             models: entry.models.iter().filter_map(|model| ModelPattern::parse(model)).collect(),
+            quotas: entry.quotas,
             expires: entry.expires,
         }
     }
@@ -66,6 +70,7 @@ impl Key {
             digest: Digest::of_nothing(),
             scopes: Vec::new(),
             models: Vec::new(),
+            quotas: BTreeMap::new(),
             expires: None,
         }
     }
@@ -86,6 +91,12 @@ impl Key {
     #[must_use]
     pub fn is_limited(&self) -> bool {
         !self.models.is_empty()
+    }
+
+    /// Tokens that it may use of a quota, where it has an amount of its own.
+    #[must_use]
+    pub fn quota(&self, name: &str) -> Option<u64> {
+        self.quotas.get(name).map(|amount| amount.0)
     }
 
     /// Whether it is over at `now`, in seconds since 1970.
@@ -118,6 +129,12 @@ impl KeySet {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()
+    }
+
+    /// The key with this id.
+    #[must_use]
+    pub fn by_id(&self, id: &str) -> Option<&Key> {
+        self.by_id.get(id).map(|key| &**key)
     }
 
     /// The key that is presented, if it is a good one at `now`, in seconds since 1970.

@@ -24,6 +24,7 @@
 //! - A request that one of its limits refuses counts at none: all shards that it needs are locked, in order,
 //!   before the first limit is asked.
 //! - What a limit is decides its keys, so a reload that does not change it changes nothing here.
+//! - Where keys are shared ([`shared`]), a request is still decided by what is in memory, and what it took is told later.
 //! - Time does not go back for a key: of two requests that look at the clock and then come to the lock in the
 //!   other order, the later one is taken to come now, not to be early by the difference.
 
@@ -35,7 +36,12 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::metrics::gauge::Gauge;
 
-use crate::policy::rate_limit::{Decision, Due, Quota, RateLimit};
+use crate::policy::rate_limit::{Decision, Due, Held, Next, Quota, RateLimit};
+
+mod shared;
+
+pub use shared::{Claim, Settled, SharedId};
+use shared::{Entry, Sharing};
 
 #[cfg(test)]
 mod tests;
@@ -55,6 +61,7 @@ pub struct Limiter {
     epoch: Instant,
     keys: Gauge,
     keys_per_shard: usize,
+    sharing: Sharing,
 }
 
 /// A limit that a request is subject to, with its key there.
@@ -88,11 +95,13 @@ pub enum Answer {
 }
 
 /// What a request has taken at one limit.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Taken {
     key: u64,
     before: Due,
     after: Due,
+    /// Where the key is shared: what was known of it, and what is.
+    shared: Option<Box<(Held, Next)>>,
 }
 
 impl Limiter {
@@ -104,7 +113,14 @@ impl Limiter {
 
     fn with_most(most_keys: usize, keys: Gauge, now: Instant) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect();
-        Self { shards, secret: RandomState::new(), epoch: now, keys, keys_per_shard: most_keys / SHARDS }
+        Self {
+            shards,
+            secret: RandomState::new(),
+            epoch: now,
+            keys,
+            keys_per_shard: most_keys / SHARDS,
+            sharing: Sharing::default(),
+        }
     }
 
     /// A hash that cannot be foreseen outside of this process.
@@ -112,16 +128,36 @@ impl Limiter {
         self.secret.hash_one(value)
     }
 
-    /// Asks all limits; either all count the request, and `taken` gets what was taken at each, or none does.
-    pub fn ask(&self, asks: &[Ask<'_>], now: Instant, taken: &mut Vec<Taken>) -> Answer {
+    /// Asks all limits; either all count the request, and `taken` gets what was taken at each, or none does. `name` makes the
+    /// name of the key of one of them, by its place, where keys are shared.
+    pub fn ask(
+        &self,
+        asks: &[Ask<'_>],
+        now: Instant,
+        taken: &mut Vec<Taken>,
+        name: impl Fn(usize) -> SharedId,
+    ) -> Answer {
+        let instances = self.sharing.instances();
         let mut shards = self.lock(asks);
         let now = shards.time(self.nanos(now));
         let mut refused: Option<(Duration, Quota)> = None;
         let (mut wait, mut strictest) = (Duration::ZERO, None);
         let first = taken.len();
         for ask in asks {
-            let before = shards.get(ask.key).map(|shard| shard.look(ask.key)).unwrap_or_default();
-            let (decision, after) = ask.limit.decide(before, now);
+            let shard = shards.get(ask.key);
+            let (decision, one) = match shard {
+                Some(shard) if instances > 0 => {
+                    let held = shard.held(ask.key);
+                    let (decision, next) = held.decide(ask.limit, now, instances);
+                    let (before, after) = (held.guess(), next.guess());
+                    (decision, Taken { key: ask.key, before, after, shared: Some(Box::new((held, next))) })
+                }
+                shard => {
+                    let before = shard.map(|shard| shard.look(ask.key)).unwrap_or_default();
+                    let (decision, after) = ask.limit.decide(before, now);
+                    (decision, Taken { key: ask.key, before, after, shared: None })
+                }
+            };
             let quota = match decision {
                 Decision::Pass(quota) => quota,
                 Decision::Delay { wait: longer, quota } => {
@@ -136,17 +172,22 @@ impl Limiter {
                 }
             };
             strictest = Some(strictest.map_or(quota, |strictest: Quota| strictest.stricter(quota)));
-            taken.push(Taken { key: ask.key, before, after });
+            taken.push(one);
         }
         if let Some((retry_after, quota)) = refused {
             taken.truncate(first);
             return Answer::Refused { retry_after, quota };
         }
-        for (ask, taken) in asks.iter().zip(&taken[first..]) {
-            if let Some(shard) = shards.get(ask.key)
-                && shard.store(ask, taken.after, now, self.keys_per_shard)
-            {
+        for (place, (ask, one)) in asks.iter().zip(&taken[first..]).enumerate() {
+            let Some(shard) = shards.get(ask.key) else { continue };
+            if shard.store(ask, one.after, now, self.keys_per_shard) {
                 self.keys.inc();
+            }
+            if let Some((_, next)) = one.shared.as_deref() {
+                let news = shard.take((ask.key, ask.limit), (*next, now), (self.keys_per_shard, || name(place)));
+                if news || next.hungry {
+                    self.sharing.changed(shard_of(ask.key), next.hungry);
+                }
             }
         }
         Answer::Granted { wait, quota: strictest }
@@ -243,6 +284,10 @@ struct Shard {
     hand: usize,
     /// The latest time that a request came with.
     latest: u64,
+    /// Those that other instances share.
+    shared: HashMap<u64, Entry, BuildHasherDefault<Hashed>>,
+    /// Those of them that have something to tell.
+    to_tell: Vec<u64>,
 }
 
 impl Shard {
@@ -311,6 +356,11 @@ impl Shard {
     }
 
     fn replace(&mut self, taken: &Taken) {
+        if let Some((before, _)) = taken.shared.as_deref()
+            && !self.give_back(taken.key, before, taken.after)
+        {
+            return;
+        }
         if let Some(slot) = self.find(taken.key)
             && slot.due == taken.after
         {

@@ -11,7 +11,8 @@
 //! names or that it names none. What a refused request took is given back.
 //!
 //! # Invariants
-//! - Keys that clients send are hashed under a secret and never kept or shown.
+//! - Keys that clients send are hashed under a secret and never kept or shown. Instances that share limits know each other's keys by
+//!   a SHA-256 of what they count by, which is made when a key is first taken from.
 //! - A limit by model does not count requests without a model. All other limits count every request: one
 //!   without the header field of a key counts under the empty value, one without an API key under its address.
 //! - An IPv6 client is its /64.
@@ -23,9 +24,10 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use prometheus_client::metrics::counter::Counter;
+use sha2::{Digest, Sha256};
 
 use super::concurrency::{Concurrency, Hold};
-use super::limiter::{Answer, Ask, Limiter, Taken};
+use super::limiter::{Answer, Ask, Limiter, SharedId, Taken};
 use crate::policy::failure::Reason;
 use crate::policy::network::network_of;
 use crate::policy::rate_limit::{Quota, RateLimit, quota_fields, refusal_fields};
@@ -90,6 +92,8 @@ pub struct Rate {
     pub limit: RateLimit,
     /// Says which limit it is, also in the next snapshot.
     identity: u64,
+    /// The same for all instances of a cluster: what says which limit it is.
+    shared: Sha256,
 }
 
 /// A limit on how many at a time.
@@ -179,7 +183,9 @@ impl RouteLimits {
     ) -> Self {
         let rates = rates.into_iter().enumerate().map(|(number, (key, limit))| {
             let identity = limiter.hash(&("rate", name, number, &key, limit));
-            Rate { key, limit, identity }
+            let shared =
+                Named::default().with(name.as_bytes()).with(&(number as u64).to_le_bytes()).limit(&key, &limit);
+            Rate { key, limit, identity, shared }
         });
         // A limit that changes its number still counts those that run.
         let at_a_time = at_a_time.into_iter().enumerate().map(|(number, (key, most))| {
@@ -211,6 +217,12 @@ impl RouteLimits {
         self.decide(facts, false, admitted)
     }
 
+    /// Gives back all that a request took that is refused for whatever reason.
+    pub fn give_back(&self, admitted: &mut Admitted) {
+        self.limiter.give_back(&admitted.taken);
+        *admitted = Admitted::default();
+    }
+
     /// Whether any limit counts by model.
     #[must_use]
     pub fn need_model(&self) -> bool {
@@ -222,8 +234,7 @@ impl RouteLimits {
         let decided = self.try_decide(facts, early, admitted);
         if decided.is_err() {
             self.refused.inc();
-            self.limiter.give_back(&admitted.taken);
-            *admitted = Admitted::default();
+            self.give_back(admitted);
         }
         decided
     }
@@ -237,7 +248,8 @@ impl RouteLimits {
         }
         let rates = self.rates.iter().filter(|rate| rate.key.is_early() == early);
         let asks: Vec<Ask<'_>> = rates
-            .map(|Rate { key, limit, identity }| Ask {
+            .clone()
+            .map(|Rate { key, limit, identity, .. }| Ask {
                 limit,
                 identity: *identity,
                 key: self.key(*identity, key, facts),
@@ -246,7 +258,8 @@ impl RouteLimits {
         if asks.is_empty() {
             return Ok(());
         }
-        match self.limiter.ask(&asks, facts.now, &mut admitted.taken) {
+        let name = |place| rates.clone().nth(place).map(|rate| rate.name(facts)).unwrap_or_default();
+        match self.limiter.ask(&asks, facts.now, &mut admitted.taken, name) {
             Answer::Granted { wait, quota } => {
                 admitted.told(wait, quota, facts.now);
                 Ok(())
@@ -259,6 +272,62 @@ impl RouteLimits {
 
     fn key(&self, identity: u64, key: &LimitKey, facts: &Facts<'_>) -> u64 {
         self.limiter.hash(&Keyed { identity, key, facts })
+    }
+}
+
+impl Rate {
+    /// The key of a request as all instances of a cluster name it.
+    fn name(&self, facts: &Facts<'_>) -> SharedId {
+        let mut named = Named(self.shared.clone());
+        for part in &self.key.0 {
+            named = match part {
+                KeyPart::ClientIp => named.ip(facts.client_ip),
+                KeyPart::ApiKey => match facts.key_id {
+                    Some(id) => named.with(b"id").with(id.as_bytes()),
+                    None => named.with(b"ip").ip(facts.client_ip),
+                },
+                KeyPart::Route => named,
+                KeyPart::Model => named.with(facts.model.unwrap_or_default().as_bytes()),
+                KeyPart::Host => named.with(facts.host.as_bytes()),
+                KeyPart::Header(name) => {
+                    let values = facts.headers.get_all(name);
+                    let count = (values.iter().count() as u64).to_le_bytes();
+                    values.iter().fold(named.with(&count), |named, value| named.with(value.as_bytes()))
+                }
+            };
+        }
+        let digest: [u8; 32] = named.0.finalize().into();
+        digest.first_chunk().copied().unwrap_or_default()
+    }
+}
+
+/// What a name is made of: parts, each with its length, so that no two lists are written the same.
+#[derive(Default)]
+struct Named(Sha256);
+
+impl Named {
+    fn with(mut self, part: &[u8]) -> Self {
+        self.0.update((part.len() as u64).to_le_bytes());
+        self.0.update(part);
+        self
+    }
+
+    fn ip(self, ip: IpAddr) -> Self {
+        self.with(network_of(ip).to_string().as_bytes())
+    }
+
+    fn limit(self, key: &LimitKey, limit: &RateLimit) -> Sha256 {
+        let numbers = [limit.count(), limit.burst(), limit.delayed()].map(u32::to_le_bytes).concat();
+        let named = self.with(&numbers).with(&limit.period().as_nanos().to_le_bytes());
+        let word = |part: &KeyPart| match part {
+            KeyPart::ClientIp => "client_ip".to_owned(),
+            KeyPart::ApiKey => "api_key".to_owned(),
+            KeyPart::Route => "route".to_owned(),
+            KeyPart::Model => "model".to_owned(),
+            KeyPart::Host => "host".to_owned(),
+            KeyPart::Header(name) => format!("header:{name}"),
+        };
+        key.0.iter().fold(named, |named, part| named.with(word(part).as_bytes())).0
     }
 }
 

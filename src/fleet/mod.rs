@@ -17,6 +17,10 @@
 //! - [`exclusion`] says why a server may not have a request: [`circuits`] with their [`permit::Permit`]s, [`bans`]; and
 //!   [`ejection`] when circuits are not followed.
 //! - [`upstream_state::UpstreamState`] is what is known of an upstream as a whole.
+//! - [`embeddings_cache::EmbeddingsCache`] is what a route keeps of embeddings, [`digests::Digests`] says for which bytes a
+//!   model's name stands.
+//! - [`response_cache::ResponseCache`] is what a route keeps of answers; [`kept`] is what the configuration wants of both.
+//! - [`shared_answers`] is the way to what instances keep together.
 //! - [`allowed`] says what a route allows a request for a model.
 //! - [`store::Store`] holds the current snapshot and swaps it in one step.
 //! - [`files::FromFiles`] is what is made from files beside the configuration, and follows their changes.
@@ -24,6 +28,7 @@
 //!   [`connections::Connections`] hold what they count, and outlive snapshots too.
 //! - [`dispatch::Dispatcher`] schedules the requests of an upstream, by [`crate::policy::schedule`]; [`placement`] says what
 //!   the configuration wants of it.
+//! - [`cluster`] is what is known of the other instances, where there are any.
 //! - [`memory`] is what it learned, to be kept; [`explain`] says why it chose.
 //! - [`waiting_room::WaitingRoom`] is where requests wait that are not scheduled.
 //! - [`jobs::Jobs`] are the orders of operators about models, and how far each server is with them.
@@ -39,13 +44,16 @@ pub mod body_budget;
 pub mod certificates;
 pub mod choose;
 pub mod circuits;
+pub mod cluster;
 pub mod compile;
 pub mod concurrency;
 pub mod connections;
 pub mod content;
 pub mod decisions;
+pub mod digests;
 pub mod dispatch;
 pub mod ejection;
+pub mod embeddings_cache;
 pub mod events;
 pub mod exclusion;
 pub mod explain;
@@ -54,6 +62,7 @@ pub mod gpu;
 pub mod idle;
 pub mod inventory;
 pub mod jobs;
+pub mod kept;
 pub mod keys;
 pub mod limiter;
 pub mod limits;
@@ -64,14 +73,18 @@ pub mod operation;
 pub mod permit;
 pub mod placement;
 pub mod process;
+pub mod quotas;
 pub mod recovery;
 pub mod recovery_action;
 pub mod reload;
+pub mod response_cache;
 pub mod running;
 pub mod server;
+pub mod shared_answers;
 pub mod snapshot;
 pub mod sockets;
 pub mod store;
+pub mod tracing;
 pub mod upstream_state;
 pub mod upstream_tls;
 pub mod waiting_room;

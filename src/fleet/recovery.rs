@@ -4,6 +4,7 @@
 //! circuit, of the operation, an operator's order) wakes them. The admin listener reads what came of them.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -23,6 +24,8 @@ pub struct Order {
 pub struct Recovering {
     recovery: Mutex<Recovery>,
     orders: Mutex<VecDeque<Order>>,
+    /// Until when the server counts as ill because another instance of the cluster said so.
+    elsewhere: Mutex<Option<Instant>>,
     stirred: Notify,
 }
 
@@ -30,6 +33,11 @@ impl Recovering {
     /// Looks at what is known, or changes it; keep it short.
     pub fn with<T>(&self, look: impl FnOnce(&mut Recovery) -> T) -> T {
         look(&mut self.recovery.lock())
+    }
+
+    /// Looks at until when the server is ill for another instance, or changes it.
+    pub fn with_elsewhere<T>(&self, look: impl FnOnce(&mut Option<Instant>) -> T) -> T {
+        look(&mut self.elsewhere.lock())
     }
 
     /// Orders a test; the outcome comes when it is done. No outcome ever comes from a server that is gone.

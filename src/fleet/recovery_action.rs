@@ -64,6 +64,8 @@ pub enum Held {
     Another,
     /// The network is suspected.
     Network,
+    /// Another instance of the cluster leads, and does it.
+    Elsewhere,
     /// The process stops.
     Stopping,
 }
@@ -76,6 +78,7 @@ impl Held {
             Self::TakenOut => "the server is draining or in maintenance",
             Self::Another => "another server of the upstream is being recovered",
             Self::Network => "all servers fell silent at the same moment, so the network is suspected",
+            Self::Elsewhere => "another instance of the cluster leads, and runs it",
             Self::Stopping => "the process is stopping",
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::admin_access::AdminAccess;
+use super::cluster::{ClusterPlan, ClusterState};
 use super::concurrency::Concurrency;
 use super::connections::{AllConnections, ConnectionLimits, Connections};
 use super::content::{Content, Target};
@@ -20,8 +21,11 @@ use super::limits::RouteLimits;
 use super::listener_tls::ListenerTls;
 use super::notifications::{Hook, Telling};
 use super::placement::Placement;
+use super::quotas::{Quota, RouteQuota};
 use super::recovery_action::ActionPlan;
 use super::server::ServerState;
+use super::shared_answers::Tier;
+use super::tracing::Tracing;
 use super::upstream_state::UpstreamState;
 use super::upstream_tls::UpstreamTls;
 use crate::config::types::{BalancePolicy, Kind};
@@ -48,10 +52,14 @@ use crate::routing::table::RouteTable;
 use crate::telemetry::access_log::Format;
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 
+pub use super::kept::{Cache, Cookies, Embeddings};
+
 /// One configuration in its compiled form.
 pub struct Snapshot {
     /// Hash of the file's bytes.
     pub hash: String,
+    /// Hash of what all instances of a cluster should have in common.
+    pub common_hash: String,
     /// When it came into force, seconds since 1970.
     pub loaded_at: f64,
     /// Which request goes where; the numbers index `routes`.
@@ -78,6 +86,10 @@ pub struct Snapshot {
     pub body_memory: usize,
     /// How requests are logged, if they are.
     pub access_log: Option<Format>,
+    /// How requests are told as traces, if they are.
+    pub tracing: Option<Arc<Tracing>>,
+    /// The cluster that it belongs to, if to any.
+    pub cluster: Option<Arc<ClusterPlan>>,
     /// Changes with any byte of an error page.
     pub pages: u64,
     /// How long requests in flight may take to finish when the process stops.
@@ -86,6 +98,8 @@ pub struct Snapshot {
     pub drain_delay: Duration,
     /// File descriptors that connections of clients leave free.
     pub reserved_files: u32,
+    /// How many tokens may be used, in the order of the file.
+    pub quotas: Vec<Arc<Quota>>,
     /// Webhooks that are told what happens.
     pub hooks: Vec<Hook>,
     /// When memory, disks, processor time or file descriptors are said to run out.
@@ -109,6 +123,10 @@ pub struct Lasting {
     pub telling: Telling,
     /// Orders of operators about models.
     pub jobs: Arc<Jobs>,
+    /// What instances of the cluster keep together.
+    pub answers: Arc<Tier>,
+    /// The other instances of the cluster, as far as they are known.
+    pub cluster: Arc<ClusterState>,
 }
 
 impl Snapshot {
@@ -135,16 +153,24 @@ impl Snapshot {
     /// Looks at all files of certificates and takes what changed; `now` is in seconds since 1970.
     pub fn refresh_certificates(&self, now: i64, metrics: &Metrics) {
         self.listeners.iter().filter_map(|listener| listener.tls.as_ref()).for_each(|tls| tls.refresh(now, metrics));
-        self.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref()).for_each(|tls| tls.refresh(metrics));
+        self.client_tls().for_each(|tls| tls.refresh(metrics));
+    }
+
+    /// TLS wherever we are the client.
+    fn client_tls(&self) -> impl Iterator<Item = &UpstreamTls> {
+        let collector = self.tracing.as_ref().and_then(|tracing| tracing.collector.tls.as_ref());
+        let cluster = self.cluster.as_ref().and_then(|cluster| cluster.tls.as_ref());
+        self.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref()).chain(collector).chain(cluster)
     }
 
     /// What each certificate is called, and the last second of its validity since 1970. Of several that
     /// are called the same, the one that ends first.
     pub fn certificate_expiries(&self) -> BTreeMap<String, i64> {
         let listeners = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-        let upstreams = self.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref());
         let mut all = BTreeMap::new();
-        for (name, end) in listeners.flat_map(|tls| tls.expiries()).chain(upstreams.filter_map(UpstreamTls::expiry)) {
+        for (name, end) in
+            listeners.flat_map(|tls| tls.expiries()).chain(self.client_tls().filter_map(UpstreamTls::expiry))
+        {
             all.entry(name).and_modify(|known: &mut i64| *known = end.min(*known)).or_insert(end);
         }
         all
@@ -204,6 +230,8 @@ pub struct Route {
     pub body_limit: u64,
     /// How often requests may come, and how many at a time.
     pub limits: RouteLimits,
+    /// How many tokens they may use, in the order of the file.
+    pub quotas: Vec<RouteQuota>,
     /// When an attempt is made again.
     pub retry: RetryPolicy,
     /// Whether that may be after something was sent, so that the body must be held before the first attempt.
@@ -226,6 +254,10 @@ pub struct Route {
     pub explain: bool,
     /// The most that a request may ask of a server.
     pub caps: Caps,
+    /// What it keeps of embeddings.
+    pub embeddings: Option<Embeddings>,
+    /// What it keeps of answers.
+    pub cache: Option<Cache>,
     /// Its metrics.
     pub metrics: RouteMetrics,
 }
@@ -332,7 +364,9 @@ impl Upstream {
     /// Makes the index of models anew from what the servers are known to have.
     pub fn index_models(&self) {
         if self.has_models() {
-            self.models.store(Arc::new(ModelIndex::of(&self.servers)));
+            let index = Arc::new(ModelIndex::of(&self.servers));
+            self.models.store(Arc::clone(&index));
+            self.state.digests.observe(|model| index.digest(model));
         }
     }
 

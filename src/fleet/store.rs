@@ -92,6 +92,13 @@ impl Store {
 
 /// Gives what outlives snapshots the numbers of this one.
 fn hand_down(snapshot: &Snapshot) {
+    for embeddings in snapshot.routes.iter().filter_map(|route| route.embeddings.as_ref()) {
+        embeddings.store.set_max(embeddings.max_size);
+    }
+    for cache in snapshot.routes.iter().filter_map(|route| route.cache.as_ref()) {
+        cache.store.set_max(cache.max_size);
+        cache.store.set_share(cache.share.clone());
+    }
     for upstream in &snapshot.upstreams {
         upstream.state.bans.set_rule(upstream.ban_rule);
         if upstream.quarantine.is_zero() {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::bans::Bans;
+use super::digests::Digests;
 use super::recovery_action::Recovering;
 use crate::policy::quarantine::{Fingerprint, Quarantine};
 use crate::policy::retry_budget::RetryBudget;
@@ -21,6 +22,8 @@ pub struct UpstreamState {
     pub retries: Retries,
     /// Requests that are tried at no server.
     pub poison: Poison,
+    /// For which bytes the names of models stand, as far as somebody asked.
+    pub digests: Arc<Digests>,
     /// Whether the recovery action of one of its servers is under way.
     pub recovering: Recovering,
     /// Milliseconds since 1970 when it was last told that its queue is full.

@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use super::decisions::Decided;
 use super::histogram::Histogram;
 use super::kept::Audit;
+use super::quotas::rows::{Charges, Settled};
 use super::settings::Settings;
 use super::{Recorded, sums};
 use crate::policy::failure::Reason;
@@ -21,7 +22,7 @@ use crate::telemetry::access_log::Entry;
 /// Single requests of a batch that are written, of those that went well and of the others.
 const ROWS: usize = 500;
 /// Different sums that a batch holds.
-const SUMS: usize = 20_000;
+pub(super) const SUMS: usize = 20_000;
 /// What somebody did, in one batch.
 const AUDITS: usize = 1000;
 /// Choices of servers, in one batch.
@@ -166,6 +167,8 @@ pub(super) struct Batch {
     decisions: Vec<Decided>,
     sums: HashMap<Alike, Sum>,
     usage: HashMap<Used, Sum>,
+    /// What was used of quotas.
+    pub(super) charges: Charges,
     names: HashSet<String>,
     names_of: i64,
 }
@@ -234,7 +237,7 @@ impl Batch {
 
     pub(super) fn is_empty(&self) -> bool {
         let rows = self.rows.len() + self.audits.len() + self.decisions.len();
-        rows == 0 && self.sums.is_empty() && self.usage.is_empty()
+        rows == 0 && self.sums.is_empty() && self.usage.is_empty() && self.charges.is_empty()
     }
 
     /// Writes all of it, or nothing.
@@ -249,7 +252,10 @@ impl Batch {
             }
         }
         self.usage.iter().try_for_each(|(used, sum)| write_usage(&transaction, used, sum))?;
-        transaction.commit()
+        let settled = self.charges.write(&transaction)?;
+        transaction.commit()?;
+        settled.iter().for_each(Settled::tell);
+        Ok(())
     }
 
     /// Begins anew after all of it was written. How many single requests it had.
@@ -258,6 +264,7 @@ impl Batch {
         self.drop_rows();
         self.sums.clear();
         self.usage.clear();
+        self.charges.clear();
         rows as u64
     }
 
@@ -350,16 +357,24 @@ fn write_sum(transaction: &Transaction<'_>, width: i64, alike: &Alike, sum: &Sum
     let (mut durations, mut ttfbs): (Histogram, Histogram) = before.unwrap_or_default();
     durations.add(&sum.durations);
     ttfbs.add(&sum.ttfbs);
-    let mut insert = transaction.prepare_cached(
+    let mut insert = transaction.prepare_cached(concat!(
         "INSERT INTO sums (width, start, upstream, server, model, reason, status, requests, attempts, duration_ms, \
          queue_ms, prompt_tokens, output_tokens, bytes_in, bytes_out, durations, ttfbs) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
-         ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, attempts = attempts + excluded.attempts, \
-         duration_ms = duration_ms + excluded.duration_ms, queue_ms = queue_ms + excluded.queue_ms, \
-         prompt_tokens = prompt_tokens + excluded.prompt_tokens, \
-         output_tokens = output_tokens + excluded.output_tokens, bytes_in = bytes_in + excluded.bytes_in, \
-         bytes_out = bytes_out + excluded.bytes_out, durations = excluded.durations, ttfbs = excluded.ttfbs",
-    )?;
+         ON CONFLICT DO UPDATE SET duration_ms = duration_ms + excluded.duration_ms, \
+         queue_ms = queue_ms + excluded.queue_ms, durations = excluded.durations, ttfbs = excluded.ttfbs, ",
+        plus!("requests"),
+        ", ",
+        plus!("attempts"),
+        ", ",
+        plus!("prompt_tokens"),
+        ", ",
+        plus!("output_tokens"),
+        ", ",
+        plus!("bytes_in"),
+        ", ",
+        plus!("bytes_out"),
+    ))?;
     insert.execute(params![
         width,
         start,
@@ -384,14 +399,22 @@ fn write_sum(transaction: &Transaction<'_>, width: i64, alike: &Alike, sum: &Sum
 
 fn write_usage(transaction: &Transaction<'_>, used: &Used, sum: &Sum) -> rusqlite::Result<()> {
     let (hour, key, model) = used.facts();
-    let mut insert = transaction.prepare_cached(
+    let mut insert = transaction.prepare_cached(concat!(
         "INSERT INTO usage (hour, key, model, requests, errors, prompt_tokens, output_tokens, bytes_in, bytes_out) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
-         ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, errors = errors + excluded.errors, \
-         prompt_tokens = prompt_tokens + excluded.prompt_tokens, \
-         output_tokens = output_tokens + excluded.output_tokens, bytes_in = bytes_in + excluded.bytes_in, \
-         bytes_out = bytes_out + excluded.bytes_out",
-    )?;
+         ON CONFLICT DO UPDATE SET ",
+        plus!("requests"),
+        ", ",
+        plus!("errors"),
+        ", ",
+        plus!("prompt_tokens"),
+        ", ",
+        plus!("output_tokens"),
+        ", ",
+        plus!("bytes_in"),
+        ", ",
+        plus!("bytes_out"),
+    ))?;
     insert.execute(params![
         hour,
         key,

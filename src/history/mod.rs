@@ -13,6 +13,7 @@
 //!   [`batch`] and writes it in one transaction, at most half a second later; [`prune`] keeps the file bounded.
 //! - Sums are kept in three widths, 10 s, 1 min and 1 h, each with a [`histogram`] of the times, so that a percentile over
 //!   a month is made of all its requests.
+//! - [`quotas`] is what each key has used of its quotas in the window that runs, for whoever lets requests in.
 //! - [`kept`] is what must not be lost: what operators changed and what was learned; it is on disk when the call returns.
 //! - [`requests`], [`usage`], [`decisions`] and [`sums`] read, each on a connection of its own that can only read and has a time limit.
 //!
@@ -23,12 +24,21 @@
 //! - A process that is killed loses what it had not written yet, half a second at most, and never the file.
 //! - Sums count every request; single requests are kept up to a rate (see [`batch`]) and a number.
 
+/// Adds to a column of whole numbers, up to the greatest one: a sum beyond it would be no whole number any more, the table would
+/// refuse it, and with it all that is written in the same transaction, each time again.
+macro_rules! plus {
+    ($column:literal) => {
+        concat!($column, " = ", $column, " + min(excluded.", $column, ", 9223372036854775807 - ", $column, ")")
+    };
+}
+
 mod batch;
 pub mod decisions;
 pub mod histogram;
 pub mod kept;
 mod place;
 mod prune;
+pub mod quotas;
 pub mod requests;
 mod rescue;
 mod schema;
@@ -54,6 +64,8 @@ use crate::telemetry::access_log::Entry;
 use crate::telemetry::metrics::Metrics;
 use decisions::Decided;
 use place::{Mode, Place};
+use quotas::ledger::Ledger;
+use quotas::{Account, Charge, Reset};
 use settings::Settings;
 
 pub use kept::{Audit, Audited, Kept};
@@ -84,6 +96,9 @@ pub enum HistoryError {
     /// The question takes too long.
     #[error("the question took longer than {} seconds: ask for less", READ_LIMIT.as_secs())]
     TooLong,
+    /// The writer has too much to do.
+    #[error("the history is busy: try again")]
+    Busy,
     /// The file could not be read or written.
     #[error("the history cannot be used: {0}")]
     Store(rusqlite::Error),
@@ -115,6 +130,8 @@ enum Fact {
     Request(Arc<Entry>),
     Audit(Box<Audit>),
     Decided(Vec<Decided>),
+    Charged(Arc<Account>, Charge),
+    Reset(Box<Reset>),
     Close,
 }
 
@@ -128,6 +145,7 @@ struct Shared {
     suspect: AtomicBool,
     closing: AtomicBool,
     metrics: Arc<Metrics>,
+    ledger: Ledger,
     live: broadcast::Sender<Recorded>,
 }
 
@@ -153,6 +171,12 @@ impl History {
     pub fn open(folder: Option<&Path>, settings: Settings, metrics: Arc<Metrics>) -> Result<Self, HistoryError> {
         let place = Place::of(folder)?;
         let connection = place.open(&metrics)?;
+        let ledger = Ledger::default();
+        if let Some(connection) = &connection
+            && let Err(error) = quotas::rows::read(&ledger, connection, clock::unix_seconds())
+        {
+            tracing::error!(%error, "what was used of quotas cannot be read and begins anew");
+        }
         let shared = Arc::new(Shared {
             place,
             wanted: AtomicBool::new(settings.keeps_anything()),
@@ -160,6 +184,7 @@ impl History {
             suspect: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             metrics,
+            ledger,
             live: broadcast::Sender::new(LIVE),
         });
         let (queue, facts) = sync_channel(BACKLOG);

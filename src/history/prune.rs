@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
+use super::quotas::rows;
 use super::settings::Settings;
 use super::sums;
 
@@ -45,7 +46,8 @@ pub(super) fn prune(connection: &Connection, settings: &Settings, now: f64) -> r
     }
     let old = "DELETE FROM usage WHERE hour + 3600 < ?1 AND (hour, key, model) IN \
                (SELECT hour, key, model FROM usage WHERE hour + 3600 < ?1 LIMIT ?2)";
-    in_pieces(connection, old, before(settings.usage))
+    in_pieces(connection, old, before(settings.usage))?;
+    rows::prune(connection, now)
 }
 
 fn in_pieces(connection: &Connection, sql: &str, before: f64) -> rusqlite::Result<()> {

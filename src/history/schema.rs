@@ -3,7 +3,8 @@
 use rusqlite::{Connection, TransactionBehavior};
 
 /// One step from a version to the next. A step that was released never changes.
-const STEPS: [&str; 1] = ["
+const STEPS: [&str; 2] = [
+    "
 CREATE TABLE requests (
   seq INTEGER PRIMARY KEY,
   at REAL NOT NULL,
@@ -90,7 +91,20 @@ CREATE TABLE learned (
   value TEXT NOT NULL,
   at REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+CREATE TABLE quotas (
+  quota TEXT NOT NULL,
+  every TEXT NOT NULL,
+  subject TEXT NOT NULL,
+  starts INTEGER NOT NULL,
+  ends INTEGER NOT NULL,
+  prompt INTEGER NOT NULL,
+  output INTEGER NOT NULL,
+  PRIMARY KEY (quota, every, subject, starts)
+) STRICT, WITHOUT ROWID;
+",
+];
 
 /// What a file is before it can be used.
 #[derive(Debug, PartialEq, Eq)]

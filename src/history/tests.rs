@@ -471,3 +471,27 @@ fn two_stores_of_one_file_write_side_by_side() {
     assert_eq!(total(&lines).requests, 200);
     assert_eq!(lines.iter().map(|line| line.totals.durations.total()).sum::<u64>(), 200);
 }
+
+#[test]
+fn sums_that_can_grow_no_more_stop_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(Some(folder.path()), Settings::default());
+    let at = now();
+    history.request(Arc::new(entry(at, "a", 200)));
+    let history = again(history, folder.path());
+    let file = rusqlite::Connection::open(folder.path().join("arriero.db")).unwrap();
+    for table in ["sums", "usage"] {
+        file.execute(&format!("UPDATE {table} SET prompt_tokens = ?1, bytes_in = ?1"), [i64::MAX - 1]).unwrap();
+    }
+    drop(file);
+    history.request(Arc::new(entry(at, "a", 200)));
+    history.request(Arc::new(entry(at, "b", 200)));
+    let history = again(history, folder.path());
+    let by = By { key: false, model: true };
+    let rows = history.usage(by, Per::Total, 0.0, at + 1.0).unwrap();
+    let told: Vec<_> = rows.iter().map(|row| (row.model.as_deref(), row.requests, row.prompt_tokens)).collect();
+    assert_eq!(told, [(Some("a"), 2, i64::MAX.unsigned_abs()), (Some("b"), 1, 10)]);
+    let by = By { key: false, model: false };
+    let rows = history.usage(by, Per::Total, 0.0, at + 1.0).unwrap();
+    assert_eq!((rows[0].requests, rows[0].prompt_tokens), (3, i64::MAX.unsigned_abs()));
+}

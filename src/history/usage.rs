@@ -81,9 +81,13 @@ impl History {
         let key = if by.key { "nullif(key, '')" } else { "NULL" };
         let model = if by.model { "nullif(model, '')" } else { "NULL" };
         let period = per.sql();
+        // `sum` fails beyond the greatest whole number; `total` does not, and the cast stops there.
+        let sum = |column| format!("CAST(total({column}) AS INTEGER)");
+        let (prompt, output) = (sum("prompt_tokens"), sum("output_tokens"));
+        let (bytes_in, bytes_out) = (sum("bytes_in"), sum("bytes_out"));
         let sql = format!(
-            "SELECT {key} AS k, {model} AS m, {period} AS p, sum(requests), sum(errors), sum(prompt_tokens), \
-             sum(output_tokens), sum(bytes_in), sum(bytes_out) FROM usage WHERE hour >= ?1 AND hour < ?2 \
+            "SELECT {key} AS k, {model} AS m, {period} AS p, sum(requests), sum(errors), {prompt}, {output}, \
+             {bytes_in}, {bytes_out} FROM usage WHERE hour >= ?1 AND hour < ?2 \
              GROUP BY k, m, p ORDER BY p, k, m LIMIT {MOST}"
         );
         self.read(|connection| {

@@ -3,7 +3,7 @@
 //! | the file | what becomes of a batch |
 //! |---|---|
 //! | can be written | it is written |
-//! | cannot (a full disk) | single requests are dropped and counted, sums wait in memory; the next batch tries again |
+//! | cannot (a full disk) | single requests are dropped and counted, sums and quotas wait in memory; the next batch tries again |
 //! | is damaged | it is set aside, a new one is begun, and the batch goes there |
 //! | was moved or deleted | a new one is begun, or the one that has its name now is taken |
 
@@ -17,7 +17,8 @@ use rusqlite::Connection;
 
 use super::batch::Batch;
 use super::place::{FileId, is_damage};
-use super::{Fact, Recorded, Shared, prune};
+use super::quotas::{Reset, rows};
+use super::{Fact, HistoryError, Recorded, Shared, prune};
 use crate::{clock, threads};
 
 /// Longest time that a fact waits to be written.
@@ -60,6 +61,8 @@ struct Writer {
     last: i64,
     pruned: Option<Instant>,
     rows_since: u64,
+    /// Changes whenever another connection changes the file.
+    version: i64,
     tried: Instant,
     /// Whether it was said already that the file cannot be written.
     said: bool,
@@ -68,6 +71,7 @@ struct Writer {
 impl Writer {
     fn new(shared: Arc<Shared>, connection: Option<Connection>) -> Self {
         let last = connection.as_ref().map_or(0, last_number);
+        let version = connection.as_ref().map_or(0, data_version);
         Self {
             file: shared.place.file_id(),
             shared,
@@ -77,6 +81,7 @@ impl Writer {
             last,
             pruned: None,
             rows_since: 0,
+            version,
             tried: clock::now(),
             said: false,
         }
@@ -137,6 +142,11 @@ impl Writer {
             }
             Fact::Audit(audit) => u64::from(!self.batch.audit(*audit)),
             Fact::Decided(decided) => self.batch.decided(decided),
+            Fact::Charged(account, charge) => u64::from(!self.batch.charges.add(account, charge)),
+            Fact::Reset(reset) => {
+                self.reset(*reset);
+                0
+            }
             Fact::Close => 0,
         };
         self.shared.metrics.history.left_out.inc_by(left_out);
@@ -174,6 +184,7 @@ impl Writer {
             }
             Err(error) => {
                 let dropped = self.batch.drop_rows();
+                self.batch.charges.forget_passed(clock::unix_seconds());
                 self.shared.metrics.history.failed.inc_by(dropped);
                 if !std::mem::replace(&mut self.said, true) {
                     let error = error.map_or_else(|| "it is not open".to_owned(), |error| error.to_string());
@@ -206,6 +217,37 @@ impl Writer {
         self.connection = self.shared.place.open(&self.shared.metrics).ok().flatten();
         self.file = self.shared.place.file_id();
         self.last = self.last.max(self.connection.as_ref().map_or(0, last_number));
+        if let Some(connection) = &mut self.connection {
+            self.version = data_version(connection);
+            if let Err(error) = rows::merge(&self.shared.ledger, connection, clock::unix_seconds()) {
+                tracing::warn!(%error, "what was used of quotas is not in the history yet");
+            }
+        }
+    }
+
+    /// Begins windows of quotas anew: after all that was charged until now, before all that will be.
+    fn reset(&mut self, reset: Reset) {
+        self.write();
+        let Reset { accounts, done } = reset;
+        let outcome = match &mut self.connection {
+            Some(connection) if self.batch.is_empty() => {
+                rows::reset(&accounts, connection, clock::unix_seconds()).map_err(HistoryError::from)
+            }
+            _ => Err(HistoryError::Busy),
+        };
+        // Nobody waits for it any more: no matter.
+        drop(done.send(outcome));
+    }
+
+    /// Learns what another process, which uses the file too for as long as an upgrade takes, charged to quotas.
+    fn look_at_others(&mut self) {
+        let Some(connection) = &self.connection else { return };
+        let version = data_version(connection);
+        if std::mem::replace(&mut self.version, version) != version
+            && let Err(error) = rows::read(&self.shared.ledger, connection, clock::unix_seconds())
+        {
+            tracing::debug!(%error, "what others used of quotas is not known for now");
+        }
     }
 
     fn begin_anew(&mut self, why: &str) {
@@ -228,6 +270,7 @@ impl Writer {
                 Err(_) => {}
             }
         }
+        self.look_at_others();
         let settings = *self.shared.settings.lock();
         let now = clock::now();
         let due = self.pruned.is_none_or(|pruned| now.saturating_duration_since(pruned) >= PRUNE);
@@ -236,6 +279,7 @@ impl Writer {
         }
         self.pruned = Some(now);
         self.rows_since = 0;
+        self.shared.ledger.forget_unused(clock::unix_seconds());
         let Some(connection) = &self.connection else { return };
         match prune::prune(connection, &settings, clock::unix_time().as_secs_f64()) {
             Err(error) if is_damage(&error) => self.begin_anew(&error.to_string()),
@@ -243,6 +287,11 @@ impl Writer {
             Ok(()) => {}
         }
     }
+}
+
+/// A number that changes whenever another connection, of this process or another one, changes the file.
+fn data_version(connection: &Connection) -> i64 {
+    connection.query_row("PRAGMA data_version", [], |row| row.get(0)).unwrap_or(0)
 }
 
 /// The highest number in the file.

@@ -16,6 +16,9 @@ use crate::probe;
 /// What the answers of the admin listener may still take.
 const LAST_ANSWERS: Duration = Duration::from_millis(200);
 
+/// What the last spans may take.
+const LAST_SPANS: Duration = Duration::from_secs(2);
+
 /// What the last rows of the history may take.
 const LAST_ROWS: Duration = Duration::from_secs(5);
 
@@ -55,6 +58,10 @@ impl Running {
         }
         self.history.close(LAST_ROWS);
         self.last_line.wait(LAST_WORK);
+        let (leave, left) = self.membership;
+        leave.send_replace(true);
+        drop(self.control.block_on(async { tokio::time::timeout(LAST_WORK * 2, left).await }));
+        drop(self.control.block_on(async { tokio::time::timeout(LAST_SPANS, self.last_story).await }));
         self.control.shutdown_timeout(LAST_WORK);
         drained
     }

@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::handover::{Predecessor, receive};
-use super::{Drained, Running, activation, start_with};
+use super::{ADMIN_ADDRESS, Drained, Running, StartError, activation, start_with};
 use crate::admin::{LIMIT, Order};
 use crate::fleet::reload::{Reloader, Source};
 use crate::telemetry::service_manager::ServiceManager;
@@ -24,12 +24,20 @@ enum End {
 /// Runs until a signal or another process ends it: TERM and INT drain, a second one ends at once, HUP reloads, USR2
 /// lets a new process of the program take over.
 pub fn run(source: Source, announce: impl FnOnce(&Running)) -> ExitCode {
+    let is_file = matches!(source, Source::File(_));
     let started = receive().map_err(|error| format!("cannot take over from the process before: {error}"));
     let started = started.and_then(|mut inherited| {
         let predecessor = inherited.predecessor.take();
         let added = activation::add(&mut inherited, &|name| std::env::var(name).ok());
         added.map_err(|error| format!("cannot take the sockets of the service manager: {error}"))?;
-        start_with(source, inherited).map(|running| (running, predecessor)).map_err(|error| error.to_string())
+        start_with(source, inherited).map(|running| (running, predecessor)).map_err(|error| match &error {
+            // There is no key to change.
+            StartError::Bind(bind) if !is_file => {
+                let option = if bind.what == ADMIN_ADDRESS { "--admin" } else { "--listen" };
+                format!("{error}\nhint: `{option} 127.0.0.1:0` takes a free port")
+            }
+            _ => error.to_string(),
+        })
     });
     let (mut running, predecessor) = match started {
         Ok(started) => started,

@@ -24,6 +24,8 @@
 //!   and ends it cleanly; status and transport both call that success. [`usage`] reads the stream in passing and
 //!   sees the error, and the final object's token counts and durations.
 //! - **A pull tells of its progress in lines** ([`pull`]), of its errors too.
+//! - **Embeddings are taken apart and put together again** ([`embeddings`]), so that those that are known need not be asked
+//!   for.
 //! - **Lists of models are merged without being re-written** ([`wire`]): each row keeps the bytes that its
 //!   server sent, so that a field of tomorrow's Ollama passes through.
 //!
@@ -33,6 +35,7 @@
 pub mod complaint;
 pub mod conversation;
 pub mod dialect;
+pub mod embeddings;
 pub mod endpoint;
 pub mod multipart;
 pub mod name;

@@ -11,17 +11,24 @@
 //! OpenAI and Anthropic, the last one that counts (Anthropic's `message_start` holds an estimate; `message_delta`
 //! corrects it).
 //!
-//! A token's chunk costs one search for its newline, one copy of its line and one look at the line's first bytes.
+//! A token's chunk costs one search for its newline, one copy of its line, one look at the line's first bytes and one for the
+//! keys that tokens have.
 //! Of a line longer than 64 KiB (the final object of `/api/generate` may hold a huge `context`) the beginning and
-//! the end are kept, and the middle is cut out: what we read stands in those two.
+//! the end are kept, and the middle is cut out: what we read stands in those two. Counts are read at the depth where a server
+//! writes them ([`places`]).
 
 mod fields;
+mod places;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::time::Duration;
 
-use memchr::{memchr, memmem};
+use memchr::memchr;
+
+use fields::Native;
+use places::Places;
 
 /// The most that is kept of one line.
 pub const MAX_LINE_BYTES: usize = 64 * 1024;
@@ -29,6 +36,9 @@ pub const MAX_LINE_BYTES: usize = 64 * 1024;
 const HEAD_BYTES: usize = 1024;
 /// … and at least this much of its end.
 const TAIL_BYTES: usize = 32 * 1024;
+/// More tokens than one request can use, of its prompt or of its answer: what a server tells beyond is nonsense, and would
+/// make sums of many requests overflow.
+const MOST_TOKENS: u64 = u32::MAX as u64;
 
 /// How the answer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +88,28 @@ pub struct Usage {
     pub eval_duration: Option<Duration>,
     /// The message of an error inside the stream.
     pub error: Option<String>,
+    /// Pieces of the answer's text in a stream, where they are counted; Ollama makes one of each token.
+    pub pieces: u64,
+}
+
+impl Usage {
+    /// Whether the server told how many tokens there were. One that only loaded or unloaded a model had none.
+    #[must_use]
+    pub fn tells_tokens(&self) -> bool {
+        let only_loads = matches!(self.done_reason.as_deref(), Some("load" | "unload"));
+        self.prompt_eval_count.is_some() || self.eval_count.is_some() || only_loads
+    }
+
+    /// Tokens of the prompt and of the answer, as far as they are known: what the server told and, where its last word is
+    /// missing, at least a token for each piece.
+    #[must_use]
+    pub fn tokens(&self) -> (u64, u64) {
+        let output = match self.eval_count {
+            Some(told) if self.finished => told,
+            told => told.unwrap_or(0).max(self.pieces),
+        };
+        (self.prompt_eval_count.unwrap_or(0), output)
+    }
 }
 
 /// An incremental reader of one answer.
@@ -88,13 +120,19 @@ pub struct UsageScan {
     line: Vec<u8>,
     /// `line` ended with a newline: the next byte begins another.
     line_ended: bool,
-    /// The middle of `line` has been cut out.
-    line_cut: bool,
+    /// What stands in `line` up to the end of its middle, which has been cut out.
+    line_cut: Option<Box<Places>>,
     /// Said so far.
     usage: Usage,
     failed: bool,
     /// The error is known only by what stands in its place.
     lost: bool,
+    /// A token has come since that was asked last.
+    token: bool,
+    /// What the line `event:` before the next data says: whether its data is a piece of an answer.
+    named_piece: Option<bool>,
+    /// Whether pieces are counted.
+    counts: bool,
 }
 
 impl UsageScan {
@@ -104,11 +142,20 @@ impl UsageScan {
             kind,
             line: Vec::new(),
             line_ended: false,
-            line_cut: false,
+            line_cut: None,
             usage: Usage::default(),
             failed: false,
             lost: false,
+            token: false,
+            named_piece: None,
+            counts: false,
         }
+    }
+
+    /// The same, and counts the pieces of a stream if `counts`.
+    #[must_use]
+    pub fn counting(self, counts: bool) -> UsageScan {
+        UsageScan { counts, ..self }
     }
 
     /// Reads the next bytes of the answer.
@@ -128,7 +175,7 @@ impl UsageScan {
             if !part.is_empty() {
                 if self.line_ended {
                     self.line.clear();
-                    self.line_cut = false;
+                    self.line_cut = None;
                     self.line_ended = false;
                 }
                 self.keep(part);
@@ -153,6 +200,11 @@ impl UsageScan {
         !self.line.is_empty() && !self.line_ended
     }
 
+    /// Whether what was read since the last call brought a token ([`tokens`]). A line counts once its end has come.
+    pub fn takes_token(&mut self) -> bool {
+        std::mem::take(&mut self.token)
+    }
+
     /// Whether an error has been seen in the stream so far.
     pub fn error_seen(&self) -> bool {
         self.failed
@@ -171,24 +223,56 @@ impl UsageScan {
 
     /// Whether the last line of a stream says that another one follows: the end is none, however well the transport ends.
     pub fn ends_early(&self) -> bool {
-        self.kind == UsageKind::Ndjson && !self.failed && fields::goes_on(&self.line, self.line_cut)
+        self.kind == UsageKind::Ndjson && !self.failed && self.native().done == Some(false)
     }
 
     /// The answer has ended, well or not.
     pub fn finish(mut self) -> Usage {
         self.end_line();
         match self.kind {
-            UsageKind::Ndjson => fields::read_native(&self.line, self.line_cut, &mut self.usage),
+            UsageKind::Ndjson => fields::read_native(&self.line, self.native(), &mut self.usage),
             UsageKind::Json => {
                 let closed = self.line.trim_ascii_end().ends_with(b"}");
-                fields::read_native(&self.line, self.line_cut, &mut self.usage);
-                fields::read_usage_object(&self.line, &mut self.usage);
+                fields::read_native(&self.line, self.native(), &mut self.usage);
+                self.read_usage_object();
                 self.usage.finished = closed && self.usage.error.is_none();
                 self.usage.ends_early = false;
             }
             UsageKind::Sse => {}
         }
+        let usage = &mut self.usage;
+        for count in [&mut usage.prompt_eval_count, &mut usage.eval_count] {
+            *count = count.map(|count| count.min(MOST_TOKENS));
+        }
         self.usage
+    }
+
+    /// What stands where in the line.
+    fn places(&self) -> Places {
+        let (mut places, rest) = match self.line_cut.as_deref() {
+            Some(places) => (places.clone(), &self.line[HEAD_BYTES..]),
+            None => (Places::default(), self.line.as_slice()),
+        };
+        places.push(rest);
+        places
+    }
+
+    /// The line as an object of Ollama's own API.
+    fn native(&self) -> Native {
+        match self.line_cut {
+            Some(_) => self.places().native(),
+            None => serde_json::from_slice(&self.line).unwrap_or_default(),
+        }
+    }
+
+    /// Reads the `usage` of the line; what it does not say stays as it was.
+    fn read_usage_object(&mut self) {
+        if self.line_cut.is_none() && !fields::mentions_usage(&self.line) {
+            return;
+        }
+        let (prompt, output) = self.places().tokens();
+        self.usage.prompt_eval_count = prompt.or(self.usage.prompt_eval_count);
+        self.usage.eval_count = output.or(self.usage.eval_count);
     }
 
     fn keep(&mut self, part: &[u8]) {
@@ -196,8 +280,9 @@ impl UsageScan {
         for piece in part.chunks(TAIL_BYTES) {
             if self.line.len() + piece.len() > MAX_LINE_BYTES {
                 let cut_to = self.line.len().saturating_sub(TAIL_BYTES - piece.len()).max(HEAD_BYTES);
+                let read_to = if self.line_cut.is_some() { HEAD_BYTES } else { 0 };
+                self.line_cut.get_or_insert_default().push(&self.line[read_to..cut_to]);
                 self.line.drain(HEAD_BYTES..cut_to);
-                self.line_cut = true;
             }
             self.line.extend_from_slice(piece);
         }
@@ -213,6 +298,10 @@ impl UsageScan {
             UsageKind::Ndjson => {
                 if fields::begins_with_error(&self.line) {
                     self.fail(0);
+                } else {
+                    let brings_token = tokens::brings_token(&self.line);
+                    self.token |= brings_token;
+                    self.usage.pieces += u64::from(self.counts && brings_token);
                 }
             }
             UsageKind::Sse => self.end_sse_line(),
@@ -223,6 +312,7 @@ impl UsageScan {
         let line = self.line.as_slice();
         let Some(data) = line.strip_prefix(b"data:") else {
             let event = line.strip_prefix(b"event:").map(<[u8]>::trim_ascii);
+            self.named_piece = event.and_then(tokens::is_piece).or(self.named_piece);
             // `error:` is the field that llama.cpp's server used before it followed the others.
             if event == Some(b"error") || line.starts_with(b"error:") || fields::begins_with_error(line) {
                 self.fail(0);
@@ -231,6 +321,7 @@ impl UsageScan {
         };
         let start = line.len() - data.trim_ascii_start().len();
         let data = &line[start..];
+        let named_piece = self.named_piece.take();
         if data.starts_with(b"[DONE]") || fields::is_last_event(data) {
             self.usage.finished = true;
         }
@@ -239,8 +330,12 @@ impl UsageScan {
         } else if fields::stands_for_error(data) {
             self.lost = true;
             self.fail(start);
-        } else if memmem::find(data, b"\"usage\"").is_some() {
-            fields::read_usage_object(data, &mut self.usage);
+        } else {
+            let is_piece = named_piece.or_else(|| tokens::is_piece(fields::event_type(data)?)).unwrap_or(true);
+            let brings_token = is_piece && tokens::brings_token(data);
+            self.token |= brings_token;
+            self.usage.pieces += u64::from(self.counts && brings_token);
+            self.read_usage_object();
         }
     }
 

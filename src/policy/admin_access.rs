@@ -36,10 +36,30 @@ impl Scope {
 const PREFIX: &str = "/api/orchestrator/";
 /// What is open to everybody who may see health. The dashboard's page is, because a browser shows no token when it opens one; it
 /// holds no data.
-const HEALTH: [&str; 6] = ["/", "/health", "/health/live", "/health/ready", "/metrics", "/api/orchestrator/metrics"];
+const HEALTH: [&str; 8] = [
+    "/",
+    "/health",
+    "/health/live",
+    "/health/ready",
+    "/metrics",
+    "/api/orchestrator/metrics",
+    "/api/multihost/health/simple",
+    "/api/multihost/health/ping",
+];
+/// Where the calls about the cluster are. What they change is no more than what the instances do by themselves.
+const CLUSTER: &str = "/api/multihost/";
 /// First parts of the paths below the prefix of calls that act on what runs, whatever their method.
-const OPERATE: [&str; 7] =
-    ["bans", "circuit-breakers", "jobs", "notifications", "queue", "recovery-actions", "recovery-failures"];
+const OPERATE: [&str; 9] = [
+    "bans",
+    "caches",
+    "circuit-breakers",
+    "jobs",
+    "notifications",
+    "queue",
+    "quotas",
+    "recovery-actions",
+    "recovery-failures",
+];
 /// Last parts of the paths of such calls about servers and models.
 const OPERATE_VERBS: [&str; 9] =
     ["drain", "undrain", "maintenance", "recovery-test", "warmup", "unload", "cancel", "reload", "health-check"];
@@ -49,6 +69,9 @@ const OPERATE_VERBS: [&str; 9] =
 pub fn needed(is_read: bool, path: &str) -> Scope {
     if is_read {
         return if HEALTH.contains(&path) { Scope::Health } else { Scope::Read };
+    }
+    if path.starts_with(CLUSTER) {
+        return Scope::Operate;
     }
     let Some(path) = path.strip_prefix(PREFIX) else { return Scope::Admin };
     let mut parts = path.trim_end_matches('/').split('/');
@@ -86,6 +109,8 @@ mod tests {
             (false, "/api/orchestrator/bans/model/m", Scope::Operate),
             (false, "/api/orchestrator/circuit-breakers/a/m/open", Scope::Operate),
             (false, "/api/orchestrator/queue/pause", Scope::Operate),
+            (false, "/api/orchestrator/caches/purge", Scope::Operate),
+            (false, "/api/orchestrator/quotas/reset", Scope::Operate),
             (false, "/api/orchestrator/models/m/warmup", Scope::Operate),
             (false, "/api/orchestrator/config/reload", Scope::Operate),
             (false, "/api/orchestrator/config/queue", Scope::Admin),
@@ -95,6 +120,9 @@ mod tests {
             (false, "/api/orchestrator/servers/a/models/pull", Scope::Admin),
             (false, "/api/orchestrator/upgrade", Scope::Admin),
             (false, "/api/orchestrator/whatever", Scope::Admin),
+            (true, "/api/multihost/health/simple", Scope::Health),
+            (true, "/api/multihost/health", Scope::Read),
+            (false, "/api/multihost/monitoring/recovery", Scope::Operate),
             (false, "/elsewhere/drain", Scope::Admin),
         ] {
             assert_eq!(needed(is_read, path), scope, "{path}");

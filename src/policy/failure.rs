@@ -15,22 +15,25 @@
 use super::circuit::Outcome;
 
 macro_rules! reasons {
-    ($($variant:ident, $word:literal, $status:expr, $description:literal;)*) => {
+    ($($group:literal { $($variant:ident, $word:literal, $status:expr, $description:literal, $advice:literal;)* })*) => {
         /// Why a request ended as it did.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Reason {
-            $(#[doc = $description] $variant,)*
+            $($(#[doc = $description] $variant,)*)*
         }
 
         impl Reason {
             /// Every reason, in the order of the documentation.
-            pub const ALL: [Self; [$($word),*].len()] = [$(Self::$variant),*];
+            pub const ALL: [Self; [$($($word,)*)*].len()] = [$($(Self::$variant,)*)*];
+
+            /// The same by what they are about.
+            pub const GROUPS: &[(&str, &[Self])] = &[$(($group, &[$(Self::$variant),*])),*];
 
             /// The word in log, metric and header.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {
-                    $(Self::$variant => $word,)*
+                    $($(Self::$variant => $word,)*)*
                 }
             }
 
@@ -39,7 +42,7 @@ macro_rules! reasons {
             #[must_use]
             pub const fn status(self) -> Option<u16> {
                 match self {
-                    $(Self::$variant => $status,)*
+                    $($(Self::$variant => $status,)*)*
                 }
             }
 
@@ -47,7 +50,15 @@ macro_rules! reasons {
             #[must_use]
             pub const fn describe(self) -> &'static str {
                 match self {
-                    $(Self::$variant => $description,)*
+                    $($(Self::$variant => $description,)*)*
+                }
+            }
+
+            /// What to do about it, for the documentation.
+            #[must_use]
+            pub const fn advice(self) -> &'static str {
+                match self {
+                    $($(Self::$variant => $advice,)*)*
                 }
             }
         }
@@ -55,66 +66,116 @@ macro_rules! reasons {
 }
 
 reasons! {
-    // The request went well.
-    Ok, "ok", None, "The server answered and the whole answer reached the client.";
-
-    // The client.
-    ClientClosed, "client_closed", Some(499), "The client left before the answer was complete; 499 stands only in log and metric.";
-    ClientStalled, "client_stalled", None, "The client stopped reading the answer for longer than the listener's `timeouts.write`.";
-    BadRequest, "bad_request", Some(400), "The request was malformed or ambiguous.";
-    HeaderTimeout, "header_timeout", Some(408), "The request head was not complete within the listener's `timeouts.request_header`.";
-    HeaderTooLarge, "header_too_large", Some(431), "The request head was larger than the listener's `limits.header_bytes` or had more than `limits.header_fields` fields.";
-    TargetTooLong, "target_too_long", Some(414), "The request target was longer than the listener's `limits.target_bytes`.";
-    BodyTooLarge, "body_too_large", Some(413), "The request body was larger than the route's `limits.request_body`.";
-    BodyTimeout, "body_timeout", Some(408), "The request body paused for longer than the listener's `timeouts.request_body`.";
-    BodyBudget, "body_budget", Some(503), "The bodies held by this process filled `server.body_budget`.";
-    UnsupportedEncoding, "unsupported_encoding", Some(415), "The request body was compressed, so its model could not be read.";
-
-    // Who asks.
-    Unauthorized, "unauthorized", Some(401), "The route asks for an API key, and the request had none that is valid.";
-    Forbidden, "forbidden", Some(403), "The API key is valid, and not for this model or this kind of request.";
-    AddressDenied, "address_denied", Some(403), "The route's `access` does not let the client's address in.";
-    OriginDenied, "origin_denied", Some(403), "The request came from a web page whose origin the route's `cors` does not list.";
-    HostDenied, "host_denied", Some(421), "The host is not among the listener's `hosts`.";
-
-    // What was asked for.
-    NoRoute, "no_route", Some(404), "No route matched the request.";
-    EndpointDenied, "endpoint_denied", Some(403), "The path is not among those that are passed on.";
-    MethodNotAllowed, "method_not_allowed", Some(405), "The path is passed on, but not with this method.";
-    FileNotFound, "file_not_found", Some(404), "The folder of the route has no such file.";
-    ModelRequired, "model_required", Some(400), "The request named no model where one is needed.";
-    ModelNotFound, "model_not_found", Some(404), "No server of the upstream has the model.";
-    Quarantined, "quarantined", Some(500), "The same request made a server's runner crash within the last minutes, and one request may crash at most one runner.";
-
-    // Too much of it.
-    RateLimited, "rate_limited", Some(429), "A limit in the route's `rate_limits` had nothing left for the request.";
-    ConcurrencyLimited, "concurrency_limited", Some(429), "A limit in the route's `concurrency` had its most requests at a time.";
-    Overloaded, "overloaded", Some(503), "The listener had its `limits.requests` requests at a time.";
-
-    // Nobody to send it to.
-    NoServer, "no_server", Some(503), "Each server that could answer was down, open-circuited, banned or draining.";
-    ServerBusy, "server_busy", Some(503), "Each server that could answer had `max_in_flight` requests.";
-    QueueFull, "queue_full", Some(503), "As many requests waited for the model as `queue.max_pending` allows, or the request made room for others.";
-    QueueTimeout, "queue_timeout", Some(503), "The request waited for a slot for longer than `queue.timeout`.";
-    NotLoaded, "not_loaded", Some(503), "No usable server had the model in memory, and `model_affinity` is `require_loaded`.";
-
-    // The server.
-    ConnectFailed, "connect_failed", Some(502), "The server could not be connected to.";
-    ConnectTimeout, "connect_timeout", Some(504), "The server could not be connected to within `timeouts.connect`.";
-    TlsFailed, "tls_failed", Some(502), "The TLS handshake with the server failed or took longer than `timeouts.tls`.";
-    UpstreamReset, "upstream_reset", Some(502), "The connection to the server broke before its answer began.";
-    FirstByteTimeout, "first_byte_timeout", Some(504), "The server's answer did not begin within `timeouts.first_byte`.";
-    ReadTimeout, "read_timeout", Some(504), "The server's answer paused for longer than `timeouts.read`.";
-    WriteTimeout, "write_timeout", Some(504), "The server did not take the request body within `timeouts.write`.";
-    RequestTimeout, "request_timeout", Some(504), "The request was not finished within `timeouts.request`.";
-    UpstreamError, "upstream_error", None, "The server answered with a status from 500 to 599, which was passed on.";
-    UpstreamTruncated, "upstream_truncated", Some(502), "The server's answer broke off before its end.";
-    UpstreamProtocol, "upstream_protocol", Some(502), "The server's answer was not valid HTTP.";
-    StreamError, "stream_error", None, "The server reported an error inside a stream that it had begun with a good status.";
-
-    // Ourselves.
-    Shutdown, "shutdown", Some(503), "The process stopped, and the request was not finished within `server.drain`.";
-    Internal, "internal", Some(500), "Arriero failed; this is a bug.";
+    "It went well" {
+        Ok, "ok", None, "The server answered and the whole answer reached the client.",
+            "Nothing.";
+    }
+    "The client" {
+        ClientClosed, "client_closed", Some(499), "The client left before the answer was complete; 499 stands only in log and metric.",
+            "Nothing, unless many clients leave: compare their time limits with how long answers take.";
+        ClientStalled, "client_stalled", None, "The client stopped reading the answer for longer than the listener's `timeouts.write`.",
+            "Look at the client or the network to it; `timeouts.write` of the listener is how long it is waited for.";
+        BadRequest, "bad_request", Some(400), "The request was malformed or ambiguous.",
+            "The answer says what is wrong; correct the client. Two values where one is meant, and framing that two programs could read in two ways, are refused on purpose.";
+        HeaderTimeout, "header_timeout", Some(408), "The request head was not complete within the listener's `timeouts.request_header`.",
+            "Usual of scanners and of idle browsers; of real clients look at the network.";
+        HeaderTooLarge, "header_too_large", Some(431), "The request head was larger than the listener's `limits.header_bytes` or had more than `limits.header_fields` fields.",
+            "Look at the client's cookies first; then raise the limit that the text names.";
+        TargetTooLong, "target_too_long", Some(414), "The request target was longer than the listener's `limits.target_bytes`.",
+            "Send long texts in a body; or raise `limits.target_bytes`.";
+        BodyTooLarge, "body_too_large", Some(413), "The request body was larger than the route's `limits.request_body`.",
+            "Raise `limits.request_body` on the route; base64 makes an image a third larger.";
+        BodyTimeout, "body_timeout", Some(408), "The request body paused for longer than the listener's `timeouts.request_body`.",
+            "Look at the client or the network; `timeouts.request_body` is the longest pause, not the whole upload.";
+        BodyBudget, "body_budget", Some(503), "The bodies held by this process filled `server.body_budget`.",
+            "Ask again after `Retry-After`; put `model` first in the document, or raise `server.body_budget`.";
+        UnsupportedEncoding, "unsupported_encoding", Some(415), "The request body was compressed, so its model could not be read.",
+            "Send the body uncompressed, or set `request_encoding: decode` on the route.";
+    }
+    "Who asks" {
+        Unauthorized, "unauthorized", Some(401), "The route asks for an API key, and the request had none that is valid.",
+            "Send a key of the keys file; `arriero key list` shows which there are and when they end.";
+        Forbidden, "forbidden", Some(403), "The API key is valid, and not for this model or this kind of request.",
+            "Use a key with that model or scope: `arriero key new` makes one.";
+        AddressDenied, "address_denied", Some(403), "The route's `access` does not let the client's address in.",
+            "Look at `access` of the route; behind a proxy also at `trusted_proxies` of the listener.";
+        OriginDenied, "origin_denied", Some(403), "The request came from a web page whose origin the route's `cors` does not list.",
+            "List the page's origin under `cors.origins` of the route, if it is yours.";
+        HostDenied, "host_denied", Some(421), "The host is not among the listener's `hosts`.",
+            "Add the name to `hosts` of the listener, if it is yours.";
+    }
+    "What was asked for" {
+        NoRoute, "no_route", Some(404), "No route matched the request.",
+            "Add a route; one without `match` takes every request.";
+        EndpointDenied, "endpoint_denied", Some(403), "The path is not among those that are passed on.",
+            "Send it to the server itself, or set `management: allow` and use a key with the scope `management`; models that run elsewhere need `cloud_models: allow`.";
+        NotKept, "not_kept", Some(504), "The request was to be answered from what is kept, and nothing is kept that answers it.",
+            "Ask without `Cache-Control: only-if-cached`.";
+        MethodNotAllowed, "method_not_allowed", Some(405), "The path is passed on, but not with this method.",
+            "Take the method that the field `Allow` names.";
+        FileNotFound, "file_not_found", Some(404), "The folder of the route has no such file.",
+            "Look below `files.root`; names that begin with a dot are not served.";
+        ModelRequired, "model_required", Some(400), "The request named no model where one is needed.",
+            "Name a `model` in the body.";
+        ModelNotFound, "model_not_found", Some(404), "No server of the upstream has the model.",
+            "Look at `arriero models`; `arriero pull MODEL` brings it to the servers.";
+        Quarantined, "quarantined", Some(500), "The same request made a server's runner crash within the last minutes, and one request may crash at most one runner.",
+            "Do not send it again; look at the server's own log for why its runner died. `quarantine` says for how long.";
+    }
+    "Too much of it" {
+        RateLimited, "rate_limited", Some(429), "A limit in the route's `rate_limits` had nothing left for the request.",
+            "Ask again after `Retry-After`; raise the rate if it is too low for good clients.";
+        QuotaExceeded, "quota_exceeded", Some(429), "A token quota was used up in the window that runs.",
+            "Ask again after `Retry-After`; raise the `limit`, give the key an amount of its own, or begin the window anew with `arriero quota reset`.";
+        ConcurrencyLimited, "concurrency_limited", Some(429), "A limit in the route's `concurrency` had its most requests at a time.",
+            "Ask again when a request of that client has ended; raise `max` if it is too low.";
+        Overloaded, "overloaded", Some(503), "The listener had its `limits.requests` requests at a time.",
+            "Ask again after `Retry-After`; raise `limits.requests` or the number of file descriptors, or look who floods.";
+    }
+    "Nobody to send it to" {
+        NoServer, "no_server", Some(503), "Each server that could answer was down, open-circuited, banned or draining.",
+            "`arriero servers` says of each why; `arriero diagnose` how to mend it.";
+        ServerBusy, "server_busy", Some(503), "Each server that could answer had `max_in_flight` requests.",
+            "Ask again after `Retry-After`; add servers or raise `max_in_flight`.";
+        QueueFull, "queue_full", Some(503), "As many requests waited for the model as `queue.max_pending` allows, or the request made room for others.",
+            "Ask again after `Retry-After`; add servers, or raise `queue.max_pending` if clients wait that long.";
+        QueueTimeout, "queue_timeout", Some(503), "The request waited for a slot for longer than `queue.timeout`.",
+            "Ask again after `Retry-After`; add servers, or raise `queue.timeout` if clients wait that long.";
+        NotLoaded, "not_loaded", Some(503), "No usable server had the model in memory, and `model_affinity` is `require_loaded`.",
+            "Load it with `arriero warm MODEL`, or set `model_affinity: prefer_loaded`.";
+    }
+    "The server" {
+        ConnectFailed, "connect_failed", Some(502), "The server could not be connected to.",
+            "See whether the host and its server run; the other servers were tried before that.";
+        ConnectTimeout, "connect_timeout", Some(504), "The server could not be connected to within `timeouts.connect`.",
+            "See whether the host is on and reachable; a firewall that drops packets looks like this.";
+        TlsFailed, "tls_failed", Some(502), "The TLS handshake with the server failed or took longer than `timeouts.tls`.",
+            "`openssl s_client -connect HOST:PORT` says why; see `tls` of the upstream.";
+        UpstreamReset, "upstream_reset", Some(502), "The connection to the server broke before its answer began.",
+            "Look at the server's log; it, or something between, ended the connection.";
+        FirstByteTimeout, "first_byte_timeout", Some(504), "The server's answer did not begin within `timeouts.first_byte`.",
+            "Raise `timeouts.first_byte` if a load takes that long, else look at what the server does.";
+        ReadTimeout, "read_timeout", Some(504), "The server's answer paused for longer than `timeouts.read`.",
+            "The server stopped in the middle of an answer: look at its log and its card.";
+        WriteTimeout, "write_timeout", Some(504), "The server did not take the request body within `timeouts.write`.",
+            "The server takes no bytes: look at its load and at the network to it.";
+        RequestTimeout, "request_timeout", Some(504), "The request was not finished within `timeouts.request`.",
+            "Raise or remove `timeouts.request`; long answers are no errors.";
+        UpstreamError, "upstream_error", None, "The server answered with a status from 500 to 599, which was passed on.",
+            "The body is the server's own; look at its log.";
+        UpstreamTruncated, "upstream_truncated", Some(502), "The server's answer broke off before its end.",
+            "The server ended in the middle: look at its log, for a crash or a restart.";
+        UpstreamProtocol, "upstream_protocol", Some(502), "The server's answer was not valid HTTP.",
+            "See whether the URL leads to the server that is meant, with or without TLS and HTTP/2.";
+        StreamError, "stream_error", None, "The server reported an error inside a stream that it had begun with a good status.",
+            "The error is in the stream, in the server's words; a model that does not fit is the usual cause.";
+    }
+    "Arriero itself" {
+        Shutdown, "shutdown", Some(503), "The process stopped, and the request was not finished within `server.drain`.",
+            "Ask again: another instance, or the next one, answers; raise `server.drain` if requests take longer.";
+        Internal, "internal", Some(500), "Arriero failed; this is a bug.",
+            "Report it, with the log lines around it.";
+    }
 }
 
 impl Reason {
@@ -146,7 +207,9 @@ impl Reason {
     /// the client.
     #[must_use]
     pub const fn is_failure(self) -> bool {
-        matches!(self.status(), Some(500..)) || matches!(self, Self::UpstreamError | Self::StreamError)
+        let is_told = matches!(self.status(), Some(500..)) || matches!(self, Self::UpstreamError | Self::StreamError);
+        // Who asks for what is kept alone has asked for no more.
+        is_told && !matches!(self, Self::NotKept)
     }
 
     /// Whom a verdict is about, where the request named a model.
@@ -233,6 +296,7 @@ mod tests {
             let text = reason.describe();
             assert!(text.ends_with('.') && text.starts_with(|letter: char| letter.is_ascii_uppercase()), "{text}");
             assert!(!text.contains(". "), "{text}");
+            assert!(reason.advice().ends_with('.'), "{reason}");
         }
     }
 

@@ -28,8 +28,10 @@
 //! | [`retry`] | may this failed attempt be made again? |
 //! | [`retry_budget`] | are there too many such attempts already? |
 //! | [`caps`] | may a request ask for this much? |
+//! | [`http_cache`] | may an answer be kept, and a request be answered from it? |
 //! | [`failure`] | in one word, why did the request end as it did? |
 //! | [`rate_limit`] | may this request pass now, later, or not at all? |
+//! | [`quota`] | may this request use tokens, and how many are left in the window? |
 //! | [`network`] | which addresses are one client? |
 //! | [`descriptors`] | may another connection be accepted? |
 //! | [`upload_rate`] | does the request body come fast enough? |
@@ -66,10 +68,12 @@ pub mod failure;
 pub mod gpu;
 pub mod health;
 pub mod health_score;
+pub mod http_cache;
 pub mod network;
 pub mod notification;
 pub mod quarantine;
 pub mod queue;
+pub mod quota;
 pub mod rate_limit;
 pub mod reach;
 pub mod recent;
@@ -79,4 +83,5 @@ pub mod resources;
 pub mod retry;
 pub mod retry_budget;
 pub mod schedule;
+pub mod trace;
 pub mod upload_rate;

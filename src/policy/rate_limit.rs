@@ -29,8 +29,10 @@
 use std::time::Duration;
 
 mod fields;
+mod shared;
 
-pub use fields::{quota_fields, refusal_fields};
+pub use fields::{quota_fields, refusal_fields, whole_seconds};
+pub use shared::{Held, Next, Owed};
 
 #[cfg(test)]
 mod tests;
@@ -154,6 +156,11 @@ impl RateLimit {
     /// [`Due`] if that is carried out. After [`Decision::Reject`] it is the same as before.
     #[must_use]
     pub fn decide(&self, due: Due, now: u64) -> (Decision, Due) {
+        self.decide_as(due, now, 1)
+    }
+
+    /// The same for a request that counts as so many.
+    fn decide_as(&self, due: Due, now: u64, weight: u32) -> (Decision, Due) {
         let early = self.early(due, now);
         let allowed = self.spans(self.burst);
         if early > allowed {
@@ -168,7 +175,7 @@ impl RateLimit {
         } else {
             Decision::Pass(quota)
         };
-        (decision, self.after(from))
+        (decision, self.after(from, weight))
     }
 
     /// How early a request at `now` is. Spans of time are in nanoseconds times `count`, in which an interval
@@ -187,12 +194,12 @@ impl RateLimit {
         Duration::from_nanos(u64::try_from(span.div_ceil(u128::from(self.count))).unwrap_or(u64::MAX))
     }
 
-    /// One interval after `due`.
-    fn after(&self, due: Due) -> Due {
-        let count = u64::from(self.count);
-        let part = u64::from(due.part) + self.period % count;
-        let nanos = due.nanos.saturating_add(self.period / count).saturating_add(part / count);
-        Due { nanos, part: u32::try_from(part % count).unwrap_or(0) }
+    /// So many intervals after `due`.
+    fn after(&self, due: Due, intervals: u32) -> Due {
+        let count = u128::from(self.count);
+        let parts = u128::from(due.part) + self.spans(intervals);
+        let nanos = due.nanos.saturating_add(u64::try_from(parts / count).unwrap_or(u64::MAX));
+        Due { nanos, part: u32::try_from(parts % count).unwrap_or(0) }
     }
 
     /// What a key may know whose next request is early by `ahead`.

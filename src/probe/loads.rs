@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::client::{self, Way};
 use crate::clock;
-use crate::fleet::dispatch::Command;
+use crate::fleet::dispatch::{Change, Command};
 use crate::fleet::memory;
 use crate::fleet::server::Identity;
 use crate::fleet::snapshot::Snapshot;
@@ -117,7 +117,7 @@ async fn carry_out(mut orders: UnboundedReceiver<Command>, store: &Arc<Store>, m
     while let Some(command) = orders.recv().await {
         let unloads = leaving.entry(command.server.identity.clone()).or_default();
         unloads.retain(|unload| !unload.is_finished());
-        let is_load = command.load.is_some();
+        let is_load = matches!(command.change, Change::Load(_));
         let before = if is_load { std::mem::take(unloads) } else { Vec::new() };
         let order = tokio::spawn(obey(command, before, Arc::clone(store), Arc::clone(metrics)));
         if !is_load {
@@ -139,20 +139,28 @@ async fn obey(command: Command, before: Vec<JoinHandle<()>>, store: Arc<Store>, 
     let way = Way { server: &command.server, tls, http2 };
     let (server, model) = (command.server.name(), command.model.as_str());
     let started = clock::now();
-    let Some(options) = command.load else {
-        let result = unload(way, model).await;
-        let good = result.is_ok();
-        metrics.model_changed(&command.dispatcher.upstream, "unload", good);
-        tracing::debug!(server, model, good, "model unloaded");
-        // Only an operator's order is waited for.
-        command.told.map(|told| told.send(result));
-        return;
+    let options = match command.change {
+        Change::Load(options) => options,
+        Change::Unload(why) => {
+            let result = unload(way, model).await;
+            let good = result.is_ok();
+            metrics.model_changed(&command.dispatcher.upstream, "unload", good);
+            if good {
+                command.server.metrics.evicted(why);
+            }
+            tracing::debug!(server, model, good, "model unloaded");
+            // Only an operator's order is waited for.
+            command.told.map(|told| told.send(result));
+            return;
+        }
     };
     let result = load(way, model, options).await;
-    let seconds = (clock::now() - started).as_secs_f64();
+    let took = clock::now() - started;
+    let seconds = took.as_secs_f64();
     metrics.model_changed(&command.dispatcher.upstream, "load", result.is_ok());
     let (outcome, why) = match result {
         Ok(()) => {
+            command.server.metrics.loaded(took);
             tracing::info!(server, model, seconds, "model loaded");
             (LoadOutcome::Done { seconds }, None)
         }

@@ -10,7 +10,7 @@
 //!
 //! How the cards of a host are is asked of sources beside the servers ([`gpu`]).
 //!
-//! Beside the servers, webhooks are told what happens ([`notifications`]). [`process`] looks at ourselves.
+//! Beside the servers, webhooks are told what happens ([`notifications`]), and a collector what requests did ([`traces`]). [`process`] looks at ourselves.
 //!
 //! Liveness is a plain GET (`/api/version` for Ollama): Ollama's `/api/ps` hangs while a model loads,
 //! so a server is never called dead because of it.
@@ -25,6 +25,7 @@ mod notifications;
 mod process;
 mod recovery;
 mod recovery_action;
+mod traces;
 mod webhook;
 
 use std::collections::HashMap;
@@ -55,6 +56,7 @@ pub use jobs::run as carry_out_jobs;
 pub use loads::{keep_now, run as carry_out_orders};
 pub use notifications::run as notify;
 pub use process::{Folders, look_once as look_at_process, watch as watch_process};
+pub use traces::run as tell_traces;
 
 /// Time between two look-ups of a host name.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);

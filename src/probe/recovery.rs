@@ -98,7 +98,8 @@ impl Target {
         let circuit = self.state.circuit_state(now);
         let circuit = if self.state.circuit_is_held(now) { State::Closed } else { circuit };
         let up = self.state.is_up();
-        let ill = !up || circuit != State::Closed;
+        let elsewhere = self.state.recovery.with_elsewhere(|until| until.is_some_and(|until| until > now));
+        let ill = !up || circuit != State::Closed || elsewhere;
         let (turn, due, flapping) = self.state.recovery.with(|recovery| {
             let turn = recovery.observe(ill, &self.plan.recovery, now, random());
             (turn, recovery.due(), recovery.is_flapping(now))
@@ -107,9 +108,11 @@ impl Target {
             self.tell(turn, flapping);
         }
         // A circuit that is half open waits for a real request.
-        let testable = self.plan.kind != Kind::Http && (!up || matches!(circuit, State::Open { .. }));
+        let testable = self.plan.kind != Kind::Http && (!up || elsewhere || matches!(circuit, State::Open { .. }));
         let works = self.state.standing(now).takes_work();
-        let next = due.filter(|_| testable && works).map(|due| due.saturating_duration_since(now));
+        // In a cluster one instance tests for all, so that a sick server is not tested by each of them.
+        let leads = self.store.load().lasting.cluster.leads(now);
+        let next = due.filter(|_| testable && works && leads).map(|due| due.saturating_duration_since(now));
         if next == Some(Duration::ZERO) {
             return None;
         }

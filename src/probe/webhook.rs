@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
@@ -147,6 +148,29 @@ pub async fn send<I>(io: I, request: Request<Full<Bytes>>) -> Result<Reply, Faul
 where
     I: Read + Write + Unpin + Send + 'static,
 {
+    let Answer { status, retry_after, body } = ask(io, request).await?;
+    let text = String::from_utf8_lossy(&body).trim().chars().take(SHOWN).collect();
+    Ok(Reply { status, retry_after, text })
+}
+
+/// What was answered, with the beginning of its body.
+pub struct Answer {
+    /// Status code.
+    pub status: u16,
+    /// How long the other side wants to be left alone.
+    pub retry_after: Option<Duration>,
+    /// The body; empty when it broke off or was too long.
+    pub body: Bytes,
+}
+
+/// Sends a request over a connection and reads the answer.
+///
+/// # Errors
+/// When there is none.
+pub async fn ask<I>(io: I, request: Request<Full<Bytes>>) -> Result<Answer, Fault>
+where
+    I: Read + Write + Unpin + Send + 'static,
+{
     let broken = |error: &dyn ToString| Fault::new(Class::Protocol, error.to_string());
     // Ends the connection's own task when this function returns or is dropped.
     let mut connection = JoinSet::new();
@@ -156,8 +180,31 @@ where
     let (status, retry_after) = (response.status().as_u16(), retry_after(response.headers()));
     // The status says it all; a body that breaks off or is too long changes nothing about it.
     let body = Limited::new(response.into_body(), MOST).collect().await.map(http_body_util::Collected::to_bytes);
-    let text = String::from_utf8_lossy(&body.unwrap_or_default()).trim().chars().take(SHOWN).collect();
-    Ok(Reply { status, retry_after, text })
+    Ok(Answer { status, retry_after, body: body.unwrap_or_default() })
+}
+
+/// A connection, encrypted or not.
+pub type Stream = Box<dyn Connection>;
+
+/// What a connection can do.
+pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
+
+/// A connection to where a URL leads, over TLS by these rules where it says so.
+///
+/// # Errors
+/// When there is none, or the other side is not trusted.
+pub async fn open(url: &WebhookUrl, tls: Option<&UpstreamTls>) -> Result<Stream, Fault> {
+    let tcp = connect(url).await?;
+    if !url.tls {
+        return Ok(Box::new(tcp));
+    }
+    let no_tls = |what: &dyn ToString| Fault::new(Class::Tls, what.to_string());
+    let tls = tls.ok_or_else(|| no_tls(&"nobody said whom to trust"))?;
+    let name = ServerName::try_from(tls.name(&url.address.host).to_owned()).map_err(|error| no_tls(&error))?;
+    let connector = TlsConnector::from(Arc::clone(&tls.trust().config));
+    Ok(Box::new(connector.connect(name, tcp).await.map_err(|error| no_tls(&error))?))
 }
 
 fn value(text: &str) -> Result<HeaderValue, Fault> {

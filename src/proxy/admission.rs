@@ -9,9 +9,10 @@ use std::borrow::Cow;
 use http::{HeaderValue, header};
 
 use super::context::{Exchange, Reply, RequestContext, Stop};
-use super::reply;
+use super::{headers, quota, reply};
 use crate::clock;
 use crate::fleet::inventory::{List, ModelIndex};
+use crate::fleet::keys::Key;
 use crate::fleet::limits::{Facts, Refused};
 use crate::fleet::snapshot::Route;
 use crate::ollama::endpoint::Endpoint;
@@ -31,9 +32,7 @@ pub fn to_listener(exchange: &mut Exchange<'_>) -> Result<(), Stop> {
     match resolve(connection.peer, connection.tls, &listener.trusted_proxies, &exchange.head.headers) {
         Ok(client) if client.proxies.is_empty() => {
             ctx.client_tls = client.tls;
-            for name in CLAIMS {
-                exchange.head.headers.remove(name);
-            }
+            headers::remove_all(&mut exchange.head.headers, &CLAIMS);
         }
         Ok(client) => {
             ctx.client_tls = client.tls;
@@ -129,7 +128,8 @@ fn of_origin(exchange: &mut Exchange<'_>, route: &Route) -> Result<(), Stop> {
     }
 }
 
-fn facts<'e>(exchange: &'e Exchange<'_>, model: Option<&'e str>) -> Facts<'e> {
+/// What limits and quotas look at.
+pub fn facts<'e>(exchange: &'e Exchange<'_>, model: Option<&'e str>) -> Facts<'e> {
     Facts {
         client_ip: exchange.ctx.client,
         key_id: exchange.ctx.key.as_deref().map(|key| key.id.as_str()),
@@ -190,6 +190,22 @@ pub fn key_for_model(ctx: &RequestContext) -> Result<(), Stop> {
     }
 }
 
+/// A call that may use a model, and of which neither the model nor the tokens can be told: not where these are limited.
+///
+/// # Errors
+/// When they are.
+pub fn to_unknown(ctx: &RequestContext, route: &Route) -> Result<(), Stop> {
+    // A route that goes by the model has read it.
+    let is_limited = ctx.model.is_none() && ctx.key.as_deref().is_some_and(Key::is_limited);
+    let why = match (is_limited, route.quotas.is_empty()) {
+        (false, true) => return Ok(()),
+        (true, _) => "this key is for some models only",
+        (false, false) => "tokens are limited here",
+    };
+    let message = format!("{why}, and Arriero does not know this path: it cannot tell its model");
+    Err(reply::problem(ctx, Reason::EndpointDenied, &message).into())
+}
+
 /// A list of the fleet's models: for a key for some models only, of these.
 pub fn list(ctx: &RequestContext, index: &ModelIndex, list: List) -> Reply {
     let body = match ctx.key.as_deref().filter(|key| key.is_limited()) {
@@ -205,9 +221,12 @@ pub fn list(ctx: &RequestContext, index: &ModelIndex, list: List) -> Reply {
 /// When the request goes no further.
 pub async fn to_model(exchange: &mut Exchange<'_>, route: &Route) -> Result<(), Stop> {
     key_for_model(&exchange.ctx)?;
-    let model = exchange.ctx.model.clone();
+    quota::ask(exchange, route)?;
     let mut admitted = std::mem::take(&mut exchange.ctx.admitted);
-    let passed = route.limits.after_model(&facts(exchange, model.as_deref()), &mut admitted);
+    let passed = match exchange.ctx.model.as_deref() {
+        Some(model) => route.limits.after_model(&facts(exchange, Some(model)), &mut admitted),
+        None => Ok(()),
+    };
     let not_before = admitted.not_before();
     exchange.ctx.admitted = admitted;
     passed.map_err(|refused| refusal(&exchange.ctx, &refused))?;

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use super::context::{Exchange, RequestContext, Stop};
 use super::exchange::{Broken, Traffic, request_length};
 use super::server::{ConnectFault, Order, RequestHead, Server};
-use super::{again, body_scan, headers, poison, queue, reply, waiting_stream};
+use super::{again, body_scan, headers, poison, queue, reply, trace, waiting_stream};
 use crate::clock;
 use crate::fleet::permit::Verdict;
 use crate::fleet::running::Phase;
@@ -22,6 +22,8 @@ use crate::policy::circuit::Outcome;
 use crate::policy::failure::Reason;
 use crate::policy::retry::{Decision, Failure};
 
+/// A place that comes sooner was not waited for.
+const WAIT: Duration = Duration::from_millis(1);
 /// How long a server may take to notice that a client has left.
 const LEAVING: Duration = Duration::from_secs(5);
 
@@ -40,6 +42,7 @@ pub async fn run(exchange: &mut Exchange<'_>, route: &Arc<Route>, upstream: &Arc
         };
         let reason = broken.reason;
         exchange.ctx.reason = Some(reason);
+        trace::attempt_ends(&mut exchange.ctx, reason);
         if !matches!(broken.failure, Failure::StaleConnection | Failure::Refused) {
             judge(&mut exchange.ctx, reason);
         }
@@ -72,24 +75,34 @@ async fn begin(exchange: &mut Exchange<'_>, upstream: &Upstream) -> Result<Arc<S
     let ctx = &mut exchange.ctx;
     let scheduled = ctx
         .model
-        .clone()
-        .filter(|model| upstream.is_scheduled() && ctx.takes_slot && upstream.models.load().holders(model).is_some());
+        .as_ref()
+        .filter(|model| upstream.is_scheduled() && ctx.takes_slot && upstream.models.load().holders(model).is_some())
+        .cloned();
+    let since = clock::now();
     let attempt = match scheduled {
-        Some(model) => queue::scheduled(exchange, upstream, &model).await?,
+        Some(model) => queue::scheduled(exchange, upstream, &model, since).await,
         None => {
             let key = hash_of(upstream, &exchange.head.headers, ctx);
-            queue::by_rule(exchange, upstream, key).await?
+            queue::by_rule(exchange, upstream, key, since).await
         }
     };
     let ctx = &mut exchange.ctx;
+    // Whoever got no place has waited too.
+    let waited = attempt.as_ref().map_or_else(|_| clock::now(), |attempt| attempt.started) - since;
+    if waited >= WAIT {
+        ctx.queued += waited;
+        trace::waited(ctx, since, waited);
+    }
+    let attempt = attempt?;
     ctx.reason = None;
     ctx.attempts += 1;
-    ctx.again.since.get_or_insert_with(clock::now);
+    ctx.again.since.get_or_insert(attempt.started);
     ctx.body_in = 0;
     let server = Arc::clone(&attempt.server);
     ctx.tried.push(attempt.index);
     ctx.tried_servers.push(Arc::clone(&server));
     ctx.attempt = Some(attempt);
+    trace::attempt_begins(ctx);
     Ok(server)
 }
 
@@ -125,8 +138,8 @@ async fn once(
     upstream: &Upstream,
     server: &Arc<ServerState>,
 ) -> Result<(), Broken> {
-    let order =
-        Order { server, upstream, timeouts: &route.timeouts, fresh: exchange.ctx.stale_retried, now: clock::now() };
+    let now = exchange.ctx.attempt.as_ref().map_or_else(clock::now, |attempt| attempt.started);
+    let order = Order { server, upstream, timeouts: &route.timeouts, fresh: exchange.ctx.stale_retried, now };
     let mut connection = connect(exchange, order).await?;
     if let Some(attempt) = &exchange.ctx.attempt {
         attempt.reached(Phase::Waiting);
@@ -136,6 +149,7 @@ async fn once(
     }
     let length = request_length(exchange);
     headers::for_server(&mut exchange.head, upstream.kind, server, length);
+    trace::for_server(&exchange.ctx, &mut exchange.head.headers);
     connection.send(
         &RequestHead {
             method: &exchange.head.method,
@@ -198,15 +212,15 @@ pub fn judge(ctx: &mut RequestContext, reason: Reason) {
     let has_models = ctx.upstream.as_ref().is_some_and(|upstream| upstream.has_models());
     let (status, complaint) = (attempt.status, attempt.complaint);
     let Some(outcome) = outcome(reason, status, complaint) else { return };
+    let now = clock::now();
     if outcome != Outcome::Success {
-        attempt.server.failed(clock::now());
+        attempt.server.failed(now);
     }
     let blame = reason.blames(status);
     // Where models are run, only a request that runs one shows that this works, or does not.
     if has_models && !ctx.inference && (outcome == Outcome::Success || !blame.server()) {
         return;
     }
-    let now = clock::now();
     // The low bits of a duration are as good as random.
     let random = scramble(u64::try_from((now - attempt.started).as_nanos()).unwrap_or(u64::MAX));
     let model = ctx.model.as_deref().filter(|_| has_models && ctx.inference);

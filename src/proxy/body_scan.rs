@@ -62,13 +62,8 @@ pub async fn find_model(exchange: &mut Exchange<'_>, need: BodyNeed) -> Result<O
             exchange.body.end().map_err(|fault| faulty(&exchange.ctx, fault))?;
             break;
         };
-        if exchange.body.length() + bytes.len() as u64 > need.limit {
-            return Err(too_large(&exchange.ctx).into());
-        }
         form.as_mut().map(|form| form.push(&bytes));
-        let (service, snapshot) = (exchange.service, &exchange.ctx.snapshot);
-        let held = exchange.body.hold(bytes, || service.hold_rules(snapshot)).await;
-        held.map_err(|error| cannot_hold(&exchange.ctx, &error))?;
+        keep(exchange, bytes, need.limit).await?;
     }
     exchange.body.settle().await.map_err(|error| cannot_hold(&exchange.ctx, &error))?;
     Ok(match form {
@@ -91,14 +86,46 @@ pub async fn read_beginning(exchange: &mut Exchange<'_>, bytes: u64, limit: u64)
             exchange.body.end().map_err(|fault| faulty(&exchange.ctx, fault))?;
             break;
         };
-        if exchange.body.length() + piece.len() as u64 > limit {
-            return Err(too_large(&exchange.ctx).into());
-        }
-        let (service, snapshot) = (exchange.service, &exchange.ctx.snapshot);
-        let held = exchange.body.hold(piece, || service.hold_rules(snapshot)).await;
-        held.map_err(|error| cannot_hold(&exchange.ctx, &error))?;
+        keep(exchange, piece, limit).await?;
     }
     exchange.body.settle().await.map_err(|error| cannot_hold(&exchange.ctx, &error))
+}
+
+/// Reads on to the end, or until more than so many bytes are there, or as many as may be held; whether it came to the end.
+///
+/// # Errors
+/// When the body is too large, too slow, cannot be brought to disk, or the client left.
+pub async fn read_whole(exchange: &mut Exchange<'_>, most: u64, limit: u64) -> Result<bool, Stop> {
+    answer_expectation(exchange).await?;
+    let mut ended = false;
+    while !ended && exchange.body.length() <= most {
+        match read(exchange).await? {
+            None => {
+                exchange.body.end().map_err(|fault| faulty(&exchange.ctx, fault))?;
+                ended = true;
+            }
+            Some(piece) => match hold(exchange, piece, limit).await? {
+                Ok(()) => {}
+                // It may pass, though it may not stay.
+                Err(HoldError::Budget) => break,
+                Err(error) => return Err(cannot_hold(&exchange.ctx, &error)),
+            },
+        }
+    }
+    exchange.body.settle().await.map_err(|error| cannot_hold(&exchange.ctx, &error))?;
+    Ok(ended && exchange.body.length() <= most)
+}
+
+async fn keep(exchange: &mut Exchange<'_>, piece: bytes::Bytes, limit: u64) -> Result<(), Stop> {
+    hold(exchange, piece, limit).await?.map_err(|error| cannot_hold(&exchange.ctx, &error))
+}
+
+async fn hold(exchange: &mut Exchange<'_>, piece: bytes::Bytes, limit: u64) -> Result<Result<(), HoldError>, Stop> {
+    if exchange.body.length() + piece.len() as u64 > limit {
+        return Err(too_large(&exchange.ctx).into());
+    }
+    let (service, snapshot) = (exchange.service, &exchange.ctx.snapshot);
+    Ok(exchange.body.hold(piece, || service.hold_rules(snapshot)).await)
 }
 
 /// Reads the first chunk of a body in chunks, where it is short and comes soon: framing that is broken there is refused

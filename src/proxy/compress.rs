@@ -138,7 +138,7 @@ fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool
 }
 
 /// Whether a type is text of one piece. Streams are not, whatever they are made of.
-fn is_text(content_type: &[u8]) -> bool {
+pub fn is_text(content_type: &[u8]) -> bool {
     let text = String::from_utf8_lossy(content_type);
     let kind = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if kind.contains("ndjson") || kind.contains("jsonl") || kind.contains("stream") || kind.contains("json-seq") {

@@ -249,7 +249,7 @@ async fn read_head(
             searched = 0;
         }
         if let Some(end) = head::find_end(&input.bytes, searched) {
-            return Ok(Some(input.bytes.split_to(end)));
+            return Ok(Some(message::take(&mut input.bytes, end)));
         }
         if input.bytes.len() > limits.bytes {
             return Err(Violation { status: 431, what: "request head too large" });

@@ -110,6 +110,9 @@ pub fn compress(exchange: &mut Exchange<'_>, head: &mut AnswerHead, length: Leng
         Length::Known(bytes) => Some(bytes),
         Length::Unknown => None,
     };
+    if let Some(quotas) = &mut exchange.ctx.quotas {
+        quotas.restore(&mut exchange.head.headers);
+    }
     let (codings, request) = (&route.content.compress, &exchange.head);
     let verdict =
         compress::decide(codings, &request.method, &request.headers, head.status.as_u16(), &head.headers, known);

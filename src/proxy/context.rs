@@ -4,20 +4,28 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, request};
 
 use super::again::Again;
 use super::client::Client;
 use super::compress::Encoder;
+use super::message::AnswerHead;
+use super::quota::Quotas;
 use super::request_body::RequestBody;
+use super::response_cache::Keeping;
 use super::service::Service;
 use super::timer::LazyTimer;
+use super::trace::Trace;
 use super::waiting_stream::Comments;
 use crate::clock;
+use crate::fleet::body_budget;
 use crate::fleet::choose::Chosen;
 use crate::fleet::connections::Phase;
+use crate::fleet::digests::Changing;
 use crate::fleet::dispatch::Place;
+use crate::fleet::embeddings_cache::Flight;
 use crate::fleet::keys::Key;
 use crate::fleet::limits::Admitted;
 use crate::fleet::permit::Permit;
@@ -29,6 +37,7 @@ use crate::ollama::dialect::Dialect;
 use crate::ollama::usage::UsageScan;
 use crate::policy::failure::Reason;
 use crate::routing::host::KeptName;
+use crate::telemetry::cache_metrics::Bypass;
 
 /// What a request may know of the connection that it came on.
 #[derive(Debug)]
@@ -106,6 +115,8 @@ pub struct RequestContext {
     pub key: Option<Arc<Key>>,
     /// What the limits of its route gave it.
     pub admitted: Admitted,
+    /// The token quotas that it is charged to.
+    pub quotas: Option<Box<Quotas>>,
     /// What web pages of other origins are told.
     pub cors: Option<Vec<(HeaderName, HeaderValue)>>,
     /// When its head was complete.
@@ -174,8 +185,22 @@ pub struct RequestContext {
     pub reason: Option<Reason>,
     /// Reads the answer in passing.
     pub usage: Option<UsageScan>,
+    /// From the start to the first token of a stream.
+    pub first_token: Option<Duration>,
+    /// When the last one came.
+    pub last_token: Option<Instant>,
+    /// The server's answer is wanted whole.
+    pub whole: Option<Box<Whole>>,
+    /// The server's answer is to be kept, or is about what is.
+    pub keeping: Option<Box<Keeping>>,
+    /// What the cache of its route had to do with it.
+    pub cache: CacheTold,
+    /// A call of it that may change a model; it is over when the client has got its answer.
+    pub changing: Option<Changing>,
     /// Whether it counts among those being served.
     pub counted: bool,
+    /// Its place in a trace.
+    pub trace: Option<Box<Trace>>,
 }
 
 /// One try at one server.
@@ -242,6 +267,31 @@ impl Attempt {
     }
 }
 
+/// An answer that is wanted whole, and then the answer.
+pub struct Whole {
+    /// Most bytes of its body.
+    pub most: usize,
+    /// Whether it answers a part of the request only: then it is never passed on, unless it is an error.
+    pub is_part: bool,
+    /// Those who wait for it. It ends as soon as the answer is passed on: there is nothing to wait for then.
+    pub flight: Flight,
+    /// The answer to a part came well, but is of no use.
+    pub unfit: Option<Bypass>,
+    /// Head and body, once they are there, and what they hold of the budget.
+    pub answer: Option<(AnswerHead, Bytes, body_budget::Held)>,
+}
+
+/// What is told of a cache.
+#[derive(Default)]
+pub struct CacheTold {
+    /// To the client.
+    pub status: Option<HeaderValue>,
+    /// In the log.
+    pub word: &'static str,
+    /// Tokens that earlier attempts of the same request computed.
+    pub tokens: u64,
+}
+
 /// An answer of our own.
 #[derive(Clone, Debug)]
 pub struct Reply {
@@ -283,6 +333,7 @@ impl RequestContext {
             forwarded_for: None,
             key: None,
             admitted: Admitted::default(),
+            quotas: None,
             cors: None,
             started: clock::now(),
             request_id: None,
@@ -317,7 +368,14 @@ impl RequestContext {
             body_out: 0,
             reason: None,
             usage: None,
+            first_token: None,
+            last_token: None,
+            whole: None,
+            keeping: None,
+            cache: CacheTold::default(),
+            changing: None,
             counted: false,
+            trace: None,
         }
     }
 

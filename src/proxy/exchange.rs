@@ -19,23 +19,28 @@
 //! tells.
 
 mod error_text;
+mod upgrade;
+mod whole;
 
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use error_text::Early;
+use whole::Use;
 
 use super::client::ClientFault;
 use super::context::{Exchange, Reply, Stop};
 use super::framing::{Length, WrongLength};
 use super::message::AnswerHead;
 use super::request_body::BodyFault;
+use super::response_cache::{Fate, keeping};
 use super::server::{Server, ServerFault};
 use super::{again, body_scan, content, ending, poison, response, waiting_stream};
 use crate::clock;
 use crate::fleet::snapshot::Timeouts;
 use crate::policy::failure::Reason;
 use crate::policy::retry::Failure;
+use crate::telemetry::cache_metrics::Bypass;
 
 /// Bytes that may wait for a slow reader.
 const QUEUE: usize = 64 << 10;
@@ -181,42 +186,33 @@ impl<'t, 'c> Traffic<'t, 'c> {
         if !self.exchange.ctx.comments.lets_follow(&head) {
             return Err(self.answer_in_stream(status).await);
         }
+        if self.exchange.ctx.keeping.is_some() {
+            let tells_end = self.server.tells_end();
+            if keeping::begin(self.exchange, &head, length, tells_end) == Fate::Withheld {
+                response::note_first_byte(self.exchange, clock::now());
+                self.exchange.ctx.again.settle();
+                return Ok(());
+            }
+        }
         if let Some((content_type, body)) = content::page(&self.exchange.ctx, status, true) {
             let (reason, fields) = (Reason::UpstreamError, Vec::new());
             self.exchange.ctx.instead = Some(Reply { status, reason, content_type: Some(content_type), body, fields });
             return Err(reason.into());
         }
         self.exchange.body.release(self.sent);
-        response::begin(self.exchange, head, length);
-        self.server_read = clock::now();
-        self.client_wrote.at = self.server_read;
+        match whole::use_of(&self.exchange.ctx, &head) {
+            Use::Taken => return self.take_whole(head, length).await,
+            Use::Unfit => {
+                response::note_first_byte(self.exchange, clock::now());
+                self.leave_part(Bypass::Unfit);
+                return Ok(());
+            }
+            Use::Passed => self.exchange.ctx.whole = None,
+        }
+        let now = clock::now();
+        response::begin(self.exchange, head, length, now);
+        (self.server_read, self.client_wrote.at) = (now, now);
         std::future::poll_fn(|cx| self.poll_answer(cx)).await
-    }
-
-    /// From here on bytes pass both ways without a meaning for us.
-    async fn upgrade(mut self, head: AnswerHead) -> Result<(), Broken> {
-        use super::client::Client;
-        response::note_status(&mut self.exchange.ctx, head.status.as_u16());
-        let (Client::Http1(_), Server::Http1(server)) = (&self.exchange.client, &mut *self.server) else {
-            return Err(Reason::UpstreamProtocol.into());
-        };
-        if !self.exchange.ctx.wants_upgrade {
-            return Err(Reason::UpstreamProtocol.into());
-        }
-        self.exchange.body.release(self.sent);
-        server.upgrade();
-        let head = response::upgraded(self.exchange, head);
-        if let Client::Http1(client) = &mut self.exchange.client {
-            client.upgrade(&head);
-        }
-        self.tunnel = true;
-        self.body_ended = false;
-        self.sent = false;
-        match std::future::poll_fn(|cx| self.poll_answer(cx)).await {
-            // How such a connection is left is the other protocol's business.
-            Err(Broken { reason: Reason::ClientClosed, .. }) => Ok(()),
-            ended => ended,
-        }
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, Broken>> {
@@ -319,11 +315,12 @@ impl<'t, 'c> Traffic<'t, 'c> {
         self.client_wrote.note(self.exchange.client.written(), self.exchange.client.queued(), now);
         loop {
             let mut server_is_due = false;
-            while !self.answer_ended && self.exchange.client.queued() < QUEUE {
+            while !self.answer_ended && (self.exchange.client.queued() < QUEUE || keeping::is_eager(&self.exchange.ctx))
+            {
                 match self.poll_body(cx) {
                     Poll::Ready(Ok(Some(piece))) => {
                         self.server_read = now;
-                        response::body_passes(&mut self.exchange.ctx, &piece);
+                        response::body_passes(&mut self.exchange.ctx, &piece, now);
                         poison::watch(self.exchange);
                         let piece = content::encode(&mut self.exchange.ctx, piece).map_err(internal)?;
                         self.exchange.client.push(piece).map_err(too_long)?;
@@ -335,6 +332,7 @@ impl<'t, 'c> Traffic<'t, 'c> {
                         };
                         self.answer_ended = true;
                         self.exchange.ctx.again.settle();
+                        keeping::end(&mut self.exchange.ctx);
                         if !self.tunnel {
                             let rest = content::end(&mut self.exchange.ctx).map_err(internal)?;
                             self.exchange.client.push(rest).map_err(too_long)?;

@@ -27,13 +27,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
 use percent_encoding::percent_decode_str;
 
-use self::conditions::{Range, Version};
 use super::compress;
+use super::conditions::{Range, Version};
 use crate::config::types::Coding;
 use crate::fleet::content::{Files, content_type};
 use crate::policy::failure::Reason;
-
-mod conditions;
 
 /// Bytes that are read at a time.
 const PIECE: usize = 64 << 10;

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use bytes::{Bytes, BytesMut};
 
 use super::chunked::{ChunkFraming, MalformedChunk};
+use super::message;
 use super::output::Output;
 
 /// What is known about the length of a body before it begins.
@@ -70,9 +71,9 @@ impl Decoder {
                 if *left == 0 {
                     *self = Self::Done;
                 }
-                Ok(some(arrived.split_to(take)))
+                Ok(some(message::take(arrived, take)))
             }
-            Self::Close => Ok(some(arrived.split())),
+            Self::Close => Ok(some(std::mem::take(arrived))),
             Self::Chunked(framing) => {
                 let piece = framing.take(arrived)?;
                 if framing.is_done() {

@@ -10,7 +10,7 @@
 //! duplicate Content-Length, and `Connection` nominating an end-to-end field are refused.
 
 use http::{HeaderMap, Method};
-use memchr::{memchr, memmem};
+use memchr::memchr;
 
 /// Where the request body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +56,16 @@ pub const H2_PREFACE_HEAD: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 ///
 /// Returns the length of the head with its empty line, or `None` when more bytes are needed.
 pub fn find_end(bytes: &[u8], from: usize) -> Option<usize> {
-    let start = from.saturating_sub(3);
-    memmem::find(&bytes[start.min(bytes.len())..], b"\r\n\r\n").map(|at| start + at + 4)
+    // To prepare a search for all four costs more than to look at each line of most heads.
+    let mut at = from.saturating_sub(3).min(bytes.len());
+    while let Some(found) = memchr(b'\r', &bytes[at..]) {
+        at += found;
+        if bytes[at..].starts_with(b"\r\n\r\n") {
+            return Some(at + 4);
+        }
+        at += 1;
+    }
+    None
 }
 
 /// Refuses early what can no longer become a good head, so that nobody waits for its end.
@@ -85,8 +93,9 @@ pub fn check(head: &[u8], limits: HeadLimits) -> Result<Framing, Violation> {
         return Err(Violation { status: 431, what: "request head too large" });
     }
     let lines = head.strip_suffix(b"\r\n\r\n").ok_or(bad("request head without an end"))?;
-    let (request_line, mut rest) = match memmem::find(lines, b"\r\n") {
-        Some(at) => (&lines[..at], &lines[at + 2..]),
+    let (request_line, mut rest) = match memchr(b'\r', lines) {
+        Some(at) if lines.get(at + 1) == Some(&b'\n') => (&lines[..at], &lines[at + 2..]),
+        Some(_) => return Err(bad("malformed request line")),
         None => (lines, &lines[lines.len()..]),
     };
     let (http_10, authority) = check_request_line(request_line, limits)?;

@@ -2,6 +2,8 @@
 //!
 //! Clients are not believed: what they say about addresses is replaced by what the socket says.
 
+use std::net::IpAddr;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header, request};
 
 use super::context::RequestContext;
@@ -20,25 +22,43 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 
 /// Completes the head that every attempt sends.
 pub fn complete(head: &mut request::Parts, ctx: &RequestContext) {
-    let added = fields(head, ctx);
+    let scheme = Scheme::of(ctx.client_tls).as_str();
+    let forwarded = forwarded(&ctx.client_ip, ctx.client, ctx.host.as_ref(), scheme);
+    let via = via(head);
     let upgrade = head.headers.get(header::UPGRADE).filter(|_| ctx.wants_upgrade).cloned();
     strip_hop_by_hop(&mut head.headers);
     let headers = &mut head.headers;
-    for name in [header::TE, header::PROXY_AUTHORIZATION] {
-        headers.remove(name);
-    }
+    remove_all(headers, &[header::TE, header::PROXY_AUTHORIZATION]);
     if let Some(upgrade) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, upgrade);
     }
-    for (name, value) in added {
-        match value {
-            Some(value) => headers.insert(name, value),
-            None => headers.remove(name),
-        };
-    }
+    headers.insert(X_FORWARDED_FOR, ctx.forwarded_for.as_ref().unwrap_or(&ctx.client_ip).clone());
+    headers.insert(X_REAL_IP, ctx.client_ip.clone());
+    headers.insert(header::FORWARDED, forwarded);
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    set(headers, X_FORWARDED_HOST, ctx.host.as_ref());
+    set(headers, REQUEST_ID, ctx.request_id.as_ref());
+    headers.insert(header::VIA, via);
     if let Some(host) = &ctx.host {
         headers.insert(header::HOST, host.clone());
+    }
+}
+
+/// A field without a value must not reach the server.
+fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<&HeaderValue>) {
+    match value {
+        Some(value) => headers.insert(name, value.clone()),
+        None => headers.remove(name),
+    };
+}
+
+/// Removes fields that are rarely there: to see that none is costs less than to look for each.
+pub fn remove_all(headers: &mut HeaderMap, names: &[HeaderName]) {
+    if headers.keys().any(|name| names.contains(name)) {
+        for name in names {
+            headers.remove(name);
+        }
     }
 }
 
@@ -59,31 +79,12 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
         }
         headers.remove(header::CONNECTION);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, header::UPGRADE] {
-        headers.remove(name);
-    }
+    remove_all(headers, &[KEEP_ALIVE, PROXY_CONNECTION, header::UPGRADE]);
 }
 
 /// The host that a URI names.
 pub fn authority(uri: &Uri) -> Option<HeaderValue> {
     HeaderValue::from_str(uri.authority()?.as_str()).ok()
-}
-
-/// The fields that tell the server about the request; one without a value must not reach it.
-fn fields(head: &request::Parts, ctx: &RequestContext) -> [(HeaderName, Option<HeaderValue>); 7] {
-    let host = ctx.host.clone();
-    let client_ip = Some(ctx.client_ip.clone());
-    let scheme = Scheme::of(ctx.client_tls).as_str();
-    let forwarded = forwarded(ctx.client, host.as_ref().and_then(|host| host.to_str().ok()), scheme);
-    [
-        (X_FORWARDED_FOR, ctx.forwarded_for.clone().or_else(|| client_ip.clone())),
-        (X_REAL_IP, client_ip),
-        (header::FORWARDED, Some(forwarded)),
-        (X_FORWARDED_PROTO, Some(HeaderValue::from_static(scheme))),
-        (X_FORWARDED_HOST, host),
-        (REQUEST_ID, ctx.request_id.clone()),
-        (header::VIA, Some(via(head))),
-    ]
 }
 
 /// Addresses the head of an attempt to its server and says how the body ends.
@@ -99,22 +100,21 @@ pub fn for_server(head: &mut request::Parts, kind: Kind, server: &ServerState, l
     };
 }
 
-/// RFC 7239 4: an IPv6 address stands in brackets and quotes, a host with a port in quotes.
-fn forwarded(client: std::net::IpAddr, host: Option<&str>, scheme: &str) -> HeaderValue {
-    let mut text = match client {
-        std::net::IpAddr::V4(client) => format!("for={client}"),
-        std::net::IpAddr::V6(client) => format!("for=\"[{client}]\""),
-    };
-    if let Some(host) = host {
-        let plain = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
-        let quote = if plain { "" } else { "\"" };
-        text.push_str(";host=");
-        text.push_str(quote);
-        text.push_str(host);
-        text.push_str(quote);
+/// RFC 7239 4: an IPv6 address stands in brackets and quotes, a host with a port in quotes. `ip` is the client's address as text.
+fn forwarded(ip: &HeaderValue, client: IpAddr, host: Option<&HeaderValue>, scheme: &str) -> HeaderValue {
+    let (ip, host) = (ip.as_bytes(), host.and_then(|host| host.to_str().ok()).map(str::as_bytes));
+    let mut text = Vec::with_capacity(32 + ip.len() + host.map_or(0, <[u8]>::len));
+    let mut add = |parts: &[&[u8]]| parts.iter().for_each(|part| text.extend_from_slice(part));
+    match client {
+        IpAddr::V4(_) => add(&[b"for=", ip]),
+        IpAddr::V6(_) => add(&[b"for=\"[", ip, b"]\""]),
     }
-    text.push_str(";proto=");
-    text.push_str(scheme);
+    if let Some(host) = host {
+        let plain = host.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
+        let quote: &[u8] = if plain { b"" } else { b"\"" };
+        add(&[b";host=", quote, host, quote]);
+    }
+    add(&[b";proto=", scheme.as_bytes()]);
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
 }
 
@@ -137,9 +137,13 @@ mod tests {
 
     #[test]
     fn forwarded_is_quoted_where_the_grammar_wants_it() {
-        assert_eq!(forwarded([10, 0, 0, 1].into(), Some("a.test"), "http"), "for=10.0.0.1;host=a.test;proto=http");
-        let v6 = "2001:db8::1".parse().unwrap();
-        assert_eq!(forwarded(v6, Some("a.test:80"), "https"), "for=\"[2001:db8::1]\";host=\"a.test:80\";proto=https");
-        assert_eq!(forwarded([10, 0, 0, 1].into(), None, "http"), "for=10.0.0.1;proto=http");
+        let forwarded = |ip: &'static str, host: Option<&'static str>, scheme| {
+            let host = host.map(HeaderValue::from_static);
+            super::forwarded(&HeaderValue::from_static(ip), ip.parse().unwrap(), host.as_ref(), scheme)
+        };
+        assert_eq!(forwarded("10.0.0.1", Some("a.test"), "http"), "for=10.0.0.1;host=a.test;proto=http");
+        let v6 = "for=\"[2001:db8::1]\";host=\"a.test:80\";proto=https";
+        assert_eq!(forwarded("2001:db8::1", Some("a.test:80"), "https"), v6);
+        assert_eq!(forwarded("10.0.0.1", None, "http"), "for=10.0.0.1;proto=http");
     }
 }

@@ -4,11 +4,12 @@
 //! time follows what came before, so a token stream moves in small pieces and an upload in large ones.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
 /// Bytes read at a time, at least.
@@ -36,6 +37,9 @@ impl Input {
     /// # Errors
     /// Those of the socket.
     pub fn poll_fill<S: AsyncRead + Unpin>(&mut self, socket: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.bytes.is_empty() && self.next == LEAST {
+            return self.poll_first(socket, cx);
+        }
         self.bytes.reserve(self.next);
         let read = poll_read_buf(Pin::new(socket), cx, &mut self.bytes);
         match read {
@@ -45,6 +49,19 @@ impl Input {
             _ => {}
         }
         read
+    }
+
+    /// What comes first is mostly small, and most looks find nothing: a buffer is made when it is known how large.
+    fn poll_first<S: AsyncRead + Unpin>(&mut self, socket: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut place = [const { MaybeUninit::uninit() }; LEAST];
+        let mut read = ReadBuf::uninit(&mut place);
+        ready!(Pin::new(socket).poll_read(cx, &mut read))?;
+        let count = read.filled().len();
+        if count == LEAST {
+            self.next = LEAST * 2;
+        }
+        self.bytes = BytesMut::from(read.filled());
+        Poll::Ready(Ok(count))
     }
 }
 
@@ -69,5 +86,19 @@ mod tests {
         assert_eq!((waits, input.bytes.capacity()), (true, 0));
         drop(there);
         assert_eq!(std::future::poll_fn(|cx| input.poll_fill(&mut here, cx)).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_first_piece_takes_the_room_that_it_needs() {
+        let (mut here, mut there) = tokio::io::duplex(1 << 20);
+        let mut input = Input::default();
+        for sent in [&b"a"[..], &[b'b'; LEAST], &[b'c'; 3 * LEAST]] {
+            tokio::io::AsyncWriteExt::write_all(&mut there, sent).await.unwrap();
+            let count = std::future::poll_fn(|cx| input.poll_fill(&mut here, cx)).await.unwrap();
+            assert_eq!(input.bytes, sent[..count]);
+            assert_eq!(count, sent.len().min(2 * LEAST), "a full piece makes the next one larger");
+            assert!(input.bytes.capacity() >= count && (count > LEAST || input.bytes.capacity() == count));
+            input.bytes = BytesMut::new();
+        }
     }
 }

@@ -28,6 +28,7 @@ use crate::history::History;
 use crate::policy::descriptors::Descriptors;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Traces;
 
 /// How often idle connections to servers are looked at.
 const PRUNE: Duration = Duration::from_secs(1);
@@ -40,6 +41,8 @@ pub struct Data {
     pub metrics: Arc<Metrics>,
     /// Where finished requests are told.
     pub access_log: AccessLog,
+    /// Where they are told as traces.
+    pub traces: Traces,
     /// Where they are kept.
     pub history: Arc<History>,
     /// Folder for bodies that do not fit into memory.
@@ -56,10 +59,11 @@ pub struct Data {
 
 /// Begins to accept on all sockets that are open, and on those that a reload opens, until the process ends.
 pub fn serve(data: Data) {
-    let service = Arc::new(Service {
+    let service = Arc::new_cyclic(|myself| Service {
         store: data.store,
         metrics: data.metrics,
         access_log: data.access_log,
+        traces: data.traces,
         history: data.history,
         temp_dir: data.temp_dir,
         in_flight: data.in_flight,
@@ -71,6 +75,7 @@ pub fn serve(data: Data) {
         },
         tasks: data.tasks,
         cut: data.cut,
+        myself: myself.clone(),
     });
     tokio::spawn(prune(Arc::clone(&service)));
     let mut sockets = data.sockets.subscribe();

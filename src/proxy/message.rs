@@ -91,16 +91,24 @@ fn size(headers: &HeaderMap) -> usize {
 
 fn write_fields(buffer: &mut BytesMut, headers: &HeaderMap) {
     for (name, value) in headers {
-        let mut first = true;
-        for byte in name.as_str().bytes() {
-            buffer.put_u8(if first { byte.to_ascii_uppercase() } else { byte });
-            first = byte == b'-';
+        let begin = buffer.len();
+        buffer.extend_from_slice(name.as_str().as_bytes());
+        let written = &mut buffer[begin..];
+        if let Some(first) = written.first_mut() {
+            first.make_ascii_uppercase();
         }
-        buffer.put_slice(b": ");
-        buffer.put_slice(value.as_bytes());
-        buffer.put_slice(b"\r\n");
+        let mut at = 0;
+        while let Some(dash) = memchr::memchr(b'-', &written[at..]) {
+            at += dash + 1;
+            if let Some(first) = written.get_mut(at) {
+                first.make_ascii_uppercase();
+            }
+        }
+        buffer.extend_from_slice(b": ");
+        buffer.extend_from_slice(value.as_bytes());
+        buffer.extend_from_slice(b"\r\n");
     }
-    buffer.put_slice(b"\r\n");
+    buffer.extend_from_slice(b"\r\n");
 }
 
 /// Takes the head of an answer out of what arrived; `None` when more must arrive first.
@@ -134,7 +142,7 @@ pub fn take_answer(arrived: &mut BytesMut) -> Result<Option<(AnswerHead, Version
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed("a field name is malformed"))?;
         places.push((name, place(field.value)));
     }
-    let head = arrived.split_to(length).freeze();
+    let head = take(arrived, length).freeze();
     for (name, place) in places {
         // An empty value may be a slice of nothing in particular.
         let value = if place.is_empty() { Bytes::new() } else { head.slice(place) };
@@ -143,6 +151,11 @@ pub fn take_answer(arrived: &mut BytesMut) -> Result<Option<(AnswerHead, Version
     }
     let phrase = phrase.map(|place| head.slice(place));
     Ok(Some((AnswerHead { status, headers, phrase }, version)))
+}
+
+/// Takes so many bytes from the beginning. All of them are moved: only a part makes the buffer one that is shared.
+pub fn take(arrived: &mut BytesMut, length: usize) -> BytesMut {
+    if length == arrived.len() { std::mem::take(arrived) } else { arrived.split_to(length) }
 }
 
 /// How the body of an answer ends (RFC 9112 6.3). What the fields say twice is said once afterwards.

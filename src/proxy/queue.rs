@@ -36,8 +36,12 @@ const LOOK: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// When there is none in time, or the client has left.
-pub async fn scheduled(exchange: &mut Exchange<'_>, upstream: &Upstream, model: &str) -> Result<Attempt, Stop> {
-    let started = clock::now();
+pub async fn scheduled(
+    exchange: &mut Exchange<'_>,
+    upstream: &Upstream,
+    model: &str,
+    started: Instant,
+) -> Result<Attempt, Stop> {
     let end = started + upstream.queue_timeout;
     let explains =
         exchange.ctx.route.as_ref().is_some_and(|route| route.explain) && exchange.head.headers.contains_key(EXPLAIN);
@@ -74,7 +78,6 @@ pub async fn scheduled(exchange: &mut Exchange<'_>, upstream: &Upstream, model: 
         let retry_after = upstream.dispatcher.retry_after(model);
         return Err(refuse(&mut exchange.ctx, reason, retry_after));
     };
-    exchange.ctx.queued += clock::now() - started;
     attempt(upstream, place, &exchange.ctx)
 }
 
@@ -91,16 +94,20 @@ fn attempt(upstream: &Upstream, mut place: Place, ctx: &RequestContext) -> Resul
 ///
 /// # Errors
 /// When there is none in time, or the client has left.
-pub async fn by_rule(exchange: &mut Exchange<'_>, upstream: &Upstream, key: u64) -> Result<Attempt, Stop> {
-    let started = clock::now();
+pub async fn by_rule(
+    exchange: &mut Exchange<'_>,
+    upstream: &Upstream,
+    key: u64,
+    started: Instant,
+) -> Result<Attempt, Stop> {
     let room = &upstream.dispatcher.room;
     let queue = if upstream.has_models() { exchange.ctx.model.clone().unwrap_or_default() } else { String::new() };
     let most = upstream.schedule.max_pending;
     // What takes no slot waits for none, and for nobody.
     let never_waits = !exchange.ctx.takes_slot;
     if never_waits || !room.is_paused() && (most == 0 || !room.has_waiters(&queue)) {
-        match choose(upstream, ask(&exchange.ctx, key)) {
-            Ok(chosen) => return Ok(Attempt::new(chosen, None, &exchange.ctx, clock::now())),
+        match choose(upstream, ask(&exchange.ctx, key, started)) {
+            Ok(chosen) => return Ok(Attempt::new(chosen, None, &exchange.ctx, started)),
             Err(reason) if reason != Reason::ServerBusy || most == 0 || never_waits => {
                 return Err(refuse(&mut exchange.ctx, reason, None));
             }
@@ -116,7 +123,10 @@ pub async fn by_rule(exchange: &mut Exchange<'_>, upstream: &Upstream, key: u64)
         if seat.bell.was_pushed_out() {
             return Err(refuse(&mut exchange.ctx, Reason::QueueFull, None));
         }
-        let chosen = if room.is_paused() { Err(Reason::ServerBusy) } else { choose(upstream, ask(&exchange.ctx, key)) };
+        let chosen = match room.is_paused() {
+            true => Err(Reason::ServerBusy),
+            false => choose(upstream, ask(&exchange.ctx, key, clock::now())),
+        };
         let refused = match chosen {
             Ok(chosen) => break chosen,
             Err(reason) => reason,
@@ -134,11 +144,10 @@ pub async fn by_rule(exchange: &mut Exchange<'_>, upstream: &Upstream, key: u64)
         }
     };
     drop(seat);
-    exchange.ctx.queued += clock::now() - started;
     Ok(Attempt::new(chosen, None, &exchange.ctx, clock::now()))
 }
 
-fn ask(ctx: &RequestContext, key: u64) -> Ask<'_> {
+fn ask(ctx: &RequestContext, key: u64, now: Instant) -> Ask<'_> {
     Ask {
         model: ctx.model.as_deref().filter(|_| !ctx.first_server),
         first: ctx.first_server,
@@ -146,7 +155,7 @@ fn ask(ctx: &RequestContext, key: u64) -> Ask<'_> {
         warm: ctx.again.warm,
         key,
         tried: &ctx.tried,
-        now: clock::now(),
+        now,
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderName, HeaderValue, Method, Version, header};
@@ -10,12 +9,13 @@ use http::{HeaderName, HeaderValue, Method, Version, header};
 use super::body_scan::{self, BodyNeed};
 use super::connection::reason_of;
 use super::context::{Exchange, Reply, RequestContext, Stop};
-use super::{admission, again, content, head, headers, reply};
+use super::identity::unique;
+use super::{admission, again, content, head, headers, reply, trace};
 use crate::config::types::Kind;
 use crate::fleet::inventory::List;
 use crate::fleet::snapshot::{Route, Upstream};
 use crate::ollama::dialect::{self, Dialect};
-use crate::ollama::endpoint::{Endpoint, ModelSource, classify};
+use crate::ollama::endpoint::{Endpoint, Management, ModelSource, classify};
 use crate::ollama::name;
 use crate::policy::cors::preflight_method;
 use crate::policy::failure::Reason;
@@ -91,6 +91,10 @@ pub async fn prepare(exchange: &mut Exchange<'_>) -> Result<Arc<Route>, Stop> {
     if route.upstream().is_some() {
         body_scan::first_chunk(exchange).await?;
     }
+    let may_change = |upstream: &&Arc<Upstream>| upstream.kind == Kind::Ollama && !exchange.ctx.inference;
+    if let Some(upstream) = route.upstream().filter(may_change) {
+        begin_change(exchange, upstream);
+    }
     headers::complete(&mut exchange.head, &exchange.ctx);
     content::change_request(exchange, route);
     Ok(Arc::clone(route))
@@ -108,23 +112,15 @@ fn begin(exchange: &mut Exchange<'_>) {
             !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.as_bytes().iter().all(u8::is_ascii_graphic)
         });
     ctx.request_id = Some(given.cloned().unwrap_or_else(new_request_id));
+    trace::begin(ctx, &mut exchange.head.headers);
 }
 
 /// Sixteen letters that no other request of this process has, and hardly one of another process.
 fn new_request_id() -> HeaderValue {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let mut number = NEXT.fetch_add(1, Ordering::Relaxed);
-    if number == 0 {
-        let mut bytes = [0; 8];
-        // Without randomness ids begin at zero: unique in this process still.
-        let _ = getrandom::fill(&mut bytes);
-        number = u64::from_le_bytes(bytes) >> 1;
-        NEXT.fetch_add(number, Ordering::Relaxed);
-    }
-    let scrambled = crate::policy::balance::scramble(number);
+    let number = unique();
     let mut text = [0; 16];
     for (place, letter) in text.iter_mut().enumerate() {
-        *letter = b"0123456789abcdef"[(scrambled >> (60 - 4 * place) & 15) as usize];
+        *letter = b"0123456789abcdef"[(number >> (60 - 4 * place) & 15) as usize];
     }
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("0"))
 }
@@ -227,6 +223,7 @@ async fn ask_for_model(exchange: &mut Exchange<'_>, route: &Route, upstream: &Up
         }
         Endpoint::WrongMethod(allow) => return Err(reply::wrong_method(allow).into()),
         Endpoint::Unknown if upstream.kind == Kind::Ollama => return Err(reply::not_found().into()),
+        Endpoint::Unknown if !exchange.head.method.is_safe() => return admission::to_unknown(ctx, route),
         Endpoint::Root
         | Endpoint::Status
         | Endpoint::Version
@@ -307,6 +304,19 @@ async fn manage(
     again::never(ctx);
     ctx.first_server = ctx.model.as_deref().is_none_or(|model| index.holders(model).is_none());
     Ok(())
+}
+
+/// The request goes to a server: if it changes a model, what is kept of that one is of the past.
+fn begin_change(exchange: &mut Exchange<'_>, upstream: &Upstream) {
+    let digests = &upstream.state.digests;
+    exchange.ctx.changing = match classify(&exchange.head.method, exchange.path()) {
+        Endpoint::Management(Management::Pull | Management::Delete) => {
+            Some(digests.change(exchange.ctx.model.as_deref()))
+        }
+        // They name another model behind the first one.
+        Endpoint::Management(Management::Create | Management::Copy) => Some(digests.change(None)),
+        _ => None,
+    };
 }
 
 /// Refuses a request whose model cannot be told before it is sent.

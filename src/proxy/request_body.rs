@@ -47,6 +47,9 @@ pub struct RequestBody {
     short: Vec<Bytes>,
     /// The beginning, once it is not.
     held: Option<HeldBody>,
+    /// What follows it and could not be held: no more than is kept of any body, and one piece.
+    in_hand: Vec<Bytes>,
+    next_in_hand: usize,
     /// Bytes of the beginning.
     length: u64,
     next_short: usize,
@@ -98,7 +101,7 @@ impl RequestBody {
     /// Keeps a piece that was read early.
     ///
     /// # Errors
-    /// When the budget of the process or the disk is full.
+    /// When the budget of the process or the disk is full. In the first case it can still be sent.
     pub async fn hold(&mut self, piece: Bytes, rules: impl FnOnce() -> HoldRules) -> Result<(), HoldError> {
         self.length += piece.len() as u64;
         if self.held.is_none() && self.length <= KEPT as u64 {
@@ -109,10 +112,15 @@ impl RequestBody {
             self.beginning = Some(poison::beginning(self.short.iter().chain([&piece])));
         }
         let held = self.held.get_or_insert_with(|| HeldBody::new(rules()));
-        for piece in self.short.drain(..) {
-            held.push(piece).await?;
+        let mut pieces = std::mem::take(&mut self.short).into_iter().chain([piece]);
+        while let Some(piece) = pieces.next() {
+            if let Err(error) = held.push(piece.clone()).await {
+                self.in_hand.push(piece);
+                self.in_hand.extend(pieces);
+                return Err(error);
+            }
         }
-        held.push(piece).await
+        Ok(())
     }
 
     /// Brings what was held to its place, so that it can be read.
@@ -126,6 +134,16 @@ impl RequestBody {
         }
     }
 
+    /// Puts another body in the place of one that has been read, and judged, to its end.
+    pub fn replace(&mut self, bytes: Bytes) {
+        self.length = bytes.len() as u64;
+        self.short = vec![bytes];
+        self.held = None;
+        self.in_hand = Vec::new();
+        self.passed = false;
+        self.rewind();
+    }
+
     /// Whether all that was sent can be sent again.
     pub fn is_kept(&self) -> bool {
         !self.passed
@@ -135,6 +153,7 @@ impl RequestBody {
     pub fn rewind(&mut self) {
         self.next_short = 0;
         self.next_held = Cursor::default();
+        self.next_in_hand = 0;
         self.reading = None;
     }
 
@@ -146,6 +165,7 @@ impl RequestBody {
             self.short = Vec::new();
             self.next_short = 0;
             self.held = None;
+            self.in_hand = Vec::new();
         }
     }
 
@@ -178,6 +198,10 @@ impl RequestBody {
         }
         if let Some(piece) = ready!(self.poll_held(cx)).map_err(BodyFault::Held)? {
             return Poll::Ready(Ok(Some(piece)));
+        }
+        if let Some(piece) = self.in_hand.get(self.next_in_hand) {
+            self.next_in_hand += 1;
+            return Poll::Ready(Ok(Some(piece.clone())));
         }
         let piece = ready!(self.poll_client(client, cx))?;
         if let Some(piece) = &piece {
@@ -317,6 +341,7 @@ impl RequestBody {
             self.passed = true;
             self.short = Vec::new();
             self.next_short = 0;
+            self.in_hand = Vec::new();
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The server's answer on its way to the client: watched, its body never changed.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
@@ -14,6 +16,9 @@ use crate::fleet::running::Phase;
 use crate::ollama::usage::{UsageKind, UsageScan};
 use crate::policy::cors::REPLACED;
 
+/// Says what a cache had to do with an answer (RFC 9211).
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
 pub use super::headers::strip_hop_by_hop;
 
 /// Says why the server was chosen.
@@ -27,20 +32,31 @@ pub fn note_status(ctx: &mut RequestContext, status: u16) {
 }
 
 /// The head of the answer goes to the client.
-pub fn begin(exchange: &mut Exchange<'_>, mut head: AnswerHead, length: Length) {
-    note_first_byte(exchange);
+pub fn begin(exchange: &mut Exchange<'_>, head: AnswerHead, length: Length, now: Instant) {
+    note_first_byte(exchange, now);
+    begin_head(exchange, head, length);
+}
+
+/// The token counts in the body of an answer will be read.
+pub fn watch_usage(exchange: &mut Exchange<'_>, head: &AnswerHead) {
     let ctx = &mut exchange.ctx;
-    let status = head.status;
     if let Some(route) = &ctx.route
         && ctx.model.is_some()
         && route.upstream().is_some_and(|upstream| upstream.has_models())
     {
         let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         // The body of an error is the server's answer, not an error inside one.
-        let encoded = status.as_u16() >= 400 || head.headers.contains_key(header::CONTENT_ENCODING);
-        ctx.usage = content_type.filter(|_| !encoded).and_then(UsageKind::of_content_type).map(UsageScan::new);
+        let encoded = head.status.as_u16() >= 400 || head.headers.contains_key(header::CONTENT_ENCODING);
+        let scan = |kind| UsageScan::new(kind).counting(ctx.quotas.is_some());
+        ctx.usage = content_type.filter(|_| !encoded).and_then(UsageKind::of_content_type).map(scan);
     }
-    if ctx.comments.give_way() {
+}
+
+/// The same as [`begin`], where the first byte has been noted.
+pub fn begin_head(exchange: &mut Exchange<'_>, mut head: AnswerHead, length: Length) {
+    watch_usage(exchange, &head);
+    let status = head.status;
+    if exchange.ctx.comments.give_way() {
         // The client has a head.
         return;
     }
@@ -64,7 +80,7 @@ pub fn begin(exchange: &mut Exchange<'_>, mut head: AnswerHead, length: Length) 
 
 /// The head with which a connection leaves HTTP.
 pub fn upgraded(exchange: &mut Exchange<'_>, mut head: AnswerHead) -> AnswerHead {
-    note_first_byte(exchange);
+    note_first_byte(exchange, clock::now());
     let protocol = head.headers.get(header::UPGRADE).cloned();
     headers::strip_hop_by_hop(&mut head.headers);
     head.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -75,8 +91,9 @@ pub fn upgraded(exchange: &mut Exchange<'_>, mut head: AnswerHead) -> AnswerHead
     head
 }
 
-fn note_first_byte(exchange: &mut Exchange<'_>) {
-    let (totals, ctx, now) = (&exchange.service.metrics.totals, &mut exchange.ctx, clock::now());
+/// The answer has begun.
+pub fn note_first_byte(exchange: &mut Exchange<'_>, now: Instant) {
+    let (totals, ctx) = (&exchange.service.metrics.totals, &mut exchange.ctx);
     if let Some(attempt) = ctx.attempt.as_mut() {
         let first_byte = now - attempt.started;
         attempt.first_byte = Some(first_byte);
@@ -98,6 +115,9 @@ pub fn complete(exchange: &mut Exchange<'_>, head: &mut AnswerHead) {
     for (name, value) in ctx.admitted.fields() {
         head.headers.insert(name, value);
     }
+    if let Some(quotas) = &ctx.quotas {
+        quotas.tell(&mut head.headers);
+    }
     if let Some(fields) = &ctx.cors {
         for name in REPLACED {
             head.headers.remove(name);
@@ -109,6 +129,9 @@ pub fn complete(exchange: &mut Exchange<'_>, head: &mut AnswerHead) {
     if let Some(decision) = ctx.decision.take() {
         head.headers.insert(DECISION, decision);
     }
+    if let Some(told) = ctx.cache.status.take() {
+        head.headers.append(CACHE_STATUS, told);
+    }
     if let Some(cookie) = ctx.set_cookie.take() {
         head.headers.append(header::SET_COOKIE, cookie);
     }
@@ -116,9 +139,30 @@ pub fn complete(exchange: &mut Exchange<'_>, head: &mut AnswerHead) {
 }
 
 /// A piece of the answer's body goes to the client.
-pub fn body_passes(ctx: &mut RequestContext, piece: &Bytes) {
+pub fn body_passes(ctx: &mut RequestContext, piece: &Bytes, now: Instant) {
     ctx.body_out += piece.len() as u64;
-    if let Some(usage) = ctx.usage.as_mut() {
-        usage.push(piece);
+    if let Some(keeping) = &mut ctx.keeping {
+        keeping.take(piece);
+    }
+    let Some(usage) = ctx.usage.as_mut() else { return };
+    usage.push(piece);
+    if usage.takes_token() && ctx.inference {
+        note_token(ctx, now);
+    }
+}
+
+/// A piece of a stream brought a token, or several.
+fn note_token(ctx: &mut RequestContext, now: Instant) {
+    let Some(last) = ctx.last_token.replace(now) else {
+        let after = now.saturating_duration_since(ctx.started);
+        ctx.first_token = Some(after);
+        ctx.route.iter().for_each(|route| route.metrics.first_token(after));
+        return;
+    };
+    // What came in the same moment is one piece that was cut somewhere on its way.
+    if let Some(attempt) = &ctx.attempt
+        && now > last
+    {
+        attempt.server.metrics.token_gap(now - last);
     }
 }

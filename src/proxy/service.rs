@@ -1,8 +1,8 @@
 //! What all requests share, and the life of one of them.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use http::request;
 use tokio::sync::watch;
@@ -14,14 +14,15 @@ use super::held_body::HoldRules;
 use super::request_body::RequestBody;
 use super::server::Connector;
 use super::timer::LazyTimer;
-use super::{attempt, content, ending, finish, reply, request as early};
-use crate::fleet::snapshot::{ListenerSettings, Snapshot};
+use super::{attempt, content, embeddings, ending, finish, reply, request as early, response_cache};
+use crate::fleet::snapshot::{ListenerSettings, Route, Snapshot, Upstream};
 use crate::fleet::store::Store;
 use crate::history::History;
 use crate::policy::descriptors::Descriptors;
 use crate::policy::failure::Reason;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Traces;
 
 /// A request whose head has arrived.
 pub struct Arrival {
@@ -45,6 +46,8 @@ pub struct Service {
     pub metrics: Arc<Metrics>,
     /// Where finished requests are told.
     pub access_log: AccessLog,
+    /// Where they are told as traces.
+    pub traces: Traces,
     /// Where they are kept.
     pub history: Arc<History>,
     /// Folder for bodies that do not fit into memory.
@@ -59,6 +62,8 @@ pub struct Service {
     pub tasks: TaskTracker,
     /// Turns true when nothing is waited for any longer.
     pub cut: watch::Receiver<bool>,
+    /// Itself, for what goes on without a client.
+    pub myself: Weak<Self>,
 }
 
 impl Service {
@@ -142,7 +147,22 @@ async fn run_until_cut(exchange: &mut Exchange<'_>) -> Result<(), Stop> {
 async fn run(exchange: &mut Exchange<'_>) -> Result<(), Stop> {
     let route = early::prepare(exchange).await?;
     match route.upstream() {
-        Some(upstream) => attempt::run(exchange, &route, upstream).await,
+        Some(upstream) => match &route.cache {
+            // Boxed, so that other requests are not as large as these.
+            Some(cache) => Box::pin(response_cache::run(exchange, &route, upstream, cache)).await,
+            None => past_cache(exchange, &route, upstream).await,
+        },
         None => content::answer(exchange, &route).await,
+    }
+}
+
+/// Asks a server, as far as embeddings are not kept.
+///
+/// # Errors
+/// When the client has not got a whole answer.
+pub async fn past_cache(exchange: &mut Exchange<'_>, route: &Arc<Route>, upstream: &Arc<Upstream>) -> Result<(), Stop> {
+    match &route.embeddings {
+        Some(cache) => Box::pin(embeddings::run(exchange, route, upstream, cache)).await,
+        None => attempt::run(exchange, route, upstream).await,
     }
 }

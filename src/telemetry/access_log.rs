@@ -69,6 +69,9 @@ pub struct Entry {
     /// From the start to the first byte of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttfb_ms: Option<f64>,
+    /// From the start to the first token of a stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttft_ms: Option<f64>,
     /// Bytes of the request body.
     pub bytes_in: u64,
     /// Bytes of the response body.
@@ -93,6 +96,12 @@ pub struct Entry {
     /// Tokens of the answer, as the server counted them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_tokens: Option<u64>,
+    /// Identity of its trace, where the configuration asks for traces.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub trace_id: String,
+    /// What the cache of its route did: `hit`, `stale`, `revalidated`, `partial`, `miss` or `bypass`; empty where there is none.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub cache: &'static str,
     /// What the client calls itself.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub user_agent: String,

@@ -30,7 +30,7 @@ pub struct GpuGauges {
 
 fn register<M: prometheus_client::registry::Metric + Clone + Default>(registry: &mut Registry, metric: Metric) -> M {
     let made = M::default();
-    registry.register(metric.0, metric.1, made.clone());
+    registry.register(metric.name, metric.help, made.clone());
     made
 }
 
@@ -42,11 +42,11 @@ impl GpuGauges {
             signals: register(registry, names::GPU_SIGNALS),
             source_up: register(registry, names::GPU_SOURCE_UP),
             changes: register(registry, names::GPU_CHANGES),
-            memory_total: register(registry, names::gpu::MEMORY_TOTAL),
-            memory_used: register(registry, names::gpu::MEMORY_USED),
-            utilisation: register(registry, names::gpu::UTILISATION),
-            temperature: register(registry, names::gpu::TEMPERATURE),
-            power: register(registry, names::gpu::POWER),
+            memory_total: register(registry, names::GPU_MEMORY_TOTAL),
+            memory_used: register(registry, names::GPU_MEMORY_USED),
+            utilisation: register(registry, names::GPU_UTILISATION),
+            temperature: register(registry, names::GPU_TEMPERATURE),
+            power: register(registry, names::GPU_POWER),
         }
     }
 

@@ -6,24 +6,30 @@
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
+use super::cache_metrics::CacheMetrics;
+pub use super::cluster_metrics::{ClusterFigures, ClusterMetrics, ClusterShare, RESULTS as CLUSTER_RESULTS};
+use super::gap_histogram::{GapHistogram, Gaps};
 use super::gpu_metrics::GpuGauges;
 pub use super::history_metrics::HistoryMetrics;
 use super::names;
 pub use super::process_metrics::ProcessMetrics;
+use super::quota_metrics::QuotaMetrics;
 use super::recent::Totals;
 use super::resource_metrics::ResourceGauges;
-use crate::policy::circuit::State;
+use super::response_cache_metrics::ResponseCacheMetrics;
+pub use super::trace_metrics::TraceMetrics;
 use crate::policy::failure::Reason;
+use crate::version;
 
 /// Status codes with a series of their own; others count under the first code of their class.
 const CODES: [u16; 33] = [
@@ -36,17 +42,7 @@ type Labels = Vec<(&'static str, String)>;
 type Counters = Family<Labels, Counter>;
 type Gauges = Family<Labels, Gauge>;
 
-/// Seconds; from a cached answer to a cold giant model.
-#[derive(Clone)]
-struct Seconds;
-
-impl MetricConstructor<Histogram> for Seconds {
-    fn new_metric(&self) -> Histogram {
-        Histogram::new([0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0])
-    }
-}
-
-type Histograms = Family<Labels, Histogram, Seconds>;
+type Histograms = Family<Labels, Histogram, Buckets>;
 
 /// All metrics of the process.
 pub struct Metrics {
@@ -62,9 +58,16 @@ pub struct Metrics {
     retries: Counters,
     retries_refused: Counters,
     transitions: Counters,
+    first_token: Histograms,
+    token_gap: Family<Labels, GapHistogram, Gaps>,
+    decode_speed: Histograms,
+    connect: Histograms,
+    connections_used: Counters,
     tokens: Counters,
     probes: Counters,
     model_changes: Counters,
+    model_load: Histograms,
+    evictions: Counters,
     queue_wait: Histograms,
     recovery_tests: Counters,
     recovery_actions: Counters,
@@ -86,6 +89,12 @@ pub struct Metrics {
     pub process: ProcessMetrics,
     /// What the history counts.
     pub history: HistoryMetrics,
+    /// What became of the spans of requests.
+    pub traces: TraceMetrics,
+    /// What is counted about the cluster.
+    pub cluster: ClusterMetrics,
+    /// What token quotas count.
+    pub quotas: QuotaMetrics,
     /// 1 while the keys file on disk is in force.
     pub keys_ok: Gauge,
     reloads: Counters,
@@ -98,144 +107,19 @@ pub struct Metrics {
     pub resources: ResourceGauges,
     /// How the GPUs of the servers are.
     pub gpu: GpuGauges,
-}
-
-/// Gauges that mirror state kept elsewhere; the reader sets them before it encodes.
-pub struct FleetGauges {
-    server_up: Gauges,
-    server_in_flight: Gauges,
-    server_connections: Gauges,
-    server_circuit: Gauges,
-    server_operation: Gauges,
-    server_flapping: Gauges,
-    model_circuits: Gauges,
-    circuit_breakers: Gauges,
-    bans: Gauges,
-    quarantined: Gauges,
-    server_models: Gauges,
-    queued: Gauges,
-    held: Gauge,
-    reload_ok: Gauge,
-    reload_time: Gauge<f64, AtomicU64>,
-    hash: Gauges,
-    certificate_expiry: Gauges,
-}
-
-/// A server as the metrics show it.
-pub struct ServerSample<'a> {
-    /// Name of its upstream.
-    pub upstream: &'a str,
-    /// Its name.
-    pub server: &'a str,
-    /// Whether it counts as healthy.
-    pub up: bool,
-    /// Requests running on it.
-    pub in_flight: u32,
-    /// Open connections to it.
-    pub connections: u32,
-    /// State of its circuit.
-    pub circuit: &'static str,
-    /// What an operator decided about it.
-    pub operation: &'static str,
-    /// Whether it falls ill and gets well again and again.
-    pub flapping: bool,
-    /// How many models have a circuit in each state, in the order of [`State::WORDS`].
-    pub model_circuits: [usize; 3],
-    /// Models on disk and in memory.
-    pub models: Option<(usize, usize)>,
-}
-
-impl FleetGauges {
-    /// Forgets all servers, before the present ones are told.
-    pub fn clear(&self) {
-        for family in [
-            &self.server_up,
-            &self.server_in_flight,
-            &self.server_connections,
-            &self.server_circuit,
-            &self.server_operation,
-            &self.server_flapping,
-            &self.model_circuits,
-            &self.circuit_breakers,
-            &self.bans,
-            &self.quarantined,
-            &self.server_models,
-            &self.queued,
-            &self.hash,
-            &self.certificate_expiry,
-        ] {
-            family.clear();
-        }
-    }
-
-    /// Tells how many wait in an upstream.
-    pub fn queued(&self, upstream: &str, waiting: usize) {
-        self.queued.get_or_create(&labels([("upstream", upstream)])).set(i64::try_from(waiting).unwrap_or(i64::MAX));
-    }
-
-    /// Tells one server.
-    pub fn server(&self, sample: &ServerSample<'_>) {
-        let labels = || labels([("upstream", sample.upstream), ("server", sample.server)]);
-        self.server_up.get_or_create(&labels()).set(i64::from(sample.up));
-        self.server_in_flight.get_or_create(&labels()).set(i64::from(sample.in_flight));
-        self.server_connections.get_or_create(&labels()).set(i64::from(sample.connections));
-        self.server_flapping.get_or_create(&labels()).set(i64::from(sample.flapping));
-        for (state, models) in State::WORDS.into_iter().zip(sample.model_circuits) {
-            let mut labels = labels();
-            labels.push(("state", state.to_owned()));
-            self.server_circuit.get_or_create(&labels).set(i64::from(sample.circuit == state));
-            let models = i64::try_from(models).unwrap_or(i64::MAX);
-            self.model_circuits.get_or_create(&labels).set(models);
-            self.circuits(sample.upstream, "server", state, i64::from(sample.circuit == state));
-            self.circuits(sample.upstream, "model", state, models);
-        }
-        for state in ["active", "draining", "maintenance"] {
-            let mut labels = labels();
-            labels.push(("state", state.to_owned()));
-            self.server_operation.get_or_create(&labels).set(i64::from(sample.operation == state));
-        }
-        for (place, count) in sample.models.iter().flat_map(|(disk, memory)| [("disk", *disk), ("memory", *memory)]) {
-            let mut labels = labels();
-            labels.push(("in", place.to_owned()));
-            self.server_models.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
-        }
-    }
-
-    fn circuits(&self, upstream: &str, of: &str, state: &str, more: i64) {
-        self.circuit_breakers
-            .get_or_create(&labels([("upstream", upstream), ("of", of), ("state", state)]))
-            .inc_by(more);
-    }
-
-    /// Tells how many bans and quarantined requests an upstream has.
-    pub fn upstream(&self, upstream: &str, bans: usize, quarantined: usize) {
-        for (family, count) in [(&self.bans, bans), (&self.quarantined, quarantined)] {
-            let gauge = family.get_or_create(&labels([("upstream", upstream)])).clone();
-            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
-        }
-    }
-
-    /// Tells when a certificate ends, in seconds since 1970.
-    pub fn certificate(&self, name: &str, end: i64) {
-        self.certificate_expiry.get_or_create(&labels([("name", name)])).set(end);
-    }
-
-    /// Tells the process's own state; `loaded` is seconds since 1970.
-    pub fn process(&self, held: usize, hash: &str, reload_ok: bool, loaded: f64) {
-        self.held.set(i64::try_from(held).unwrap_or(i64::MAX));
-        self.hash.get_or_create(&labels([("hash", hash)])).set(1);
-        self.reload_ok.set(i64::from(reload_ok));
-        self.reload_time.set(loaded);
-    }
+    /// What caches count.
+    pub caches: CacheMetrics,
+    /// What response caches count.
+    pub response_caches: ResponseCacheMetrics,
 }
 
 fn labels<const N: usize>(pairs: [(&'static str, &str); N]) -> Labels {
     pairs.into_iter().map(|(name, value)| (name, value.to_owned())).collect()
 }
 
-pub(super) fn register<M: Metric + Clone>(registry: &mut Registry, (name, help): names::Metric, metric: M) -> M {
-    registry.register(name, help, metric.clone());
-    metric
+pub(super) fn register<M: Metric + Clone>(registry: &mut Registry, metric: names::Metric, made: M) -> M {
+    registry.register(metric.name, metric.help, made.clone());
+    made
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -252,27 +136,35 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
         let r = &mut registry;
-        let histograms = || Family::new_with_constructor(Seconds);
+        let histograms = |buckets: &'static [f64]| Family::new_with_constructor(Buckets(buckets));
         let build: Gauges = register(r, names::BUILD, Family::default());
-        build.get_or_create(&labels([("version", env!("CARGO_PKG_VERSION"))])).set(1);
+        let revision = version::REVISION.unwrap_or_default();
+        build.get_or_create(&labels([("version", version::VERSION), ("revision", revision)])).set(1);
         let keys_ok: Gauge = register(r, names::KEYS_OK, Gauge::default());
         keys_ok.set(1);
         Self {
             requests: register(r, names::REQUESTS, Family::default()),
             ended: by_reason(r, names::ENDED),
-            duration: register(r, names::DURATION, histograms()),
+            duration: register(r, names::DURATION, histograms(SECONDS)),
             in_flight: register(r, names::IN_FLIGHT, Family::default()),
             request_bytes: register(r, names::REQUEST_BYTES, Family::default()),
             response_bytes: register(r, names::RESPONSE_BYTES, Family::default()),
             attempts: register(r, names::ATTEMPTS, Family::default()),
-            first_byte: register(r, names::FIRST_BYTE, histograms()),
+            first_byte: register(r, names::FIRST_BYTE, histograms(SECONDS)),
             retries: register(r, names::RETRIES, Family::default()),
             retries_refused: register(r, names::RETRIES_REFUSED, Family::default()),
             transitions: register(r, names::CIRCUIT_TRANSITIONS, Family::default()),
+            first_token: register(r, names::FIRST_TOKEN, histograms(FIRST_TOKEN)),
+            token_gap: register(r, names::TOKEN_GAP, Family::new_with_constructor(Gaps)),
+            decode_speed: register(r, names::DECODE_SPEED, histograms(TOKENS_PER_SECOND)),
+            connect: register(r, names::CONNECT, histograms(CONNECT)),
+            connections_used: register(r, names::CONNECTIONS_USED, Family::default()),
             tokens: register(r, names::TOKENS, Family::default()),
             probes: register(r, names::PROBES, Family::default()),
             model_changes: register(r, names::MODEL_CHANGES, Family::default()),
-            queue_wait: register(r, names::QUEUE_WAIT, histograms()),
+            model_load: register(r, names::MODEL_LOAD, histograms(SECONDS)),
+            evictions: register(r, names::EVICTIONS, Family::default()),
+            queue_wait: register(r, names::QUEUE_WAIT, histograms(SECONDS)),
             recovery_tests: register(r, names::RECOVERY_TESTS, Family::default()),
             recovery_actions: register(r, names::RECOVERY_ACTIONS, Family::default()),
             notifications: register(r, names::NOTIFICATIONS, Family::default()),
@@ -286,31 +178,18 @@ impl Default for Metrics {
             log_dropped: register(r, names::LOG_DROPPED, Counter::default()),
             process: ProcessMetrics::new(r),
             history: HistoryMetrics::new(r),
+            traces: TraceMetrics::new(r),
+            cluster: ClusterMetrics::new(r),
+            quotas: QuotaMetrics::new(r),
             keys_ok,
             reloads: register(r, names::RELOADS, Family::default()),
             certificate_reloads: register(r, names::CERTIFICATE_RELOADS, Family::default()),
             totals: Totals::default(),
-            fleet: FleetGauges {
-                server_up: register(r, names::SERVER_UP, Family::default()),
-                server_in_flight: register(r, names::SERVER_IN_FLIGHT, Family::default()),
-                server_connections: register(r, names::SERVER_CONNECTIONS, Family::default()),
-                server_circuit: register(r, names::SERVER_CIRCUIT, Family::default()),
-                server_operation: register(r, names::SERVER_OPERATION, Family::default()),
-                server_flapping: register(r, names::SERVER_FLAPPING, Family::default()),
-                model_circuits: register(r, names::MODEL_CIRCUITS, Family::default()),
-                circuit_breakers: register(r, names::CIRCUIT_BREAKERS, Family::default()),
-                bans: register(r, names::BANS, Family::default()),
-                quarantined: register(r, names::QUARANTINED, Family::default()),
-                server_models: register(r, names::SERVER_MODELS, Family::default()),
-                queued: register(r, names::QUEUED, Family::default()),
-                held: register(r, names::HELD, Gauge::default()),
-                reload_ok: register(r, names::RELOAD_OK, Gauge::default()),
-                reload_time: register(r, names::RELOAD_TIME, Gauge::default()),
-                hash: register(r, names::CONFIG_HASH, Family::default()),
-                certificate_expiry: register(r, names::CERTIFICATE_EXPIRY, Family::default()),
-            },
+            fleet: FleetGauges::register(r),
             resources: ResourceGauges::register(r),
             gpu: GpuGauges::register(r),
+            caches: CacheMetrics::register(r),
+            response_caches: ResponseCacheMetrics::register(r),
             registry,
         }
     }
@@ -327,6 +206,7 @@ impl Metrics {
             request_bytes: self.request_bytes.get_or_create(&route_label()).clone(),
             response_bytes: self.response_bytes.get_or_create(&route_label()).clone(),
             rate_limited: self.rate_limited.get_or_create(&route_label()).clone(),
+            first_token: OnceLock::new(),
             queue_wait: self.queue_wait.get_or_create(&labels([("upstream", upstream)])).clone(),
             prompt_tokens: self.token_counter(upstream, "prompt"),
             output_tokens: self.token_counter(upstream, "output"),
@@ -391,7 +271,7 @@ impl Metrics {
         self.notifications.get_or_create(&labels([("event", event), ("result", result)])).inc_by(count.into());
     }
 
-    /// Counts a load or unload that was ordered.
+    /// Counts a load, unload, pull, copy or delete that was ordered.
     pub fn model_changed(&self, upstream: &str, kind: &'static str, good: bool) {
         let result = if good { "ok" } else { "failed" };
         self.model_changes.get_or_create(&labels([("upstream", upstream), ("kind", kind), ("result", result)])).inc();
@@ -429,6 +309,7 @@ pub struct RouteMetrics {
     pub response_bytes: Counter,
     /// Requests over one of its limits.
     pub rate_limited: Counter,
+    first_token: OnceLock<Histogram>,
     /// Time that its upstream's requests waited for a slot.
     pub queue_wait: Histogram,
     /// Tokens of prompts.
@@ -440,6 +321,12 @@ pub struct RouteMetrics {
 }
 
 impl RouteMetrics {
+    /// Counts the first token of a stream, so long after its request.
+    pub fn first_token(&self, after: Duration) {
+        let histogram = self.first_token.get_or_init(|| self.metrics.first_token.get_or_create(&self.labels).clone());
+        histogram.observe(after.as_secs_f64());
+    }
+
     /// Counts a request that ended with this status.
     pub fn status(&self, code: u16) {
         let index =
@@ -454,8 +341,12 @@ impl RouteMetrics {
     }
 }
 
+mod buckets;
+mod fleet;
 mod server;
 #[cfg(test)]
 mod tests;
 
+use buckets::{Buckets, CONNECT, FIRST_TOKEN, SECONDS, TOKENS_PER_SECOND};
+pub use fleet::{FleetGauges, ServerSample, UpstreamSample};
 pub use server::ServerMetrics;

@@ -23,7 +23,7 @@ pub struct ResourceGauges {
 
 fn register<M: prometheus_client::registry::Metric + Clone + Default>(registry: &mut Registry, metric: Metric) -> M {
     let made = M::default();
-    registry.register(metric.0, metric.1, made.clone());
+    registry.register(metric.name, metric.help, made.clone());
     made
 }
 

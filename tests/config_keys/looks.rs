@@ -2,9 +2,11 @@
 
 use std::fmt::Debug;
 
+use arriero::fleet::cluster::ClusterPlan;
 use arriero::fleet::content::{Answer, Files, Target};
 use arriero::fleet::recovery_action::{Action, ActionPlan};
 use arriero::fleet::snapshot::{Check, Snapshot, Upstream};
+use arriero::fleet::tracing::Tracing;
 use arriero::policy::balance::sticky::StickyCookie;
 use arriero::policy::cors;
 use arriero::routing::table::Head;
@@ -35,6 +37,21 @@ pub fn hooked(snapshot: &Snapshot) -> String {
         Some(Action::Webhook(url, secret_file)) => text((url.shown(), secret_file.as_ref())),
         other => text(other),
     }
+}
+
+/// How requests are told as traces.
+pub fn traced(snapshot: &Snapshot) -> Option<&Tracing> {
+    snapshot.tracing.as_deref()
+}
+
+/// The cluster that the instance belongs to.
+pub fn joined(snapshot: &Snapshot) -> Option<&ClusterPlan> {
+    snapshot.cluster.as_deref()
+}
+
+/// An attribute that the process has in traces.
+pub fn attribute<'s>(snapshot: &'s Snapshot, name: &str) -> Option<&'s String> {
+    traced(snapshot)?.collector.attributes.iter().find(|(own, _)| own == name).map(|(_, value)| value)
 }
 
 /// Which routes take two requests that differ in everything that a match can ask for.

@@ -29,6 +29,7 @@ pub const PROCESS: &[(&str, Proof)] = &[
     ("admin.tokens[].token_file", || admin_tokens().boxed()),
     ("admin.tokens[].scope", || admin_tokens().boxed()),
     ("admin.without_token", || admin_tokens().boxed()),
+    ("admin.debug", || debug_calls().boxed()),
     ("admin.server_networks", || server_networks().boxed()),
     ("server.threads", || threads().boxed()),
     ("server.temp_dir", || temp_dir().boxed()),
@@ -143,6 +144,16 @@ async fn server_networks() {
         let program = with(folder.path(), "http://127.0.0.1:9", &[("admin.server_networks", networks)]).await;
         let body = r#"{"id":"new","url":"http://127.0.0.1:8"}"#;
         let answer = send(program.admin(), "POST", "/api/orchestrator/servers/add", body).await;
+        assert_eq!(answer.head.status, status, "{}", answer.text());
+    }
+}
+
+/// Whether calls for developers are there.
+async fn debug_calls() {
+    let folder = folder();
+    for (debug, status) in [("deny", 404), ("allow", 200)] {
+        let program = with(folder.path(), "http://127.0.0.1:9", &[("admin.debug", json!(debug))]).await;
+        let answer = send(program.admin(), "GET", "/api/multihost/debug/instance-info", "").await;
         assert_eq!(answer.head.status, status, "{}", answer.text());
     }
 }

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arriero::config;
+use arriero::fleet::snapshot::Snapshot;
+use arriero::fleet::upstream_tls::UpstreamTls;
 use futures_util::FutureExt;
 use serde_json::Value;
 use tokio_rustls::rustls::ClientConfig;
@@ -30,6 +32,16 @@ pub const TLS: &[(&str, Proof)] = &[
     ("upstreams.*.tls.verify", || upstream_trust().boxed()),
     ("upstreams.*.tls.client_cert", || upstream_client().boxed()),
     ("upstreams.*.tls.client_key", || upstream_client().boxed()),
+    ("cluster.tls.ca", || redis().boxed()),
+    ("cluster.tls.server_name", || redis().boxed()),
+    ("cluster.tls.verify", || redis().boxed()),
+    ("cluster.tls.client_cert", || redis().boxed()),
+    ("cluster.tls.client_key", || redis().boxed()),
+    ("telemetry.tracing.tls.ca", || collector().boxed()),
+    ("telemetry.tracing.tls.server_name", || collector().boxed()),
+    ("telemetry.tracing.tls.verify", || collector().boxed()),
+    ("telemetry.tracing.tls.client_cert", || collector().boxed()),
+    ("telemetry.tracing.tls.client_key", || collector().boxed()),
 ];
 
 /// A folder with the files of a certificate for `a.test`, whose authority's is `ca.pem`.
@@ -46,6 +58,35 @@ fn with_tls(folder: &Path, key: &str, tls: &str) -> Value {
     let tls = tls.replace('@', &folder.display().to_string());
     set(&mut config, key, serde_json::from_str(&tls).expect("JSON"));
     config
+}
+
+/// What a collector is shown and whom it is believed.
+async fn collector() {
+    of_a_client("telemetry.tracing.tls", |snapshot| {
+        snapshot.tracing.as_ref().and_then(|tracing| tracing.collector.tls.as_ref())
+    });
+}
+
+/// What Redis is shown and whom it is believed.
+async fn redis() {
+    of_a_client("cluster.tls", |snapshot| snapshot.cluster.as_ref().and_then(|cluster| cluster.tls.as_ref()));
+}
+
+/// The settings of a connection of ours, without each key and with it.
+fn of_a_client(key: &str, tls_of: impl Fn(&Snapshot) -> Option<&UpstreamTls>) {
+    let (folder, _authority) = certificate();
+    let seen = |tls: &str| {
+        let snapshot = compiled(&with_tls(folder.path(), key, tls));
+        let tls = tls_of(&snapshot).expect("TLS");
+        let trust = tls.trust();
+        (trust.ca.is_some(), tls.name("url").to_owned(), tls.verify(), trust.client.is_some())
+    };
+    let shown = r#"{ "client_cert": "@/a.pem", "client_key": "@/a.key" }"#;
+    assert_eq!(seen("{}"), (false, "url".to_owned(), true, false));
+    assert_eq!(seen(r#"{ "ca": "@/ca.pem" }"#), (true, "url".to_owned(), true, false));
+    assert_eq!(seen(r#"{ "server_name": "b.test" }"#), (false, "b.test".to_owned(), true, false));
+    assert_eq!(seen(r#"{ "verify": false }"#), (false, "url".to_owned(), false, false));
+    assert_eq!(seen(shown), (false, "url".to_owned(), true, true));
 }
 
 /// A handshake of a client with a listener of these settings, both ends of it.

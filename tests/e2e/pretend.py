@@ -32,7 +32,7 @@ class Hosts:
         self.loop = asyncio.new_event_loop()
         self.gate = threading.Event()
         self.gate.set()
-        self.token_time = 0.005
+        self.token_time, self.tokens = 0.005, 8
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
         asyncio.run_coroutine_threadsafe(self.begin(), self.loop).result(30)
@@ -69,7 +69,7 @@ class Hosts:
             return {"name": name, "model": name, "size": size, "size_vram": size, "digest": f"{hash(name) & (1 << 255):064x}",
                     "expires_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 300)), "details": {}}
 
-        if path in ("/api/generate", "/api/chat"):
+        if path in ("/api/generate", "/api/chat", "/api/embed"):
             return await self.infer(host, writer, body)
         found = {
             "/": "Ollama is running",
@@ -88,7 +88,7 @@ class Hosts:
             host.loaded.pop(model, None)
             return await self.send(writer, 200, {"model": model, "response": "", "done": True, "done_reason": "unload"})
         host.loaded[model] = host.models[model]
-        tokens = 8 if body.get("prompt") or body.get("messages") else 0
+        tokens = self.tokens if body.get("prompt") or body.get("messages") else 0
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n")
         for number in range(tokens + 1):
             while tokens and not self.gate.is_set():

@@ -61,12 +61,15 @@ class Fleet(Hosts):
         return await super().answer(host, writer, method, path, body)
 
     async def infer(self, host, writer, body):
+        if "input" in body:
+            answer = {"model": GOOD, "embeddings": [[1] for _ in body["input"]]}
+            return await self.send(writer, 200, json.dumps(answer, separators=(",", ":")))
         if body.get("model") == BROKEN:
             return await self.send(writer, 500, {"error": "llama runner process has terminated"})
         return await super().infer(host, writer, body)
 
 
-def routes(one, two, closed, directory):
+def routes(one, two, closed, directory, redis):
     """Servers that are well, one that nobody has started, and limits that are soon reached."""
     return f"""routes:
   - name: limited
@@ -76,8 +79,10 @@ def routes(one, two, closed, directory):
   - name: models
     match: {{ path: [/api/, /v1/] }}
     upstream: fleet
+    embeddings_cache: {{}}
   - name: web
     upstream: web
+    cache: {{}}
     retry: {{ attempts: 3, on: [connect, 5xx] }}
 upstreams:
   fleet:
@@ -88,7 +93,7 @@ upstreams:
     circuit: {{ consecutive_failures: 2, min_requests: 2 }}
     servers:
       - {{ name: one, url: "{one.url}", gpu: {{ exporter: "{one.url}/metrics", interval: 1s }} }}
-      - {{ name: two, url: "{two.url}" }}
+      - {{ name: two, url: "{two.url}", max_in_flight: 8 }}
       - name: gone
         url: "http://127.0.0.1:{closed}"
         recovery: {{ exec: ["false"], after: 1, max_attempts: 1, verify: 1s }}
@@ -96,7 +101,9 @@ upstreams:
     kind: http
     servers: [{{ name: gone, url: "http://127.0.0.1:{closed}" }}, {{ name: bad, url: "{one.url}" }}, {{ name: slow, url: "{two.url}" }}]
 notifications: [{{ url: "http://127.0.0.1:{closed}", attempts: 1, timeout: 1s }}]
+quotas: [{{ name: daily, key: all, limit: 1G, every: day }}]
 server: {{ data_dir: {directory}/data }}
+cluster: {{ redis: "redis://127.0.0.1:{redis}" }}
 """
 
 
@@ -115,7 +122,7 @@ class Traffic:
     def __init__(self, front):
         self.front, self.over = front, threading.Event()
         self.threads = [threading.Thread(target=self.run, args=(work,), daemon=True)
-                        for work in (self.good, self.wrong, self.crowd, *[self.web] * 4)]
+                        for work in (self.good, self.wrong, self.crowd, self.order, *[self.web] * 4)]
         for thread in self.threads:
             thread.start()
 
@@ -132,6 +139,7 @@ class Traffic:
     def good(self):
         self.ask("/api/chat", {"model": GOOD, "messages": [{"role": "user", "content": "Hello"}]})
         self.ask("/api/version")
+        self.ask("/api/embed", {"model": GOOD, "input": ["Hello", "world"]})
 
     def wrong(self):
         self.ask("/api/chat", {"model": BROKEN, "messages": [{"role": "user", "content": "Hello"}]})
@@ -139,6 +147,14 @@ class Traffic:
         with socket.create_connection(("127.0.0.1", self.front.port), timeout=5) as client:
             client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n")
             client.recv(100)
+
+    def order(self):
+        """An operator takes a model out of memory again and again, and the next request brings it back."""
+        unload = urllib.request.Request(f"{self.front.admin}/api/orchestrator/models/{GOOD}/unload", b'{"force":true}',
+                                        {"Content-Type": "application/json"})
+        with contextlib.suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(unload, timeout=10).read()
+        self.over.wait(2)
 
     def web(self):
         self.ask("/page")  # of its servers one is gone, one fails and one is slow: more want to try again than may
@@ -236,8 +252,13 @@ def prometheus(world):
     os.makedirs(directory)
     models = {GOOD: 2 * 10**9, BROKEN: 10**9}
     hosts = Fleet([Host(models, [GOOD]), Host(models)])
+    hosts.tokens = 12  # a speed is counted of answers of more than 8
     one, two = hosts.hosts
-    text = routes(one, two, free_port(), directory)
+    port = free_port()
+    redis = Process("redis", ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
+                    directory, dict(os.environ))
+    world.processes.append(redis)
+    text = routes(one, two, free_port(), directory, port)
     # Few connections for each client, and a second listener that speaks TLS.
     tls = 'tls: {{ certificates: [{{ cert: "{}", key: "{}" }}] }}'.format(*certificate(directory))
     listener = f', limits: {{ connections_per_ip: 40 }} }}, {{ address: "127.0.0.1:0", {tls}'
@@ -249,6 +270,7 @@ def prometheus(world):
         traffic.stop()
         watch.stop()
         front.process.stop()
+        redis.stop()
         hosts.stop()
 
 

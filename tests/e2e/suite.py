@@ -11,7 +11,9 @@ import sys
 
 import checks
 import bytes_equal  # noqa: F401: registers its checks
+import embeddings  # noqa: F401
 import python_clients  # noqa: F401
+import quotas  # noqa: F401
 import tools  # noqa: F401
 import sockets  # noqa: F401
 import waiting  # noqa: F401
@@ -22,6 +24,7 @@ import tls_scan  # noqa: F401
 import three_ollamas  # noqa: F401
 import model_jobs  # noqa: F401
 import prometheus  # noqa: F401
+import traces  # noqa: F401
 import javascript_clients
 import routing  # noqa: F401
 from fleet import World

@@ -11,6 +11,7 @@ pub mod h2;
 pub mod keys;
 pub mod nvml;
 pub mod process;
+pub mod redis;
 pub mod tls;
 pub mod wire;
 

@@ -57,7 +57,10 @@ pub fn complete(yaml: &str) -> String {
 pub fn arriero(arguments: &[&str], folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_arriero"));
     command.args(arguments).current_dir(folder);
-    command.env_remove("OLLAMA_HOST").env_remove("OLLAMA_HOSTS").env("NO_COLOR", "1");
+    for name in ["OLLAMA_HOST", "OLLAMA_HOSTS", "OLLAMA_LOAD_BALANCER", "PORT"] {
+        command.env_remove(name);
+    }
+    command.env("NO_COLOR", "1");
     command
 }
 

@@ -64,11 +64,17 @@ pub fn routes() -> ApiRouter<Arc<State>> {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Wish {
+    /// How far back: `1m`, `5m`, `15m`, `1h`, `6h`, `24h`, `7d` or `30d`.
     time_range: Option<String>,
+    /// Only requests whose last attempt was at this server, by its name or as `UPSTREAM/NAME`.
     server_id: Option<String>,
+    /// Only requests to this upstream.
     upstream: Option<String>,
+    /// Only requests for this model.
     model: Option<String>,
+    /// Most entries of a list, where there is one; 1,000 at most.
     limit: Option<usize>,
+    /// With the latest single requests, where there is such a list.
     include_recent: Option<bool>,
 }
 

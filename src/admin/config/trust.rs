@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::config::overlay::{Edit, Step};
 
 /// Keys under which the configuration names programs, files and addresses of this machine.
-const GUARDED: [&str; 16] = [
+const GUARDED: [&str; 17] = [
     "admin",
     "auth",
     "listeners",
@@ -24,6 +24,7 @@ const GUARDED: [&str; 16] = [
     "files",
     "error_pages",
     "tls",
+    "tracing",
     "data_dir",
 ];
 
@@ -62,6 +63,8 @@ mod tests {
             at(&["admin", "token_file"], json!("/etc/shadow")),
             at(&["upstreams", "fleet", "servers"], json!([{ "url": "http://a", "recovery": { "exec": ["sh"] } }])),
             at(&["routes"], json!([{ "name": "all", "files": { "root": "/" } }])),
+            at(&["telemetry"], json!({ "tracing": { "url": "http://a" } })),
+            at(&["telemetry", "tracing", "url"], json!("http://a")),
             at(&["upstreams", "fleet", "servers", "a", "gpu"], json!({ "exporter": "http://169.254.169.254/" })),
         ] {
             assert!(guarded(std::slice::from_ref(&edit)).is_some(), "{edit:?}");

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use super::Moment;
 use super::view::{
-    BanView, CandidateView, CircuitView, ConfigView, DecisionView, Latency, LoadedView, ModelView, Omitted, Overview,
-    PercentilesView, Point, QueueView, Rates, RequestView, ServerView, WaitingView,
+    BanView, CandidateView, CircuitView, ClusterView, ConfigView, DecisionView, Latency, LoadedView, ModelView,
+    Omitted, Overview, PercentilesView, Point, QueueView, Rates, RequestView, ServerView, WaitingView,
 };
 use crate::admin::find::{self, Place};
+use crate::admin::multihost::views::{coordination, instances};
 use crate::admin::time::{Present, milliseconds, wall};
 use crate::admin::{State, handlers};
 use crate::fleet::explain::{Considered, Explanation};
@@ -19,6 +20,7 @@ use crate::fleet::snapshot::{Snapshot, Upstream};
 use crate::policy::ban::Ban;
 use crate::policy::circuit;
 use crate::telemetry::recent::{Percentiles, Recent};
+use crate::version;
 
 /// Requests that are listed.
 const REQUESTS: usize = 200;
@@ -52,10 +54,12 @@ pub fn of(state: &State, recent: &Recent, present: Present) -> Overview {
     };
     Overview {
         at: present.text(present.now),
-        version: env!("CARGO_PKG_VERSION"),
+        version: version::VERSION,
+        revision: version::REVISION,
         uptime_seconds: (present.now - state.started).as_secs(),
         status: if *state.stopping.borrow() { "stopping" } else { handlers::status(state) },
         config: config(state, &snapshot),
+        cluster: cluster(state),
         requests,
         latency: latency(recent),
         servers: places.iter().zip(&inventories).map(|(place, inventory)| server(place, inventory, present)).collect(),
@@ -109,6 +113,18 @@ fn config(state: &State, snapshot: &Snapshot) -> ConfigView {
         in_force: reload.in_force,
         error: reload.error,
     }
+}
+
+fn cluster(state: &State) -> Option<ClusterView> {
+    let known = coordination(state);
+    Some(ClusterView {
+        name: known.cluster?,
+        instances: instances(state).into_iter().map(|one| one.id).collect(),
+        configurations: known.configurations,
+        linked: known.linked,
+        fault: known.fault,
+        leads: known.leads,
+    })
 }
 
 fn server(place: &Place, inventory: &Inventory, present: Present) -> ServerView {

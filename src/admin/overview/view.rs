@@ -14,12 +14,16 @@ pub struct Overview {
     pub at: String,
     /// Version of the program.
     pub version: &'static str,
+    /// The commit that it was built from; null where that is not known.
+    pub revision: Option<&'static str>,
     /// How long the process has run.
     pub uptime_seconds: u64,
     /// `healthy`, `degraded` (a server is missing), `unhealthy` (none takes requests) or `stopping`.
     pub status: &'static str,
     /// The configuration in force.
     pub config: ConfigView,
+    /// The cluster; null without one.
+    pub cluster: Option<ClusterView>,
     /// What goes on.
     pub requests: Rates,
     /// How long it takes.
@@ -54,6 +58,25 @@ pub struct ConfigView {
     pub in_force: bool,
     /// Why it is not.
     pub error: Option<String>,
+}
+
+/// The cluster, as this instance knows it.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "OverviewCluster")]
+pub struct ClusterView {
+    /// Its name.
+    pub name: String,
+    /// Names of the instances that are alive.
+    pub instances: Vec<String>,
+    /// How many different configurations they have.
+    pub configurations: usize,
+    /// Whether Redis can be used.
+    pub linked: bool,
+    /// Why it cannot.
+    pub fault: Option<String>,
+    /// Whether this instance does what one alone should do.
+    pub leads: bool,
 }
 
 /// What goes on. Rates are over the last ten seconds.

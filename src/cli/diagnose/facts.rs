@@ -116,6 +116,8 @@ pub struct Health {
     pub uptime: u64,
     /// Version of the running program.
     pub version: String,
+    /// The commit that it was built from, where it knows.
+    pub revision: Option<String>,
     /// Requests.
     pub requests: SeenRequests,
     /// The process.

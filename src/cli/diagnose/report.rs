@@ -76,7 +76,7 @@ impl Report {
         let models: std::collections::BTreeSet<&String> =
             facts.servers.iter().flat_map(|server| server.models.iter().flatten()).collect();
         let stats = Stats {
-            version: env!("CARGO_PKG_VERSION"),
+            version: crate::version::FULL,
             config: facts.file.display().to_string(),
             admin: facts.admin.clone(),
             running: running.is_some(),

@@ -5,7 +5,7 @@ use super::tree::{Directive, MISSING};
 
 const STREAMS: &str = "requests and answers always stream; nothing is buffered on disk for a slow reader";
 const SYSTEM: &str = "the system's best way is always used";
-const NO_CACHE: &str = "there is no cache of answers";
+const NO_CACHE: &str = "answers are kept where a route has `cache`: add it, as far as it is wanted";
 const TLS: &str = "TLS is rustls with its own safe choice of suites, sessions and tickets";
 const WEBSOCKET: &str = "WebSockets and other upgrades need no variables";
 

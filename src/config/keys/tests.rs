@@ -19,6 +19,7 @@ fn entry(name: &str, id: &str) -> KeyEntry {
         hash: HASH.parse().unwrap(),
         scopes: vec![KeyScope::Inference, KeyScope::Management],
         models: vec!["llava*".to_owned(), "a \"b\": # c".to_owned()],
+        quotas: [("daily".to_owned(), Count(5_000_000))].into(),
         expires: Some(Timestamp(1_800_000_000)),
         created: None,
     }

@@ -11,8 +11,9 @@ const MASK: &str = "********";
 /// Keys whose values are secrets: header fields with credentials, and URLs of webhooks, which often hold a token.
 const SECRETS: [&str; 7] =
     ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key", "webhook"];
-/// The block whose URLs are those of webhooks.
-const WEBHOOKS: &str = "notifications";
+/// Blocks, and the key in each whose values are secrets whatever they are called: URLs of webhooks, and fields that are sent to
+/// a collector.
+const SECRET_BLOCKS: [(&str, &str); 2] = [("notifications", "url"), ("tracing", "headers")];
 
 /// The value as JSON.
 pub(in crate::config) fn to_json(node: &Node<'_>) -> Json {
@@ -66,10 +67,10 @@ pub(super) fn to_entry(key: &str, value: Node<'static>) -> Entry<'static> {
 }
 
 /// The same with a mask in place of each value that is a secret: header fields that carry credentials, URLs of webhooks,
-/// and passwords in other URLs. What names a file or a variable is none.
+/// fields for a collector, and passwords in other URLs. What names a file or a variable is none.
 #[must_use]
 pub fn masked(value: &Json) -> Json {
-    mask(value, false, false)
+    mask(value, false, None)
 }
 
 /// Whether a value has a mask in it.
@@ -83,16 +84,18 @@ pub fn has_mask(value: &Json) -> bool {
     }
 }
 
-fn mask(value: &Json, secret: bool, webhooks: bool) -> Json {
+/// `inside` is the key of the block around the value whose values are secrets.
+fn mask(value: &Json, secret: bool, inside: Option<&str>) -> Json {
     match value {
         Json::String(text) if secret && !text.contains("${") => MASK.into(),
         Json::String(text) => without_password(text).map_or_else(|| value.clone(), Json::String),
-        Json::Array(items) => items.iter().map(|item| mask(item, secret, webhooks)).collect(),
+        Json::Array(items) => items.iter().map(|item| mask(item, secret, inside)).collect(),
         Json::Object(entries) => {
             let masked = entries.iter().map(|(key, value)| {
                 let named = SECRETS.iter().any(|field| key.eq_ignore_ascii_case(field));
-                let hidden = secret || named || (webhooks && key == "url");
-                (key.clone(), mask(value, hidden, webhooks || key == WEBHOOKS))
+                let hidden = secret || named || inside.is_some_and(|hidden| key == hidden);
+                let block = SECRET_BLOCKS.iter().find(|(block, _)| key == block);
+                (key.clone(), mask(value, hidden, block.map(|(_, hidden)| *hidden).or(inside)))
             });
             Json::Object(masked.collect::<Map<_, _>>())
         }

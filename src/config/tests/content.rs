@@ -125,6 +125,7 @@ fn keys_that_need_a_server_are_refused_without_one() {
     other("respond: {}\n    rewrite: { strip_prefix: /a }", &["E036 10:5 routes[1].rewrite"]);
     other("files: { root: a }\n    rewrite: { strip_prefix: /a }", &[]);
     other("files: { root: a }\n    request_encoding: deny", &["E036 10:5 routes[1].request_encoding"]);
+    other("files: { root: a }\n    cache: {}", &["E036 10:5 routes[1].cache"]);
 }
 
 #[test]

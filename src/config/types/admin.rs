@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::models::Permission;
+
 /// Health, metrics and control. A change of the address needs a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -23,6 +25,9 @@ pub struct Admin {
     /// clouds keep their metadata), multicast and unspecified ones.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub server_networks: Vec<String>,
+    /// Whether calls for developers are served (`/api/multihost/debug/...`).
+    #[serde(skip_serializing_if = "Permission::is_default")]
+    pub debug: Permission,
 }
 
 impl Default for Admin {
@@ -33,6 +38,7 @@ impl Default for Admin {
             tokens: Vec::new(),
             without_token: None,
             server_networks: Vec::new(),
+            debug: Permission::Deny,
         }
     }
 }

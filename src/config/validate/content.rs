@@ -228,6 +228,7 @@ fn without_upstream(path: &Path<'_>, route: &Route, rules: &mut Rules<'_, '_, '_
     let keys = [
         ("retry", "there is no server to try again", route.retry != Retry::default()),
         ("intercept_errors", "there is no server whose errors could be replaced", route.intercept_errors),
+        ("cache", "there is no server whose answers could be kept", route.cache.is_some()),
         ("request_encoding", "no request body is read", route.request_encoding.is_some()),
         ("rewrite", "no path is looked at", !files && route.rewrite != Rewrite::default()),
     ];

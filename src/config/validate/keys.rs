@@ -28,6 +28,15 @@ pub(super) fn check(file: &KeysFile, rules: &mut Rules<'_, '_, '_>) {
         if key.scopes.is_empty() {
             rules.key(codes::EMPTY_LIST, &scopes, "the key may do nothing", "leave `scopes` out for `inference`");
         }
+        let quotas = path.key("quotas");
+        for (name, amount) in &key.quotas {
+            let path = quotas.key(name);
+            rules.name(&path, name, "a quota", true);
+            if amount.0 == 0 {
+                let hint = "revoke the key instead: `arriero key revoke`";
+                rules.value(codes::ZERO, &path, "a limit of zero tokens would refuse every request", hint);
+            }
+        }
         let models = path.key("models");
         for (index, model) in key.models.iter().enumerate() {
             if ModelPattern::parse(model).is_none() {

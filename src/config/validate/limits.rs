@@ -23,14 +23,14 @@ pub(super) fn check(config: &Config, path: &Path<'_>, route: &Route, rules: &mut
     at_most(&rates, route.rate_limits.len(), rules);
     for (index, limit) in route.rate_limits.iter().enumerate() {
         let path = rates.index(index);
-        key(&path.key("key"), &limit.key, has_models, rules);
+        key(&path.key("key"), &limit.key, has_models, &[], rules);
         numbers(&path, limit, rules);
     }
     let at_a_time = path.key("concurrency");
     at_most(&at_a_time, route.concurrency.len(), rules);
     for (index, limit) in route.concurrency.iter().enumerate() {
         let path = at_a_time.index(index);
-        key(&path.key("key"), &limit.key, has_models, rules);
+        key(&path.key("key"), &limit.key, has_models, &[], rules);
         rules.range(&path.key("max"), limit.max, 1, u32::MAX);
     }
 }
@@ -67,10 +67,16 @@ fn numbers(path: &Path<'_>, limit: &RateLimit, rules: &mut Rules<'_, '_, '_>) {
     }
 }
 
-/// What a limit counts by.
-fn key(path: &Path<'_>, parts: &OneOrMany<String>, has_models: bool, rules: &mut Rules<'_, '_, '_>) {
+/// What a limit counts by; `more` are words that this one knows beside the usual ones.
+pub(super) fn key(
+    path: &Path<'_>,
+    parts: &OneOrMany<String>,
+    has_models: bool,
+    more: &[&str],
+    rules: &mut Rules<'_, '_, '_>,
+) {
     match parts {
-        OneOrMany::One(one) => part(path, one, has_models, rules),
+        OneOrMany::One(one) => part(path, one, has_models, more, rules),
         OneOrMany::Many(parts) if parts.is_empty() => {
             let hint = "write `client_ip`, or `route` to count all requests together";
             rules.key(codes::EMPTY_LIST, path, "the list `key` is empty", hint);
@@ -78,7 +84,7 @@ fn key(path: &Path<'_>, parts: &OneOrMany<String>, has_models: bool, rules: &mut
         OneOrMany::Many(parts) => {
             for (index, one) in parts.iter().enumerate() {
                 let path = path.index(index);
-                part(&path, one, has_models, rules);
+                part(&path, one, has_models, more, rules);
                 if parts[..index].contains(one) {
                     let shown = rules.shown(&path, one);
                     rules.value(codes::LIMIT_KEY, &path, format!("{shown} stands twice"), "remove one of them");
@@ -88,12 +94,12 @@ fn key(path: &Path<'_>, parts: &OneOrMany<String>, has_models: bool, rules: &mut
     }
 }
 
-fn part(path: &Path<'_>, part: &str, has_models: bool, rules: &mut Rules<'_, '_, '_>) {
+fn part(path: &Path<'_>, part: &str, has_models: bool, more: &[&str], rules: &mut Rules<'_, '_, '_>) {
     if part == "model" && !has_models {
         let message = "requests to servers of `kind: http` have no model";
         rules.value(codes::NOT_HERE, path, message, "count by something else, such as `client_ip`");
     }
-    if WORDS.contains(&part) {
+    if WORDS.contains(&part) || more.contains(&part) {
         return;
     }
     let shown = rules.shown(path, part);
@@ -104,7 +110,7 @@ fn part(path: &Path<'_>, part: &str, has_models: bool, rules: &mut Rules<'_, '_,
             rules.value(codes::HEADER, path, message, "write it like `header:X-Team`");
         }
         None => {
-            let words = WORDS.into_iter().chain(["header:NAME"]);
+            let words = WORDS.into_iter().chain(more.iter().copied()).chain(["header:NAME"]);
             let hint = suggest::hint(part, words, "words");
             rules.value(codes::LIMIT_KEY, path, format!("{shown} cannot be counted by"), hint);
         }

@@ -29,9 +29,12 @@ pub(super) fn check(config: &Config, path: &Path<'_>, route: &Route, rules: &mut
 
 /// Keys that would have no effect: somebody believes to be protected by them.
 fn only_for_models(path: &Path<'_>, kind: Kind, rules: &mut Rules<'_, '_, '_>) {
-    for (key, has_effect) in
-        [("management", kind == Kind::Ollama), ("cloud_models", kind == Kind::Ollama), ("caps", kind != Kind::Http)]
-    {
+    for (key, has_effect) in [
+        ("management", kind == Kind::Ollama),
+        ("cloud_models", kind == Kind::Ollama),
+        ("caps", kind != Kind::Http),
+        ("embeddings_cache", kind == Kind::Ollama),
+    ] {
         let path = path.key(key);
         if !has_effect && rules.given(&path) {
             let kinds = if key == "caps" { "`kind: ollama` and `kind: openai`" } else { "`kind: ollama`" };

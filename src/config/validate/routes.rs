@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::Ipv6Addr;
 
-use super::{Rules, content, models};
+use super::{Rules, cache, content, models};
 use crate::config::address::is_host_name;
 use crate::config::codes;
 use crate::config::tree::Path;
@@ -31,6 +31,7 @@ pub(super) fn check(config: &Config, rules: &mut Rules<'_, '_, '_>) {
         super::limits::check(config, &path, route, rules);
         retry(&path.key("retry"), &route.retry, rules);
         models::check(config, &path, route, rules);
+        cache::check(&path, route, rules);
         super::fleet::route(config, &path, route, rules);
     }
     never_match(config, &root, rules);

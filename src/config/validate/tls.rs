@@ -9,7 +9,7 @@ use crate::config::address::ServerUrl;
 use crate::config::codes;
 use crate::config::credentials::{self, Identity, Leaf, Part, Problem, Staple};
 use crate::config::tree::Path;
-use crate::config::types::{CertificateFiles, ClientAuth, Listener, ListenerTls, Upstream};
+use crate::config::types::{CertificateFiles, ClientAuth, Listener, ListenerTls, Upstream, UpstreamTls};
 
 /// The rules about one listener.
 pub(super) fn listener(path: &Path<'_>, listener: &Listener, rules: &mut Rules<'_, '_, '_>) {
@@ -86,6 +86,11 @@ pub(super) fn upstream(path: &Path<'_>, upstream: &Upstream, rules: &mut Rules<'
         let message = "no server of this upstream has a URL with `https://`, so nothing is encrypted";
         rules.key(codes::NOT_HERE, &path, message, "write `https://HOST:PORT`, or remove `tls`");
     }
+    trust(&path, tls, "the servers' certificates are", rules);
+}
+
+/// The rules about whom we trust and what we show; `whose` begins the sentence that is said when nothing is checked.
+pub(super) fn trust(path: &Path<'_>, tls: &UpstreamTls, whose: &str, rules: &mut Rules<'_, '_, '_>) {
     if let Some(file) = &tls.ca {
         bundle(&path.key("ca"), file, rules);
     }
@@ -97,13 +102,13 @@ pub(super) fn upstream(path: &Path<'_>, upstream: &Upstream, rules: &mut Rules<'
         rules.value(codes::INVALID_VALUE, &path, message, "write the name that the certificate has, without a port");
     }
     if !tls.verify {
-        let message = "the servers' certificates are not checked: anybody on the way can read and change everything";
+        let message = format!("{whose} not checked: anybody on the way can read and change everything");
         let hint = "name the authority that signed them instead: `ca: /path/to/ca.pem`";
         rules.value(codes::NOT_VERIFIED, &path.key("verify"), message, hint);
     }
     match (&tls.client_cert, &tls.client_key) {
         (Some(cert), Some(key)) => {
-            identity(&path, ("client_cert", cert), ("client_key", key), rules);
+            identity(path, ("client_cert", cert), ("client_key", key), rules);
         }
         (None, None) => {}
         (given, _) => {

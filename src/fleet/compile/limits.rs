@@ -47,7 +47,7 @@ fn rate(path: &str, limit: &types::RateLimit) -> Result<RateLimit, CompileError>
     Ok(RateLimit::new(rate.count(), rate.period(), burst, delayed))
 }
 
-fn key(path: &str, parts: &OneOrMany<String>) -> Result<LimitKey, CompileError> {
+pub(super) fn key(path: &str, parts: &OneOrMany<String>) -> Result<LimitKey, CompileError> {
     let part = |part: &String| match part.as_str() {
         "client_ip" => Ok(KeyPart::ClientIp),
         "api_key" => Ok(KeyPart::ApiKey),

@@ -1,17 +1,26 @@
 //! What a view that is made each second shows of a scheduler: a part of what there is, for little time under its lock.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::Dispatcher;
+use super::{Dispatcher, id_of};
 use crate::clock;
 use crate::fleet::explain::{Explanation, explain};
+use crate::fleet::server::ServerState;
 use crate::policy::schedule::Scheduler;
 
 impl Dispatcher {
     /// Looks at the scheduler.
     pub fn look<T>(&self, look: impl FnOnce(&Scheduler) -> T) -> T {
         look(&self.inner.lock().scheduler)
+    }
+
+    /// Models on their way into the memory of a server, and how many requests may run on it as far as that is known.
+    pub fn figures(&self, server: &Arc<ServerState>) -> (usize, Option<u32>) {
+        let inner = self.inner.lock();
+        let Some(server) = id_of(&inner.servers, server) else { return (0, None) };
+        (inner.scheduler.loading_on(server), inner.scheduler.known_slots(server))
     }
 
     /// The last choices, the latest first.

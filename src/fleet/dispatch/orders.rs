@@ -10,9 +10,18 @@ use super::{Command, Dispatcher, id_of};
 use crate::clock;
 use crate::fleet::server::ServerState;
 use crate::policy::queue::Class;
-use crate::policy::schedule::OrderId;
 use crate::policy::schedule::orders::OrderEnd;
 use crate::policy::schedule::residency::Residency;
+use crate::policy::schedule::{Eviction, OrderId, RunnerOptions};
+
+/// What becomes of a model on a server.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Change {
+    /// It comes into memory, and how.
+    Load(RunnerOptions),
+    /// It leaves memory, and why.
+    Unload(Eviction),
+}
 
 /// How long a load took, where it was one of ours; or why the model is not in memory.
 pub type Loaded = Result<Option<Duration>, String>;
@@ -112,12 +121,20 @@ impl Dispatcher {
             server: Arc::clone(server),
             id,
             model: model.to_owned(),
-            load: None,
+            change: Change::Unload(Eviction::Operator),
             told: Some(told),
         };
         // Nobody carries orders out when the process ends.
         drop(self.commands.send(command));
         Ok(outcome)
+    }
+
+    /// Notes that a model was told to leave the memory of a server, and not by an order of this scheduler.
+    pub fn will_leave(&self, server: &Arc<ServerState>, model: &str) {
+        let mut inner = self.inner.lock();
+        if let (Some(server), Some(model)) = (id_of(&inner.servers, server), inner.scheduler.known_model(model)) {
+            inner.scheduler.will_leave(server, model);
+        }
     }
 
     /// Whether a model is in the memory of a server or on its way there, as far as is known.

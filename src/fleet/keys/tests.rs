@@ -17,6 +17,7 @@ fn entry(byte: u8) -> KeyEntry {
         hash: Digest::of(split(text.as_bytes()).1),
         scopes: vec![KeyScope::Inference],
         models: Vec::new(),
+        quotas: std::collections::BTreeMap::new(),
         expires: None,
         created: None,
     }

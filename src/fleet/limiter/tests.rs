@@ -44,7 +44,7 @@ impl Table {
             .map(|(limit, identity, key)| Ask { limit, identity: *identity, key: self.key(*identity, *key) })
             .collect();
         let mut taken = Vec::new();
-        matches!(self.limiter.ask(&asks, self.now, &mut taken), Answer::Granted { .. }).then_some(taken)
+        matches!(self.limiter.ask(&asks, self.now, &mut taken, |_| [0; 16]), Answer::Granted { .. }).then_some(taken)
     }
 }
 
@@ -74,7 +74,7 @@ fn requests_that_reach_the_lock_in_another_order_than_the_clock_are_not_early() 
     let ask = [Ask { limit: &limit, identity: 1, key: table.key(1, 1) }];
     let waits = [2, 1, 0].map(|micros| {
         let now = table.now + Duration::from_micros(micros);
-        match table.limiter.ask(&ask, now, &mut Vec::new()) {
+        match table.limiter.ask(&ask, now, &mut Vec::new(), |_| [0; 16]) {
             Answer::Granted { wait, .. } => wait,
             refused @ Answer::Refused { .. } => panic!("{refused:?}"),
         }
@@ -88,7 +88,7 @@ fn all_limits_are_told_together() {
     let (few, many) = (RateLimit::new(1, MINUTE, 4, 4), RateLimit::new(1, Duration::from_secs(1), 9, 9));
     let asks =
         [(&few, 1), (&many, 2)].map(|(limit, identity)| Ask { limit, identity, key: table.key(identity, identity) });
-    let ask = || table.limiter.ask(&asks, table.now, &mut Vec::new());
+    let ask = || table.limiter.ask(&asks, table.now, &mut Vec::new(), |_| [0; 16]);
     let Answer::Granted { wait, quota: Some(quota) } = ask() else { panic!("the first passes") };
     assert_eq!((wait, quota.limit, quota.remaining), (Duration::ZERO, 5, 4));
     let Answer::Granted { wait, quota: Some(quota) } = ask() else { panic!("the second is delayed") };
@@ -98,7 +98,7 @@ fn all_limits_are_told_together() {
     }
     let Answer::Refused { retry_after, quota } = ask() else { panic!("the sixth is refused") };
     assert_eq!((retry_after, quota.limit, quota.remaining), (MINUTE, 5, 0));
-    let none = table.limiter.ask(&[], table.now, &mut Vec::new());
+    let none = table.limiter.ask(&[], table.now, &mut Vec::new(), |_| [0; 16]);
     assert_eq!(none, Answer::Granted { wait: Duration::ZERO, quota: None });
 }
 
@@ -229,4 +229,45 @@ fn a_key_is_as_new_when_its_time_has_passed() {
     assert_eq!((0..50).filter(|_| table.passes(&[(&limit, 1, 1)])).count(), 21);
     table.now += Duration::from_millis(2100);
     assert_eq!((0..50).filter(|_| table.passes(&[(&limit, 1, 1)])).count(), 21);
+}
+
+#[test]
+fn a_shared_key_gives_its_share_until_it_is_settled() {
+    let (table, limit) = (Table::new(), RateLimit::new(100, MINUTE, 20, 0));
+    let passes = || (0..30).filter(|_| table.passes(&[(&limit, 1, 1)])).count();
+    table.limiter.share_among(3);
+    assert_eq!(passes(), 7);
+    let claims = table.limiter.owed(10, table.now);
+    assert_eq!(claims.iter().map(|claim| claim.owed.taken).collect::<Vec<_>>(), [7]);
+    assert!(!table.limiter.has_news());
+    // Nobody answers: it is told again.
+    table.limiter.tell_again(&claims);
+    let claims = table.limiter.owed(10, table.now);
+    assert_eq!(claims[0].owed.taken, 7);
+    // Others took two, and do not come any more.
+    let nine = i64::try_from(9 * limit.interval()).unwrap();
+    table.limiter.settle(&claims, &[Settled { ahead: nine, among: Some(1) }], table.now);
+    assert_eq!(passes(), 12);
+    // What is given back is told to nobody.
+    let taken = table.take(&[(&limit, 1, 2)]).unwrap();
+    table.limiter.give_back(&taken);
+    let told: Vec<u32> = table.limiter.owed(10, table.now).iter().map(|claim| claim.owed.taken).collect();
+    assert_eq!(told, [12]);
+    // Alone again.
+    table.limiter.share_among(0);
+    assert_eq!((0..30).filter(|_| table.passes(&[(&limit, 1, 3)])).count(), 21);
+    assert!(table.limiter.owed(10, table.now).is_empty());
+}
+
+#[test]
+fn shared_keys_are_bounded_and_forgotten_when_their_time_has_passed() {
+    let (table, limit) = (Table::small(), RateLimit::new(100, MINUTE, 20, 0));
+    table.limiter.share_among(2);
+    for key in 0..FLOOD {
+        table.passes(&[(&limit, 1, key)]);
+    }
+    let shared = table.limiter.forget_shared(table.now);
+    assert!((SMALL / 2..=SMALL).contains(&shared), "{shared}");
+    assert_eq!(table.limiter.forget_shared(table.now + MINUTE), 0);
+    assert!(table.limiter.owed(SMALL, table.now + MINUTE).is_empty(), "nor do they wait");
 }

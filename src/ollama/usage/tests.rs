@@ -39,6 +39,7 @@ fn final_usage() -> Usage {
         prompt_eval_duration: Some(Duration::from_nanos(13_074_791)),
         eval_duration: Some(Duration::from_nanos(52_479_709)),
         error: None,
+        pieces: 0,
     }
 }
 
@@ -108,6 +109,55 @@ fn the_responses_stream_is_read() {
 }
 
 #[test]
+fn what_a_client_wrote_is_not_taken_for_usage() {
+    let huge = r#"{"usage":{"input_tokens":9223372036854775807,"output_tokens":1},"eval_count":9}"#;
+    let created = |filler: usize| {
+        let filler = "x".repeat(filler);
+        format!(
+            "{{\"type\":\"response.created\",\"response\":{{\"instructions\":\"{filler} \\\"usage\\\":{{\",\"tools\":[{{\"parameters\":{huge}}}],\"metadata\":{huge},\"text\":\"{filler}\",\"usage\":null}}}}"
+        )
+    };
+    let stream = format!("event: response.created\ndata: {}\n\n", created(0));
+    assert_eq!(read_at_every_split(UsageKind::Sse, &stream), Usage::default());
+    for filler in [500, 1000, 20_000, 40_000, 200_000] {
+        let created = created(filler);
+        let stream = format!("data: {created}\n\n");
+        // Also where it breaks off behind what the client wrote.
+        for end in [stream.len(), stream.rfind("\"text\"").unwrap(), stream.find(",\"metadata\"").unwrap()] {
+            assert_eq!(read(UsageKind::Sse, &stream.as_bytes()[..end]), Usage::default(), "{filler}");
+        }
+        let done =
+            created.replace(".created", ".completed").replace("null", "{\"input_tokens\":3,\"output_tokens\":4}");
+        let usage = read(UsageKind::Sse, format!("data: {done}\n\n").as_bytes());
+        assert_eq!((usage.prompt_eval_count, usage.eval_count, usage.finished), (Some(3), Some(4), true), "{filler}");
+        // An answer that is not streamed is that object itself.
+        let whole = created.strip_prefix("{\"type\":\"response.created\",\"response\":").unwrap();
+        let whole = whole.strip_suffix("}").unwrap();
+        for end in [whole.len(), whole.rfind(",\"text\"").unwrap(), whole.find(",\"metadata\"").unwrap()] {
+            let usage = read(UsageKind::Json, &whole.as_bytes()[..end]);
+            assert_eq!((usage.prompt_eval_count, usage.eval_count), (None, None), "{filler}");
+        }
+        let whole = whole.replace("null", "{\"input_tokens\":3,\"output_tokens\":4}");
+        let usage = read(UsageKind::Json, whole.as_bytes());
+        assert_eq!((usage.prompt_eval_count, usage.eval_count), (Some(3), Some(4)), "{filler}");
+    }
+}
+
+#[test]
+fn both_spellings_may_stand_in_one_usage_and_nonsense_is_bounded() {
+    let both = r#"{"choices":[],"usage":{"prompt_tokens":7,"input_tokens":7,"completion_tokens":5,"output_tokens":5}}"#;
+    let usage = read_at_every_split(UsageKind::Json, both);
+    assert_eq!((usage.prompt_eval_count, usage.eval_count), (Some(7), Some(5)));
+    for answer in [
+        r#"{"usage":{"prompt_tokens":9223372036854775807,"completion_tokens":18446744073709551615}}"#,
+        r#"{"done":true,"prompt_eval_count":9223372036854775807,"eval_count":18446744073709551615}"#,
+    ] {
+        let usage = read(UsageKind::Json, answer.as_bytes());
+        assert_eq!((usage.prompt_eval_count, usage.eval_count), (Some(MOST_TOKENS), Some(MOST_TOKENS)));
+    }
+}
+
+#[test]
 fn errors_in_event_streams_are_seen_in_every_form() {
     for (stream, message) in [
         ("data: {\"error\":{\"message\":\"busy\",\"type\":\"api_error\"}}\n\n", "busy"),
@@ -172,6 +222,54 @@ fn a_final_object_with_a_huge_context_is_still_read() {
         context
     );
     assert_eq!(read(UsageKind::Json, embeddings.as_bytes()).prompt_eval_count, Some(4));
+}
+
+/// Reads an answer whose pieces are counted; what is charged, and whether the server told it.
+fn charged(kind: UsageKind, answer: &str) -> ((u64, u64), bool) {
+    let mut scan = UsageScan::new(kind).counting(true);
+    for part in answer.as_bytes().chunks(7) {
+        scan.push(part);
+    }
+    let usage = scan.finish();
+    (usage.tokens(), usage.tells_tokens())
+}
+
+#[test]
+fn what_a_server_does_not_tell_is_counted_by_its_pieces() {
+    let native = "{\"response\":\"a\",\"done\":false}\n{\"response\":\"b\",\"done\":false}\n";
+    assert_eq!(charged(UsageKind::Ndjson, native), ((0, 2), false), "it broke off");
+    let whole = format!("{native}{{\"done\":true,\"prompt_eval_count\":5,\"eval_count\":9}}\n");
+    assert_eq!(charged(UsageKind::Ndjson, &whole), ((5, 9), true));
+    assert_eq!(charged(UsageKind::Ndjson, &format!("{native}{{\"error\":\"x\"}}\n")), ((0, 2), false));
+    let load = "{\"model\":\"m\",\"response\":\"\",\"done\":true,\"done_reason\":\"load\"}";
+    assert_eq!(charged(UsageKind::Json, load), ((0, 0), true));
+
+    let chunk = |text: &str, reason: &str| {
+        let choice = format!("{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}},\"finish_reason\":{reason}}}");
+        format!("data: {{\"id\":\"c\",\"model\":\"m\",\"choices\":[{choice}]}}\n\n")
+    };
+    let openai = chunk("a", "null") + &chunk(r#"\"finish_reason\":\"stop\""#, "null") + &chunk("", "\"stop\"");
+    assert_eq!(charged(UsageKind::Sse, &openai), ((0, 2), false));
+    assert_eq!(
+        charged(UsageKind::Sse, &format!("{openai}data: [DONE]\n\n")),
+        ((0, 2), false),
+        "nobody asked for usage"
+    );
+    let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":4,\"completion_tokens\":3}}\n\ndata: [DONE]\n\n";
+    assert_eq!(charged(UsageKind::Sse, &format!("{openai}{usage}")), ((4, 3), true));
+
+    // Anthropic tells the prompt at the beginning.
+    let start = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":6,\"output_tokens\":0}}}\n\n";
+    let piece = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\"a\"}}\n\n";
+    let end = "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":3}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+    assert_eq!(charged(UsageKind::Sse, &format!("{start}{piece}{piece}")), ((6, 2), true));
+    assert_eq!(charged(UsageKind::Sse, &format!("{start}{piece}{piece}{end}")), ((6, 3), true));
+    let responses = "data: {\"type\":\"response.output_text.delta\",\"delta\":\"a\"}\n\n";
+    assert_eq!(charged(UsageKind::Sse, responses), ((0, 1), false));
+
+    let mut scan = UsageScan::new(UsageKind::Ndjson);
+    scan.push(native.as_bytes());
+    assert_eq!(scan.finish().pieces, 0, "nobody wants to know");
 }
 
 #[test]

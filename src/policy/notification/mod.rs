@@ -46,11 +46,15 @@ pub enum Kind {
     GpuUnhealthy,
     /// It is healthy again.
     GpuRecovered,
+    /// So much of a token quota is used that its `warn_at` is reached.
+    QuotaWarning,
+    /// All of a token quota is used.
+    QuotaExceeded,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::ServerDown,
         Self::ServerUp,
         Self::CircuitOpen,
@@ -63,6 +67,8 @@ impl Kind {
         Self::RecoverySucceeded,
         Self::GpuUnhealthy,
         Self::GpuRecovered,
+        Self::QuotaWarning,
+        Self::QuotaExceeded,
     ];
 
     /// The word for configuration, payload, log and metrics.
@@ -81,6 +87,8 @@ impl Kind {
             Self::RecoverySucceeded => "recovery_succeeded",
             Self::GpuUnhealthy => "gpu_unhealthy",
             Self::GpuRecovered => "gpu_recovered",
+            Self::QuotaWarning => "quota_warning",
+            Self::QuotaExceeded => "quota_exceeded",
         }
     }
 
@@ -99,7 +107,9 @@ impl Kind {
             | Self::ConfigRefused
             | Self::CertificateExpiring
             | Self::RecoveryGaveUp
-            | Self::GpuUnhealthy => None,
+            | Self::GpuUnhealthy
+            | Self::QuotaWarning
+            | Self::QuotaExceeded => None,
         }
     }
 
@@ -136,6 +146,12 @@ impl Kind {
             }
             Self::GpuUnhealthy => {
                 "`arriero gpu` tells what speaks against it; `docs/gpu.md` tells for each signal what mends it."
+            }
+            Self::QuotaWarning => {
+                "Tell whoever uses it, or raise its `limit`; `arriero quota` tells how much each key has used."
+            }
+            Self::QuotaExceeded => {
+                "Raise its `limit`, give the key an amount of its own, or begin its window anew with `arriero quota reset`."
             }
         }
     }

@@ -36,7 +36,8 @@ pub fn refusal_fields(
 }
 
 /// Seconds, rounded up.
-fn whole_seconds(time: Duration) -> u64 {
+#[must_use]
+pub fn whole_seconds(time: Duration) -> u64 {
     time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
 }
 

@@ -9,7 +9,7 @@
 use super::orders::OrderEnd;
 use super::residency::Residency;
 use super::state::Scheduler;
-use super::words::{Action, ModelId, Moment, RunnerOptions, ServerId};
+use super::words::{Action, Eviction, ModelId, Moment, RunnerOptions, ServerId};
 
 /// Loads that a newcomer waits before a model with waiters of its own makes room for it.
 const PATIENCE: f64 = 12.0;
@@ -34,7 +34,7 @@ impl Scheduler {
     pub(super) fn begin_loads(&mut self, server: ServerId, moment: &Moment<'_>) {
         self.drop_orders(server, moment);
         let host = &self.servers[server];
-        if host.loading.is_some() {
+        if !host.is_free_to_load() {
             return;
         }
         let mut wanted: Vec<(f64, ModelId)> = self.ordered_loads(server).collect();
@@ -76,15 +76,14 @@ impl Scheduler {
     pub(super) fn begin_load(&mut self, server: ServerId, model: ModelId, now: f64) {
         let victims = self.victims(server, model, now);
         let host = &self.servers[server];
-        let busy = victims.models.iter().any(|victim| self.pairs[(server, *victim)].in_flight > 0);
+        let busy = victims.models.iter().any(|victim| self.pairs[(server, *victim)].running() > 0);
         let others = host
             .resident
             .iter()
             .any(|resident| matches!(self.pairs[(server, *resident)].residency, Residency::Loading { .. }));
         let ready_at = now + victims.drain + self.load(server, model);
         for victim in victims.models {
-            self.set_residency(server, victim, Residency::Cold, now);
-            self.actions.push(Action::Unload { server, model: victim });
+            self.send_out(server, victim, Eviction::Room, now);
         }
         let options = self.models[model].queue.first(now, self.settings.aging, |waiter| waiter.server == server);
         let options = options.map_or_else(RunnerOptions::default, |(_, waiter)| waiter.request.options);
@@ -114,6 +113,7 @@ impl Scheduler {
                 self.set_residency(server, model, Residency::Ready { since: moment.now }, moment.now);
             }
             LoadOutcome::Failed => {
+                host.failed = Some(model);
                 self.pairs[(server, model)].broken_until = moment.now + BROKEN * self.typical_load();
                 self.end_orders(server, model, OrderEnd::Failed);
                 self.set_residency(server, model, Residency::Cold, moment.now);

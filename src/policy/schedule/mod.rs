@@ -21,8 +21,10 @@
 //! - `waiters`: those that wait, and when they go elsewhere.
 //! - [`loads`]: which model is loaded next on which server, and which one makes room.
 //! - [`residency`]: what is in memory where, from what servers list and from our own loads.
+//! - [`elsewhere`]: what runs and waits at other instances before the same servers.
 //! - [`rules`]: what an operator laid down: pins, places, copies, residency.
 //! - [`plan`]: a placement for the traffic that was seen lately; evicting against it costs more.
+//! - `figures`: what metrics show of it.
 //! - `pairs`: what holds for each model on each server.
 //! - [`memory`]: what was learned, for the next process.
 //! - [`decision`]: the last choices with their terms, for whoever asks why.
@@ -55,6 +57,8 @@
 pub mod card;
 mod choice;
 pub mod decision;
+pub mod elsewhere;
+mod figures;
 pub mod learned;
 pub mod loads;
 pub mod memory;
@@ -74,6 +78,6 @@ mod tests;
 
 pub use state::Scheduler;
 pub use words::{
-    Action, Arrival, Excluded, ModelId, Moment, OrderId, Request, RunnerOptions, Running, ServerFacts, ServerId,
-    Settings, Ticket, Usage, Waiter,
+    Action, Arrival, Eviction, Excluded, ModelId, Moment, OrderId, Request, RunnerOptions, Running, ServerFacts,
+    ServerId, Settings, Ticket, Usage, Waiter,
 };

@@ -90,11 +90,13 @@ impl Scheduler {
         if !force && kept {
             return Err("`min_warm` copies of the model stay in memory");
         }
-        if !force && pair.in_flight + pair.waiting > 0 {
+        if !force && pair.all() > 0 {
             return Err("requests for the model run or wait there");
         }
+        self.pairs[(server, model)].sent_out = true;
+        let pair = &self.pairs[(server, model)];
         // What requests run for is in memory until the last of them has ended.
-        if pair.in_flight == 0 {
+        if pair.running() == 0 {
             self.set_residency(server, model, Residency::Cold, now);
         }
         self.pairs[(server, model)].put_out = pinned || kept;
@@ -114,8 +116,7 @@ impl Scheduler {
         present.flat_map(move |(server, host)| {
             host.resident.iter().filter_map(move |model| {
                 let pair = &self.pairs[(server, *model)];
-                let idle =
-                    matches!(pair.residency, Residency::Ready { .. }) && pair.in_flight == 0 && pair.waiting == 0;
+                let idle = matches!(pair.residency, Residency::Ready { .. }) && pair.all() == 0;
                 idle.then(|| (server, *model, (now - pair.used).max(0.0)))
             })
         })

@@ -85,7 +85,7 @@ impl Scheduler {
         pair.used = moment.now;
         host.answering -= u32::from(pair.answering() == 0);
         if pair.in_flight == 0 {
-            host.active -= 1;
+            host.active -= u32::from(pair.elsewhere.running == 0);
             if host.loading != Some(model) && matches!(pair.residency, Residency::Loading { .. }) && !usage.good {
                 // It was to bring the model into memory, and did not.
                 self.set_residency(server, model, Residency::Cold, moment.now);
@@ -158,15 +158,9 @@ impl Scheduler {
         }
     }
 
-    fn has_slot(&self, server: ServerId, model: ModelId) -> bool {
-        let host = &self.servers[server];
-        host.in_flight < host.facts.max_in_flight
-            && self.pairs[(server, model)].in_flight < self.most_running(server, model)
-    }
-
     /// Whether a request could run on a server at once.
     pub(super) fn can_begin(&self, server: ServerId, request: &Request, moment: &Moment<'_>) -> bool {
-        !self.paused && self.has_slot(server, request.model) && self.can_run(server, request, moment.now)
+        !self.paused && self.has_slot(server, request.model, moment.now) && self.can_run(server, request, moment.now)
     }
 
     /// Whether a model is there for a request, as it wants it.
@@ -178,7 +172,7 @@ impl Scheduler {
             State::Ready => true,
             State::Loading { .. } => waits_there,
             // The runner is loaded anew by the request itself, once nobody uses it.
-            State::Other => pair.in_flight == 0,
+            State::Other => pair.running() == 0,
             // Our own load failed: the request asks itself, and its client gets the server's own words.
             State::Cold => waits_there || now < pair.broken_until || !self.settings.loads,
         }
@@ -190,10 +184,19 @@ impl Scheduler {
         if self.paused || self.models[model].queue.is_empty() || !self.may_serve(server, model, moment) {
             return;
         }
-        while self.has_slot(server, model) {
+        while self.has_slot(server, model, self.since(server, model, moment.now)) {
             let Some(place) = self.whose_turn(server, model, moment) else { return };
             self.bind(server, model, place, moment.now);
         }
+    }
+
+    /// Since when the one who may be next has waited; asked only where others wait too.
+    fn since(&self, server: ServerId, model: ModelId, now: f64) -> f64 {
+        if self.servers[server].elsewhere.waiting == 0 {
+            return now;
+        }
+        let waiters = self.models[model].queue.iter().map(|(_, since, _)| since);
+        waiters.min_by(f64::total_cmp).unwrap_or(now)
     }
 
     /// Serves all models that somebody waits for on a server, the one that was waited for longest first.
@@ -259,8 +262,9 @@ impl Scheduler {
             let known = Known { server, model, tokens: prompt + answer, turn: pair.turns };
             self.conversations.note(conversation, known);
         }
-        let beside = pair.in_flight;
+        let beside = pair.running();
         pair.options = Some(request.options);
+        pair.sent_out = false;
         pair.in_flight += 1;
         pair.prefilling += 1;
         pair.used = now;

@@ -14,7 +14,7 @@
 
 use super::orders::OrderEnd;
 use super::state::Scheduler;
-use super::words::{ModelId, Moment, ServerId};
+use super::words::{Action, Eviction, ModelId, Moment, ServerId};
 
 /// What a model is on a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -113,10 +113,28 @@ impl Scheduler {
             let pair = &self.pairs[(server, *model)];
             matches!(pair.residency, Residency::Ready { .. })
                 && pair.changed <= asked
-                && pair.in_flight == 0
+                && pair.running() == 0
                 && !here.contains(model)
         });
-        for model in gone.collect::<Vec<_>>() {
+        let gone = gone.collect::<Vec<_>>();
+        // A load that nobody has any more, neither we nor others nor a request.
+        let lost = host.resident.iter().copied().filter(|model| {
+            let pair = &self.pairs[(server, *model)];
+            matches!(pair.residency, Residency::Loading { .. })
+                && pair.changed <= asked
+                && pair.running() == 0
+                && host.loading != Some(*model)
+                && !self.heard.contains(&(server, *model, true))
+        });
+        for model in lost.collect::<Vec<_>>() {
+            let there = here.contains(&model);
+            let residency = if there { Residency::Ready { since: now } } else { Residency::Cold };
+            self.set_residency(server, model, residency, now);
+        }
+        for model in gone {
+            if !self.pairs[(server, model)].sent_out {
+                self.actions.push(Action::Left { server });
+            }
             self.set_residency(server, model, Residency::Cold, now);
         }
     }
@@ -163,6 +181,20 @@ impl Scheduler {
         self.servers[server].on_disk = models;
     }
 
+    /// Has a model leave the memory of a server. It may be listed for a moment still.
+    pub(super) fn send_out(&mut self, server: ServerId, model: ModelId, why: Eviction, now: f64) {
+        self.set_residency(server, model, Residency::Cold, now);
+        self.will_leave(server, model);
+        self.actions.push(Action::Unload { server, model, why });
+    }
+
+    /// Notes that a model was told to leave the memory of a server: when it does, that is no surprise.
+    pub fn will_leave(&mut self, server: ServerId, model: ModelId) {
+        if server < self.servers.len() && model < self.models.len() {
+            self.pairs[(server, model)].sent_out = true;
+        }
+    }
+
     /// Notes what a model is on a server.
     pub(super) fn set_residency(&mut self, server: ServerId, model: ModelId, residency: Residency, now: f64) {
         let host = &mut self.servers[server];
@@ -180,6 +212,7 @@ impl Scheduler {
         }
         if matches!(residency, Residency::Loading { .. }) {
             self.pairs[(server, model)].put_out = false;
+            self.pairs[(server, model)].sent_out = false;
         }
         if matches!(residency, Residency::Ready { .. }) {
             self.end_orders(server, model, OrderEnd::Ready(None));

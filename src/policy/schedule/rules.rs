@@ -2,7 +2,7 @@
 
 use super::residency::Residency;
 use super::state::Scheduler;
-use super::words::{Action, ModelId, Moment, ServerId};
+use super::words::{Eviction, ModelId, Moment, ServerId};
 use crate::policy::queue::Class;
 
 /// The rules for one model.
@@ -128,9 +128,14 @@ impl Scheduler {
         }
     }
 
+    /// Says whether rules are followed here; one of several schedulers before the same servers does.
+    pub const fn lead(&mut self, leads: bool) {
+        self.leads = leads;
+    }
+
     /// Loads what the rules want in memory and unloads what has been idle for too long, one step for each server.
     pub(super) fn follow_rules(&mut self, moment: &Moment<'_>) {
-        if self.ruled.is_empty() {
+        if self.ruled.is_empty() || !self.leads {
             return;
         }
         for server in 0..self.servers.len() {
@@ -187,14 +192,13 @@ impl Scheduler {
             let pair = &self.pairs[(server, *model)];
             let rules = &self.models[*model].rules;
             matches!(pair.residency, Residency::Ready { .. })
-                && pair.in_flight + pair.waiting == 0
+                && pair.all() == 0
                 && !rules.pinned.contains(&server)
                 && self.copies(*model) > rules.min_warm
                 && rules.idle_unload.is_some_and(|most| now - pair.used > most)
         });
         for model in idle.collect::<Vec<_>>() {
-            self.set_residency(server, model, Residency::Cold, now);
-            self.actions.push(Action::Unload { server, model });
+            self.send_out(server, model, Eviction::Idle, now);
         }
     }
 }

@@ -98,7 +98,7 @@ impl Scheduler {
 
     /// Models that requests run for on a server, this one included.
     pub(super) fn active(&self, server: ServerId, model: ModelId) -> f64 {
-        let others = self.servers[server].active - u32::from(self.pairs[(server, model)].in_flight > 0);
+        let others = self.servers[server].active - u32::from(self.pairs[(server, model)].running() > 0);
         f64::from(others + 1)
     }
 
@@ -140,7 +140,7 @@ impl Scheduler {
         let active = self.active(server, model);
         let Cost { slots, prefill, answer, work } = self.cost(server, model);
         let work = work * active;
-        let before = (f64::from(pair.in_flight + pair.waiting) + ahead as f64).max(0.0);
+        let before = (f64::from(pair.all()) + ahead as f64).max(0.0);
         let mut terms = Terms { wait: self.wait(server, before, slots, work, ahead), ..Terms::default() };
         let prompt = self.prompt_tokens(model, request.bytes);
         let mut cached = 0.0;
@@ -164,14 +164,14 @@ impl Scheduler {
             // The runner is there with other options: those who use it first, then it is loaded anew, and they will
             // load it back.
             State::Other => {
-                terms.load = self.load(server, model) + f64::from(pair.in_flight) * work;
-                terms.eviction = if pair.in_flight + pair.waiting > 0 { 2.0 * terms.load } else { terms.load };
+                terms.load = self.load(server, model) + f64::from(pair.running()) * work;
+                terms.eviction = if pair.all() > 0 { 2.0 * terms.load } else { terms.load };
             }
         }
         let fresh = prompt - cached;
         terms.prefill = fresh / prefill * active;
         let own = fresh / prefill + answer;
-        let neighbours = (f64::from(host.in_flight + host.waiting) + ahead as f64).clamp(0.0, 8.0);
+        let neighbours = (host.all() + ahead as f64).clamp(0.0, 8.0);
         terms.crowding = own * neighbours / 4.0 / f64::from(host.facts.weight.max(1)) * self.mean_weight;
         let share = host.share * self.suits(server, model);
         terms.penalty += (1.0 / share - 1.0) * slots * work;
@@ -187,7 +187,7 @@ impl Scheduler {
     /// Time until a slot is free.
     fn wait(&self, server: ServerId, before: f64, slots: f64, work: f64, ahead: i64) -> f64 {
         let host = &self.servers[server];
-        let all = f64::from(host.in_flight + host.waiting) + ahead as f64;
+        let all = host.all() + ahead as f64;
         let first = (before - slots).max(all - f64::from(host.facts.max_in_flight)) + 1.0;
         first.max(0.0) * work
     }
@@ -229,7 +229,7 @@ impl Scheduler {
     /// Who would make room for a model on a server: the cheapest first, the idle before the busy.
     pub(super) fn victims(&self, server: ServerId, model: ModelId, now: f64) -> Victims {
         let host = &self.servers[server];
-        let mut victims = Victims { may_begin: host.loading.is_none(), possible: true, ..Victims::default() };
+        let mut victims = Victims { may_begin: host.is_free_to_load(), possible: true, ..Victims::default() };
         if !self.settings.loads {
             // Such a server will not load it for us.
             return Victims { possible: false, may_begin: false, ..victims };
@@ -244,7 +244,7 @@ impl Scheduler {
         }
         let mut order: Vec<(bool, f64, ModelId)> = Vec::with_capacity(host.resident.len());
         for resident in &host.resident {
-            let busy = self.pairs[(server, *resident)].in_flight > 0;
+            let busy = self.pairs[(server, *resident)].running() > 0;
             order.push((busy, self.price(server, *resident, now), *resident));
         }
         order.sort_by(|one, other| one.0.cmp(&other.0).then(one.1.total_cmp(&other.1)));
@@ -270,7 +270,7 @@ impl Scheduler {
             }
             if busy {
                 let cost = self.cost(server, victim);
-                victims.drain += f64::from(pair.in_flight) * cost.work * self.active(server, victim);
+                victims.drain += f64::from(pair.running()) * cost.work * self.active(server, victim);
             }
             victims.models.push(victim);
         }
@@ -304,7 +304,7 @@ impl Scheduler {
         if pair.planned {
             price += PLANNED * load;
         }
-        if pair.in_flight > 0 || pair.waiting > 0 {
+        if pair.all() > 0 {
             price += (2.0 + self.models[model].queue.len() as f64) * load;
         }
         DEAR * price * self.models[model].rules.worth()

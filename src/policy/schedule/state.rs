@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use fnv::FnvBuildHasher;
 
 use super::decision::{Decision, Decisions};
+use super::elsewhere::Elsewhere;
 use super::learned::{Speed, Typical, is_vision};
 use super::orders::Ordered;
 use super::pairs::Pairs;
@@ -28,7 +29,7 @@ pub(super) struct Server {
     pub(super) in_flight: u32,
     /// Requests that wait for it.
     pub(super) waiting: u32,
-    /// Models that requests run for.
+    /// Models that requests run for, of others too.
     pub(super) active: u32,
     /// Requests that run and whose answer has not begun.
     pub(super) prefilling: u32,
@@ -36,6 +37,12 @@ pub(super) struct Server {
     pub(super) answering: u32,
     /// The model that a load of ours brings.
     pub(super) loading: Option<ModelId>,
+    /// The model that a load of ours did not bring last.
+    pub(super) failed: Option<ModelId>,
+    /// The model that another instance brings.
+    pub(super) foreign_load: Option<ModelId>,
+    /// What others have on it.
+    pub(super) elsewhere: Elsewhere,
     /// Whether nothing is in the way of that load, so that its time says something.
     pub(super) loading_is_clean: bool,
     /// The share of the requests that it should have: less than all while it has just come back.
@@ -67,6 +74,8 @@ pub(super) struct Pair {
     pub(super) in_flight: u32,
     /// Those of them whose answer has not begun.
     pub(super) prefilling: u32,
+    /// What others have there.
+    pub(super) elsewhere: Elsewhere,
     /// Requests that have begun here so far.
     pub(super) turns: u64,
     /// Requests that wait here.
@@ -85,6 +94,8 @@ pub(super) struct Pair {
     pub(super) put_out: bool,
     /// The share of it that is not on the cards, while it is in memory.
     pub(super) spilled: f64,
+    /// Whether it was told to leave memory, and has not been asked for since.
+    pub(super) sent_out: bool,
 }
 
 /// One model.
@@ -140,6 +151,12 @@ pub struct Scheduler {
     /// The server after the one whose waiters were chosen for anew last.
     pub(super) visited: usize,
     pub(super) paused: bool,
+    /// How many instances there are.
+    pub(super) instances: u32,
+    /// Whether the others cannot be heard.
+    pub(super) deaf: bool,
+    /// Where others have something, as was heard last, and whether that is a load.
+    pub(super) heard: Vec<(ServerId, ModelId, bool)>,
     pub(super) planned_at: f64,
     /// The mean weight of the servers.
     pub(super) mean_weight: f64,
@@ -148,6 +165,8 @@ pub struct Scheduler {
     pub(super) rule_book: Box<dyn RuleBook>,
     /// Models that there are rules for.
     pub(super) ruled: Vec<ModelId>,
+    /// Whether rules are followed here.
+    pub(super) leads: bool,
 }
 
 impl Server {
@@ -156,12 +175,32 @@ impl Server {
     pub(super) fn sharing(&self) -> f64 {
         f64::from(self.prefilling + self.answering)
     }
+
+    /// Whether no load was ordered that has not ended, by whomever.
+    pub(super) const fn is_free_to_load(&self) -> bool {
+        self.loading.is_none() && self.foreign_load.is_none()
+    }
+
+    /// Requests that run or wait there, of others too.
+    pub(super) fn all(&self) -> f64 {
+        f64::from(self.in_flight + self.waiting + self.elsewhere.running + self.elsewhere.waiting)
+    }
 }
 
 impl Pair {
     /// Requests whose answer has begun.
     pub(super) const fn answering(&self) -> u32 {
         self.in_flight - self.prefilling
+    }
+
+    /// Requests that run there, of others too.
+    pub(super) const fn running(&self) -> u32 {
+        self.in_flight + self.elsewhere.running
+    }
+
+    /// Requests that run or wait there, of others too.
+    pub(super) const fn all(&self) -> u32 {
+        self.running() + self.waiting + self.elsewhere.waiting
     }
 }
 
@@ -189,11 +228,15 @@ impl Scheduler {
             revision: Decision::default(),
             visited: 0,
             paused: false,
+            instances: 1,
+            deaf: false,
+            heard: Vec::new(),
             planned_at: 0.0,
             mean_weight: 1.0,
             has_cards: true,
             rule_book: Box::new(NoRules),
             ruled: Vec::new(),
+            leads: true,
         }
     }
 
@@ -233,6 +276,9 @@ impl Scheduler {
             prefilling: 0,
             answering: 0,
             loading: None,
+            failed: None,
+            foreign_load: None,
+            elsewhere: Elsewhere::default(),
             loading_is_clean: false,
             share: 1.0,
             warmed: false,
@@ -243,6 +289,12 @@ impl Scheduler {
             speed: Speed::default(),
         });
         self.servers.len() - 1
+    }
+
+    /// Whether the configuration has a server.
+    #[must_use]
+    pub fn is_present(&self, server: ServerId) -> bool {
+        self.servers.get(server).is_some_and(|server| server.present)
     }
 
     /// The id of a model, which it keeps.

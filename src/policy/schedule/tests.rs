@@ -386,5 +386,6 @@ fn decisions_tell_their_terms() {
 }
 
 mod cards;
+mod elsewhere;
 mod orders;
 mod whatever_happens;

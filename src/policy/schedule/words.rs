@@ -166,6 +166,13 @@ pub enum Action {
         server: ServerId,
         /// Which.
         model: ModelId,
+        /// Why.
+        why: Eviction,
+    },
+    /// A model left the memory of a server by itself; nothing is to be done about it.
+    Left {
+        /// Where.
+        server: ServerId,
     },
     /// A load that an operator ordered is over.
     Ended {
@@ -174,6 +181,32 @@ pub enum Action {
         /// What became of it.
         end: OrderEnd,
     },
+}
+
+/// Why a model leaves the memory of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eviction {
+    /// For another one that is loaded there.
+    Room,
+    /// Nobody used it for as long as `idle_unload` says.
+    Idle,
+    /// An operator ordered it.
+    Operator,
+    /// By itself: its time was over, the server made room, or a client asked for it.
+    Server,
+}
+
+impl Eviction {
+    /// The word in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Room => "room",
+            Self::Idle => "idle",
+            Self::Operator => "operator",
+            Self::Server => "server",
+        }
+    }
 }
 
 /// Why a server may not have a request.

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::fleet::jobs::guard;
 use crate::fleet::server::Slot;
 use crate::policy::queue::Class;
-use crate::policy::schedule::RunnerOptions;
+use crate::policy::schedule::{Eviction, RunnerOptions};
 use crate::probe::{inventory, loads};
 
 /// How long a model may take to leave the memory once the server was asked.
@@ -43,7 +43,8 @@ impl Place<'_> {
         let way = self.target.way(Some(self.upstream));
         let result = loads::load(way, self.model, RunnerOptions::default()).await;
         self.target.metrics.model_changed(&self.upstream.name, "load", result.is_ok());
-        result.map(|()| Some(clock::now() - began))
+        let took = clock::now() - began;
+        result.inspect(|()| self.target.state.metrics.loaded(took)).map(|()| Some(took))
     }
 
     /// Whether the server says that the model is in memory this moment.
@@ -83,9 +84,11 @@ impl Place<'_> {
             if let Some(why) = guard::in_use(self.upstream, server, self.model).filter(|_| !force) {
                 return Err(why.to_owned());
             }
+            self.upstream.dispatcher.will_leave(server, self.model);
             let result = loads::unload(way, self.model).await;
             self.target.metrics.model_changed(&self.upstream.name, "unload", result.is_ok());
             result?;
+            server.metrics.evicted(Eviction::Operator);
         }
         let until = clock::now() + LEAVES;
         loop {

@@ -76,6 +76,13 @@ async fn work(running: &Running, store: &Arc<Store>, metrics: &Arc<Metrics>) -> 
         return Err("only Ollama's servers do that".to_owned());
     }
     let place = Place { target: &target, upstream: &upstream, model: &task.model, written: &task.written };
+    // What is kept of the model's answers ends here, and again behind the look at what came of it.
+    let digests = &upstream.state.digests;
+    let _changing = match &task.work {
+        Work::Warmup { .. } | Work::Unload { .. } => None,
+        Work::Pull | Work::Delete { .. } => Some(digests.change(Some(&task.model))),
+        Work::Copy { .. } => Some(digests.change(None)),
+    };
     let outcome = match &task.work {
         Work::Warmup { class } => place.warm_up(*class).await,
         Work::Unload { force } => place.unload(*force).await,

@@ -102,6 +102,9 @@ impl Target {
         if !self.state.standing(now).takes_work() {
             return Err(Held::TakenOut);
         }
+        if !self.store.load().lasting.cluster.leads(now) {
+            return Err(Held::Elsewhere);
+        }
         if network_is_suspected(&self.store.load(), now).is_some() {
             return Err(Held::Network);
         }

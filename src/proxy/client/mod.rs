@@ -35,6 +35,8 @@ pub enum Client<'c> {
     Http1(&'c mut Http1),
     /// Over HTTP/2; the stream is the request's own.
     Http2(Box<Http2>),
+    /// There is none: what is asked for is wanted here.
+    Nobody,
 }
 
 impl Client<'_> {
@@ -43,6 +45,7 @@ impl Client<'_> {
         match self {
             Self::Http1(client) => client.poll_body(cx),
             Self::Http2(client) => client.poll_body(cx),
+            Self::Nobody => Poll::Ready(Ok(None)),
         }
     }
 
@@ -51,6 +54,7 @@ impl Client<'_> {
         match self {
             Self::Http1(client) => client.body_is_done(),
             Self::Http2(client) => client.body_is_done(),
+            Self::Nobody => true,
         }
     }
 
@@ -70,7 +74,7 @@ impl Client<'_> {
         match self {
             Self::Http1(client) if client.body_is_done() => client.poll_gone(cx),
             Self::Http1(client) if nobody_reads && client.socket.has_left() => Poll::Ready(()),
-            Self::Http1(_) => Poll::Pending,
+            Self::Http1(_) | Self::Nobody => Poll::Pending,
             Self::Http2(client) => client.poll_gone(cx),
         }
     }
@@ -82,7 +86,7 @@ impl Client<'_> {
     pub async fn allow_body(&mut self) -> Result<(), ClientFault> {
         match self {
             Self::Http1(client) => client.allow_body().await,
-            Self::Http2(_) => Ok(()),
+            Self::Http2(_) | Self::Nobody => Ok(()),
         }
     }
 
@@ -91,6 +95,7 @@ impl Client<'_> {
         match self {
             Self::Http1(client) => client.head(head, body, last),
             Self::Http2(client) => client.head(head, body),
+            Self::Nobody => {}
         }
     }
 
@@ -99,6 +104,7 @@ impl Client<'_> {
         match self {
             Self::Http1(client) => client.is_open_ended(),
             Self::Http2(client) => client.is_open_ended(),
+            Self::Nobody => false,
         }
     }
 
@@ -117,6 +123,7 @@ impl Client<'_> {
         match self {
             Self::Http1(client) => client.push(piece),
             Self::Http2(client) => client.push(piece),
+            Self::Nobody => Ok(()),
         }
     }
 
@@ -128,6 +135,7 @@ impl Client<'_> {
         match self {
             Self::Http1(client) => client.finish(),
             Self::Http2(client) => client.finish(trailers),
+            Self::Nobody => Ok(()),
         }
     }
 
@@ -136,6 +144,7 @@ impl Client<'_> {
         match self {
             Self::Http1(client) => client.poll_flush(cx),
             Self::Http2(client) => client.poll_flush(cx),
+            Self::Nobody => Poll::Ready(Ok(())),
         }
     }
 
@@ -144,6 +153,7 @@ impl Client<'_> {
         match self {
             Self::Http1(client) => client.queued(),
             Self::Http2(client) => client.queued(),
+            Self::Nobody => 0,
         }
     }
 
@@ -152,6 +162,7 @@ impl Client<'_> {
         match self {
             Self::Http1(client) => client.written(),
             Self::Http2(client) => client.written(),
+            Self::Nobody => 0,
         }
     }
 

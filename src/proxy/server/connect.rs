@@ -18,6 +18,7 @@ use pingora_error::{Error, ErrorType};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use super::{Http1, Http2, Server};
+use crate::clock;
 use crate::fleet::idle::Connection;
 use crate::fleet::server::ServerState;
 use crate::fleet::snapshot::{Timeouts, Upstream};
@@ -80,6 +81,7 @@ impl Connector {
                 && connection.group == group
                 && connection.is_quiet()
             {
+                order.server.metrics.reused.inc();
                 return Some(Server::Http1(connection));
             }
         }
@@ -94,16 +96,21 @@ impl Connector {
         if !order.upstream.http2 {
             let peer = peer(order)?;
             let stream = self.transport.new_stream(&peer).await.map_err(|error| fault(&error))?;
+            opened(order);
             return Ok(Server::Http1(Box::new(Http1::new(stream, peer.group_key))));
         }
         let peer = peer(order)?;
         if !order.fresh
             && let Ok(Some(session)) = self.http2.reused_http_session(&peer).await
         {
+            order.server.metrics.reused.inc();
             return Ok(Server::Http2(Box::new(Http2::new(session, peer))));
         }
         match self.http2.new_http_session::<_, ()>(&peer).await {
-            Ok(HttpSession::H2(session)) => Ok(Server::Http2(Box::new(Http2::new(session, peer)))),
+            Ok(HttpSession::H2(session)) => {
+                opened(order);
+                Ok(Server::Http2(Box::new(Http2::new(session, peer))))
+            }
             Ok(_) => Err(ConnectFault::Failed),
             Err(error) => Err(fault(&error)),
         }
@@ -124,6 +131,13 @@ impl Connector {
             }
         }
     }
+}
+
+/// Counts a connection that was opened for an attempt.
+fn opened(order: Order<'_>) {
+    let metrics = &order.server.metrics;
+    metrics.fresh.inc();
+    metrics.connect.observe(clock::now().saturating_duration_since(order.now).as_secs_f64());
 }
 
 /// Closes idle connections that are too old or were closed by their server.

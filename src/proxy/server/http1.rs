@@ -171,6 +171,11 @@ impl Http1 {
         }
     }
 
+    /// Whether the body ends otherwise than by the end of the connection.
+    pub fn tells_end(&self) -> bool {
+        !matches!(self.decoder, Decoder::Close)
+    }
+
     /// From here on the connection belongs to another protocol.
     pub fn upgrade(&mut self) {
         self.upgraded = true;

@@ -124,6 +124,14 @@ impl Server {
         }
     }
 
+    /// Whether it would be noticed if the end of the answer's body were missing.
+    pub fn tells_end(&self) -> bool {
+        match self {
+            Self::Http1(server) => server.tells_end(),
+            Self::Http2(_) => true,
+        }
+    }
+
     /// The next piece of the answer's body; `None` at its end.
     pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ServerFault>> {
         match self {

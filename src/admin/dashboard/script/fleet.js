@@ -38,7 +38,7 @@ function badgeCell(of, title) {
   };
 }
 
-/** The models in memory, as many as fit on a line. */
+/** The models in memory: the names of two, and how many more. */
 function loadedCell(item, cell) {
   const chips = el("span", { class: "chips" });
   cell.append(chips);

@@ -49,6 +49,15 @@ const FIGURES = [
   ["Tokens", ({ requests }) => [rate(requests.tokensPerSecond), "/s"]],
   ["TTFB p95", ({ latency }) => time(latency.ttfbMs?.p95)],
   ["Answer p95", ({ latency }) => time(latency.durationMs?.p95)],
+  [
+    "Instances",
+    ({ cluster }) => {
+      if (!cluster) return null;
+      const { instances, linked, leads, configurations } = cluster;
+      const what = linked ? (leads ? "this one leads" : "") : "not linked";
+      return [count(instances.length), what, !linked || configurations > 1, instances.join("\n")];
+    },
+  ],
 ];
 
 const figures = FIGURES.map(([label, of]) => {
@@ -58,7 +67,11 @@ const figures = FIGURES.map(([label, of]) => {
   return {
     box,
     update(overview) {
-      const [text, what, bad] = of(overview);
+      const found = of(overview);
+      setHidden(box, !found);
+      if (!found) return;
+      const [text, what, bad, title] = found;
+      setAttribute(box, "title", title ?? null);
       setText(number, text);
       setText(unit, what);
       setClass(box, bad ? "bad" : "");
@@ -81,12 +94,17 @@ function render() {
   const mark = byId("status");
   setText(mark, connected ? overview.status : "no connection");
   setClass(mark, `badge ${connected ? (STATUS[overview.status] ?? "") : "bad"}`);
-  setText(byId("version"), overview.version);
+  setText(byId("version"), [overview.version, overview.revision].filter(Boolean).join(" "));
   setText(byId("clock"), at(overview.at, clock));
   const trouble = byId("trouble");
-  setHidden(trouble, overview.config.inForce);
-  if (!overview.config.inForce)
-    setText(trouble, "The configuration on disk was refused; what was in force before still is.");
+  const { config, cluster } = overview;
+  const troubles = [
+    [!config.inForce, "The configuration on disk was refused; what was in force before still is."],
+    [cluster && !cluster.linked, "The Redis of the cluster cannot be used; this instance goes on by itself."],
+    [cluster?.configurations > 1, "The instances of the cluster have different configurations."],
+  ].filter(([is]) => is);
+  setHidden(trouble, !troubles.length);
+  setText(trouble, troubles.map(([, text]) => text).join(" "));
   figures.forEach((figure) => figure.update(overview));
   for (const { view, mark } of links) {
     const [number, kind] = view.count?.(overview) ?? [0, ""];
@@ -129,8 +147,11 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "/") document.querySelector("#tools input")?.focus();
   else if (event.key === "t") nextTheme();
   else if (event.key === "?") openHelp(VIEWS);
-  else if (VIEWS[Number(event.key) - 1]) location.hash = `#/${VIEWS[Number(event.key) - 1].id}`;
-  else return;
+  else if (VIEWS[Number(event.key) - 1]) {
+    location.hash = `#/${VIEWS[Number(event.key) - 1].id}`;
+    // The event of the new address comes later than a quick next key, which is meant for the new view.
+    route(true);
+  } else return;
   event.preventDefault();
 });
 

@@ -4,6 +4,7 @@ use super::super::codes;
 use super::super::facts::{Facts, OpenAdmin, Running};
 use super::super::finding::Finding;
 use super::{Lines, count};
+use crate::version;
 
 /// Judges it.
 pub fn judge(facts: &Facts) -> (Lines, Vec<Finding>) {
@@ -64,10 +65,13 @@ fn process(facts: &Facts, running: &Running, found: &mut Vec<Finding>) {
             "put it in force with `arriero reload`, or name the file that the process runs with: `-c FILE`",
         ));
     }
-    if health.version != env!("CARGO_PKG_VERSION") {
+    // What one of the two does not know says nothing.
+    let other_commit = health.revision.as_deref().zip(version::REVISION).is_some_and(|(theirs, ours)| theirs != ours);
+    if health.version != version::VERSION || other_commit {
+        let theirs = health.revision.as_ref().map(|revision| format!(" ({revision})")).unwrap_or_default();
         found.push(Finding::new(
             codes::VERSION_DIFFERS,
-            format!("the running process is version {}, this program {}", health.version, env!("CARGO_PKG_VERSION")),
+            format!("the running process is version {}{theirs}, this program {}", health.version, version::FULL),
             "`arriero upgrade` puts a new binary in the place of the running one",
         ));
     }

@@ -79,6 +79,7 @@ const fn mend(reason: Reason) -> &'static str {
         Reason::ServerBusy | Reason::QueueFull | Reason::QueueTimeout | Reason::Overloaded => {
             "put the model on more servers, raise `max_in_flight` where a server has room, or `queue.max_pending` and `queue.timeout`"
         }
+        Reason::NotKept => "the client asked for what is kept alone (`only-if-cached`): nothing is wrong",
         Reason::NotLoaded => "load the model (`warm:`), or `model_affinity: prefer_loaded`",
         Reason::ConnectFailed | Reason::ConnectTimeout | Reason::TlsFailed => {
             "see whether the server runs and can be reached from where Arriero runs"
@@ -111,6 +112,9 @@ const fn mend(reason: Reason) -> &'static str {
         Reason::ModelNotFound => "pull the model on a server of that upstream, or correct its name in the client",
         Reason::RateLimited | Reason::ConcurrencyLimited => {
             "the limit does its work; raise it if such clients are welcome"
+        }
+        Reason::QuotaExceeded => {
+            "the quota does its work: `arriero quota` says whose; raise it, or give the key an amount of its own"
         }
         Reason::Unauthorized
         | Reason::Forbidden

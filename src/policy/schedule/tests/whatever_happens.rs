@@ -162,7 +162,7 @@ proptest! {
                         prop_assert!(pending_loads.iter().all(|(other, _)| *other != server), "two loads on a server");
                         pending_loads.push((server, model));
                     }
-                    Action::Unload { .. } => {}
+                    Action::Unload { .. } | Action::Left { .. } => {}
                     Action::Ended { order, .. } => prop_assert!(ordered.remove(&order), "ended twice"),
                 }
             }

@@ -1,42 +1,58 @@
-//! Conditional requests and ranges of a file (RFC 9110, sections 13 and 14).
+//! Conditional requests and ranges of what is answered here, a file or what is kept (RFC 9110, sections 13 and 14).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderValue, header};
 
-/// What tells one version of a file from another.
-pub(super) struct Version {
-    tag: String,
+/// What tells one version of an answer from another.
+pub struct Version {
+    /// The tag without `W/`.
+    tag: Option<String>,
+    /// Whether the tag tells versions apart that differ in a byte.
+    is_strong: bool,
     /// When it was changed, in whole seconds, as HTTP has dates.
     modified: Option<SystemTime>,
 }
 
-/// Which part of a file is asked for.
+/// Which part of a body is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Range {
+pub enum Range {
+    /// All of it.
     Whole,
     /// Both ends belong to it.
     Part {
+        /// The first byte.
         first: u64,
+        /// The last byte.
         last: u64,
     },
-    /// Nothing of it is in the file.
+    /// Nothing of it is there.
     Outside,
 }
 
 impl Version {
-    /// The version of a file by its time of change, to the nanosecond, and its length; of a coded one also by its coding.
-    pub(super) fn of(modified: Option<SystemTime>, length: u64, coding: Option<&str>) -> Self {
+    /// That of a file by its time of change, to the nanosecond, and its length; of a coded one also by its coding.
+    pub fn of(modified: Option<SystemTime>, length: u64, coding: Option<&str>) -> Self {
         let since = modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
         let coding = coding.map(|coding| format!("-{coding}")).unwrap_or_default();
         let tag = format!("\"{:x}-{length:x}{coding}\"", since.as_nanos());
         let modified = modified.map(|_| UNIX_EPOCH + Duration::from_secs(since.as_secs()));
-        Self { tag, modified }
+        Self { tag: Some(tag), is_strong: true, modified }
+    }
+
+    /// The version that an answer says it is.
+    pub fn of_answer(headers: &HeaderMap) -> Self {
+        let field = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let tag = field(header::ETAG);
+        let modified = field(header::LAST_MODIFIED).and_then(|text| httpdate::parse_http_date(text).ok());
+        let is_strong = tag.is_some_and(|tag| !tag.starts_with("W/"));
+        let tag = tag.map(|tag| tag.strip_prefix("W/").unwrap_or(tag).to_owned());
+        Self { tag, is_strong, modified }
     }
 
     /// Writes ETag and Last-Modified.
-    pub(super) fn write(&self, headers: &mut HeaderMap) {
-        if let Ok(tag) = HeaderValue::from_str(&self.tag) {
+    pub fn write(&self, headers: &mut HeaderMap) {
+        if let Some(tag) = self.tag.as_ref().and_then(|tag| HeaderValue::from_str(tag).ok()) {
             headers.insert(header::ETAG, tag);
         }
         if let Some(date) = self.modified.and_then(|at| HeaderValue::try_from(httpdate::fmt_http_date(at)).ok()) {
@@ -45,14 +61,14 @@ impl Version {
     }
 
     /// Whether the client has this version already. If-None-Match decides alone where it is there.
-    pub(super) fn unchanged(&self, request: &HeaderMap) -> bool {
+    pub fn unchanged(&self, request: &HeaderMap) -> bool {
         if request.contains_key(header::IF_NONE_MATCH) {
             let tags = request.get_all(header::IF_NONE_MATCH).into_iter().filter_map(|value| value.to_str().ok());
             // A weak tag is good enough here.
             return tags
                 .flat_map(|tags| tags.split(','))
                 .map(str::trim)
-                .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == self.tag);
+                .any(|tag| tag == "*" || self.tag.as_deref() == Some(tag.strip_prefix("W/").unwrap_or(tag)));
         }
         let since = request.get(header::IF_MODIFIED_SINCE).and_then(|value| value.to_str().ok());
         let since = since.and_then(|text| httpdate::parse_http_date(text).ok());
@@ -60,7 +76,7 @@ impl Version {
     }
 
     /// The part that is asked for. Several parts, another unit, and what is not written correctly mean the whole.
-    pub(super) fn range(&self, request: &HeaderMap, length: u64) -> Range {
+    pub fn range(&self, request: &HeaderMap, length: u64) -> Range {
         let mut fields = request.get_all(header::RANGE).into_iter();
         let (Some(field), None) = (fields.next(), fields.next()) else { return Range::Whole };
         if !self.is_same(request) {
@@ -91,7 +107,7 @@ impl Version {
         let Some(condition) = request.get(header::IF_RANGE) else { return true };
         let text = condition.to_str().unwrap_or_default();
         if text.starts_with('"') {
-            return text == self.tag;
+            return self.is_strong && self.tag.as_deref() == Some(text);
         }
         httpdate::parse_http_date(text).is_ok_and(|date| self.modified == Some(date))
     }
