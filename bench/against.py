@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """What a request costs through Arriero and through nginx: ratios of processor time and of throughput.
 
-    bench/against.py PATH_OF_ARRIERO [small|model|stream ...] [--rounds 5] [--seconds 4]
+    bench/against.py PATH_OF_ARRIERO [small|model|stream ...] [--rounds 5] [--seconds 4] [--cluster]
 
-Needs nginx and wrk (`apt-get install nginx wrk`). Both proxies run with one worker on the last core, one after the other in
+Needs nginx and wrk (`apt-get install nginx wrk`), and redis-server for `--cluster`, which measures Arriero as one of three
+instances by Arriero alone, instead of Arriero by nginx. Both proxies run with one worker on the last core, one after the other in
 each round; client and servers have the other cores. The servers are an nginx with the answers of Ollama servers that have the models a
 and b, and a small program that streams tokens.
 
@@ -12,7 +13,7 @@ and b, and a small program that streams tokens.
              cannot, and is told in a field
     stream   POST /api/chat, 100 lines 20 ms apart, 100 connections; per byte of them
 
-Printed is Arriero divided by nginx: the median over the rounds, and the least and the most. Times themselves say more about the
+Printed is one divided by the other: the median over the rounds, and the least and the most. Times themselves say more about the
 machine than about either.
 """
 import argparse, asyncio, contextlib, json, os, re, socket, statistics, subprocess, sys, tempfile, time, urllib.request
@@ -59,7 +60,8 @@ PROXIED = """
 YAML = """
 version: 1
 listeners: [{{ address: "127.0.0.1:{port}" }}]
-admin: {{ address: "unix:{folder}/admin" }}
+admin: {{ address: "unix:{folder}/admin.{port}" }}
+{more}
 server: {{ threads: 1 }}
 telemetry: {{ access_log: off }}
 routes:
@@ -193,11 +195,13 @@ def main():
     arguments.add_argument("scenes", nargs="*", metavar="scene", help=", ".join(CONNECTIONS))
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--seconds", type=int, default=4)
+    arguments.add_argument("--cluster", action="store_true")
     arguments = arguments.parse_args()
     scenes = arguments.scenes or list(CONNECTIONS)
     if unknown := set(scenes) - set(CONNECTIONS):
         sys.exit(f"no such scene: {', '.join(unknown)}")
-    ports = {name: free() for name in ("a", "b", "nginx", "arriero")}
+    one, other = ("cluster", "alone") if arguments.cluster else ("arriero", "nginx")
+    ports = {name: free() for name in ("a", "b", "redis", one, other)}
     started = []
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ends:
         def write(name, text):
@@ -215,23 +219,32 @@ def main():
         small = json.dumps({"models": ["x" * 410]})
         servers = "".join(SERVER.format(port=ports[name], name=name, model=model(name), small=small) for name in "ab")
         start(["nginx", "-e", "stderr", "-c", write("servers.conf", NGINX.format(folder=folder, http=servers))], OTHERS)
-        proxied = NGINX.format(folder=folder, http=PROXIED.format(**{**ports, "port": ports["nginx"]}))
-        proxies = {
-            "nginx": start(["nginx", "-e", "stderr", "-c", write("proxy.conf", proxied)], [PROXY]),
-            "arriero": start([arguments.arriero, "run", "-c", write("arriero.yaml", YAML.format(**{**ports, "port": ports["arriero"]}, folder=folder))], [PROXY]),
-        }
+        def arriero(name, port, cores, more=""):
+            text = YAML.format(**{**ports, "port": port}, folder=folder, more=more)
+            return start([arguments.arriero, "run", "-c", write(f"{name}.yaml", text)], cores)
+
+        if arguments.cluster:
+            start(["redis-server", "--port", str(ports["redis"]), "--bind", "127.0.0.1", "--save", "", "--dir", folder], OTHERS)
+            redis = f'cluster: {{ redis: "redis://127.0.0.1:{ports["redis"]}", instance: '
+            for name in ("second", "third"):
+                arriero(name, free(), OTHERS, redis + name + " }")
+            proxies = {other: arriero(other, ports[other], [PROXY]), one: arriero(one, ports[one], [PROXY], redis + "first }")}
+        else:
+            proxied = NGINX.format(folder=folder, http=PROXIED.format(**{**ports, "port": ports["nginx"]}))
+            nginx = start(["nginx", "-e", "stderr", "-c", write("proxy.conf", proxied)], [PROXY])
+            proxies = {other: nginx, one: arriero(one, ports[one], [PROXY])}
         for name in proxies:
             answers(ports[name])
-        print(f"Arriero / nginx, {arguments.rounds} rounds: median (least to most)")
+        print(f"{one} / {other}, {arguments.rounds} rounds: median (least to most)")
         for scene in scenes:
             cost, rate = [], []
             for turn in range(arguments.rounds):
                 seen = {}
                 for name in sorted(proxies, reverse=turn % 2 == 1):
                     seen[name] = measure(proxies[name], ports[name], scene, arguments.seconds, folder)
-                cost.append(seen["arriero"][0] / seen["nginx"][0])
-                rate.append(seen["arriero"][1] / seen["nginx"][1])
-            shown = [f"{statistics.median(one):.2f} ({min(one):.2f} to {max(one):.2f})" for one in (cost, rate)]
+                cost.append(seen[one][0] / seen[other][0])
+                rate.append(seen[one][1] / seen[other][1])
+            shown = [f"{statistics.median(figures):.2f} ({min(figures):.2f} to {max(figures):.2f})" for figures in (cost, rate)]
             print(f"  {scene:7} processor time {shown[0]:22} throughput {shown[1]}", flush=True)
 
 

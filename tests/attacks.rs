@@ -365,6 +365,18 @@ async fn connections_that_wait_need_one_descriptor_and_their_requests_find_anoth
     assert_eq!(scene.metric("arriero_connections_accepted_total").await, 320.0);
 }
 
+/// A client that reads the beginning of an answer and then nothing.
+async fn stuck(address: SocketAddr) -> H1 {
+    let mut client = H1::narrow(address).await;
+    client.send(get("/")).await;
+    let head: Head = client.reader.head().await;
+    assert_eq!(head.status, 200);
+    for _ in 0..1024 {
+        client.reader.byte().await;
+    }
+    client
+}
+
 #[tokio::test]
 async fn clients_that_stop_reading_hold_the_server_back_and_are_cut() {
     const CLIENTS: u64 = 40;
@@ -373,22 +385,12 @@ async fn clients_that_stop_reading_hold_the_server_back_and_are_cut() {
     let yaml = http_yaml(&[format!("http://{}", server.address)], "", "health: { active: off }") + listeners;
     let scene = Scene::new(&yaml).await;
     let address = scene.address();
-    let stuck = async move || {
-        let mut client = H1::narrow(address).await;
-        client.send(get("/")).await;
-        let head: Head = client.reader.head().await;
-        assert_eq!(head.status, 200);
-        for _ in 0..1024 {
-            client.reader.byte().await;
-        }
-        client
-    };
     // What the first connections need of threads and tables is not the next ones' cost.
-    let warm = [stuck().await, stuck().await];
+    let warm = [stuck(address).await, stuck(address).await];
     let before = scene.memory();
     let mut coming = JoinSet::new();
     for _ in 0..CLIENTS - 2 {
-        coming.spawn(stuck());
+        coming.spawn(stuck(address));
     }
     let clients = coming.join_all().await;
     let in_flight = format!("arriero_server_in_flight{{upstream=\"fleet\",server=\"{}\"}}", server.address);
@@ -402,7 +404,7 @@ async fn clients_that_stop_reading_hold_the_server_back_and_are_cut() {
     assert!(written < (Large::SIZE / 2) as u64, "the server was held back: {written} B of each answer");
     let stalled = scene.metric("arriero_requests_ended_total{reason=\"client_stalled\"}").await;
     assert_eq!(stalled, CLIENTS as f64);
-    drop(clients);
+    drop((warm, clients));
 }
 
 #[tokio::test]

@@ -194,6 +194,27 @@ async fn a_damaged_value_is_never_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_belongs_to_credentials_stays_where_it_was_fetched() {
+    let redis = Redis::start().await;
+    let origin = Origin::start(|_| good(FIELDS, "a secret")).await;
+    let proxies = three(&origin, &redis.url()).await;
+    for (who, count) in [("Authorization: Bearer one", 1), ("X-API-Key: one", 4), ("Authorization: Bearer two", 7)] {
+        let fields = format!("Host: a.test\r\n{who}\r\n");
+        for (number, proxy) in proxies.iter().enumerate() {
+            for wanted in ["arriero; fwd=uri-miss", "arriero; hit"] {
+                let answer = send_with(proxy.address(), "GET", "/", &fields, "").await;
+                assert_eq!((answer.text().as_str(), told(&answer).as_str()), ("a secret", wanted), "{who} {number}");
+            }
+            assert_eq!(origin.count(), count + number);
+        }
+    }
+    assert_eq!(redis.call::<Vec<String>>(&["KEYS", "arriero:1:{arriero}:answer:*"]).await, Vec::<String>::new());
+    // What is the same for everybody is shared all the same.
+    assert_eq!(told(&get(&proxies[0], "/").await), "arriero; fwd=uri-miss");
+    assert_eq!(told(&get(&proxies[1], "/").await), "arriero; hit");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_waits_for_an_instance_that_died_asks_itself() {
     let redis = Redis::start().await;
     let gate = Gate::new();

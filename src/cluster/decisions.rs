@@ -59,9 +59,9 @@ impl Sharing {
             overlay: decisions.shared(&around.link.plan().typed.name),
             around,
             decisions,
-            decide: Script::new(include_str!("scripts/decide.lua")),
-            recall: Script::new(include_str!("scripts/recall.lua")),
-            restore: Script::new(include_str!("scripts/restore.lua")),
+            decide: script!("decide"),
+            recall: script!("recall"),
+            restore: script!("restore"),
             behind: true,
             kept: 0,
         }

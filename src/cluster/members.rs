@@ -51,8 +51,8 @@ impl Signs {
             run,
             started: clock::unix_time().as_secs_f64(),
             leaving: AtomicBool::new(false),
-            beat: Script::new(include_str!("scripts/beat.lua")),
-            leave: Script::new(include_str!("scripts/leave.lua")),
+            beat: script!("beat"),
+            leave: script!("leave"),
             around,
         }
     }

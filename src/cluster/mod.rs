@@ -20,6 +20,13 @@
 //! - A part that cannot reach Redis goes on by itself with its share, and is told when to compare again.
 //! - Each script heals a key of ours that has become something else.
 
+/// A script by the name of its file, behind what all of them share.
+macro_rules! script {
+    ($name:literal) => {
+        redis::Script::new(concat!(include_str!("scripts/shared.lua"), include_str!(concat!("scripts/", $name, ".lua"))))
+    };
+}
+
 pub mod answers;
 pub mod connect;
 pub mod decisions;

@@ -128,7 +128,7 @@ struct Quotas {
 impl Quotas {
     fn new(around: Around) -> Self {
         let (history, now) = (Arc::clone(&around.history), clock::now());
-        let script = Script::new(include_str!("scripts/quotas.lua"));
+        let script = script!("quotas");
         Self {
             around,
             history,

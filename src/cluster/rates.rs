@@ -30,7 +30,7 @@ const MOST: usize = 128;
 /// Settles rate limits for as long as the cluster is configured.
 pub async fn run(around: Around) {
     let mut rates = Rates {
-        script: Script::new(include_str!("scripts/rates.lua")),
+        script: script!("rates"),
         shared: Shared(around.store.load().lasting.limiter.clone()),
         around,
         behind: None,

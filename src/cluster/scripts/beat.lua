@@ -2,16 +2,11 @@
 -- KEYS: members (sorted set: name, milliseconds of the last sign), about (hash: name, JSON), leader (hash: id, until, token)
 -- ARGV: name, JSON about it, milliseconds until the dead are dead, milliseconds of a lease, the highest token known, 1 to lead if nobody does
 -- Returns: milliseconds since 1970, leader, token, then name, milliseconds since its last sign, JSON for each that is alive.
-local function ours(key, kind)
-  local there = redis.call('TYPE', key)['ok']
-  if there ~= 'none' and there ~= kind then redis.call('DEL', key) end
-end
 ours(KEYS[1], 'zset')
 ours(KEYS[2], 'hash')
 ours(KEYS[3], 'hash')
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = milliseconds()
 local function bury(from, to)
   for _, dead in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], from, to)) do
     redis.call('ZREM', KEYS[1], dead)

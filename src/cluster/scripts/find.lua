@@ -2,14 +2,9 @@
 -- KEYS: the answer, who fetches it, the last number, changes of URIs (hash: place, milliseconds)
 -- ARGV: milliseconds after which another may fetch, 1 where what is there is not good enough, place of the URI
 -- Returns: 'found', milliseconds since 1970, what is there, when its URI changed last; or 'fetch', milliseconds, number; or 'wait'.
-local function ours(key, kind)
-  local there = redis.call('TYPE', key)['ok']
-  if there ~= 'none' and there ~= kind then redis.call('DEL', key) end
-end
 for index = 1, 3 do ours(KEYS[index], 'string') end
 ours(KEYS[4], 'hash')
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = milliseconds()
 if ARGV[2] ~= '1' then
   local there = redis.call('GET', KEYS[1])
   if there then return { 'found', now, there, redis.call('HGET', KEYS[4], ARGV[3]) or '0' } end

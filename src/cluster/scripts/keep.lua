@@ -2,10 +2,6 @@
 -- KEYS: who fetches, then where each value belongs
 -- ARGV: number of the fetch, channel, message for those who wait, then value and milliseconds for each key
 -- A value begins with the number of its fetch in 20 digits.
-local function ours(key, kind)
-  local there = redis.call('TYPE', key)['ok']
-  if there ~= 'none' and there ~= kind then redis.call('DEL', key) end
-end
 for _, key in ipairs(KEYS) do ours(key, 'string') end
 local number = tonumber(ARGV[1])
 local fetches = tonumber(redis.call('GET', KEYS[1]) or '0')

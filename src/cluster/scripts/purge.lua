@@ -2,14 +2,9 @@
 -- KEYS: the purges (sorted set: JSON, milliseconds), the moment of the last one that was forgotten early
 -- ARGV: JSON, how many are remembered, channel
 -- Returns: milliseconds since 1970.
-local function ours(key, kind)
-  local there = redis.call('TYPE', key)['ok']
-  if there ~= 'none' and there ~= kind then redis.call('DEL', key) end
-end
 ours(KEYS[1], 'zset')
 ours(KEYS[2], 'string')
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = milliseconds()
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - 86400000)
 local many = redis.call('ZCARD', KEYS[1]) - ARGV[2]
@@ -19,5 +14,5 @@ if many > 0 then
   redis.call('ZREMRANGEBYRANK', KEYS[1], 0, many - 1)
 end
 redis.call('PEXPIRE', KEYS[1], 90000000)
-redis.call('PUBLISH', ARGV[3], '{"at":' .. string.format('%.0f', now) .. ',"purge":' .. ARGV[1] .. '}')
+redis.call('PUBLISH', ARGV[3], '{"at":' .. whole(now) .. ',"purge":' .. ARGV[1] .. '}')
 return now

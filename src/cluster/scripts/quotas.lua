@@ -6,8 +6,8 @@
 --   this one, number of the last reset, 1 if the sum of this instance is from before it.
 -- Who used nothing only asks: then nothing is written.
 local own = '@' .. ARGV[1]
-local whole = function(number) return string.format('%.0f', number) end
-local ours = function(key, ...)
+-- A call on a key that is ours, again once it has become something else.
+local healed = function(key, ...)
   local got = redis.pcall(...)
   if type(got) == 'table' and got['err'] then
     if not string.find(got['err'], 'WRONGTYPE', 1, true) then error(got['err']) end
@@ -16,13 +16,13 @@ local ours = function(key, ...)
   end
   return got
 end
-local answer = { ours(KEYS[1], 'HSETNX', KEYS[1], own, 1) }
+local answer = { healed(KEYS[1], 'HSETNX', KEYS[1], own, 1) }
 redis.call('EXPIRE', KEYS[1], 2764800)
 for place = 1, (#KEYS - 1) / 2 do
   local sums, subjects, at = KEYS[place * 2], KEYS[place * 2 + 1], place * 7 - 5
   local prompt, output = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   local given, ends = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 6]) + 86400
-  local there = ours(sums, 'HGETALL', sums)
+  local there = healed(sums, 'HGETALL', sums)
   local resets, before, others = 0, nil, { 0, 0 }
   for field = 1, #there, 2 do
     local name, value = there[field], there[field + 1]
@@ -52,7 +52,7 @@ for place = 1, (#KEYS - 1) / 2 do
     redis.call('HSET', sums, own, whole(prompt) .. ' ' .. whole(output))
     wrote = true
     if not before then
-      ours(subjects, 'SADD', subjects, ARGV[at])
+      healed(subjects, 'SADD', subjects, ARGV[at])
       redis.call('EXPIREAT', subjects, ends)
     end
   end

@@ -7,7 +7,6 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local own = '@' .. ARGV[1]
-local whole = function(number) return string.format('%.0f', number) end
 local answer = {}
 for place, key in ipairs(KEYS) do
   local at = place * 5 - 4

@@ -2,21 +2,12 @@
 -- KEYS: decisions, version
 -- ARGV: seconds that it is known for how long something was lifted or over
 -- Returns: the version, then what each is about and its entry.
-local there = redis.call('TYPE', KEYS[1])['ok']
-if there ~= 'none' and there ~= 'hash' then redis.call('DEL', KEYS[1]) end
-there = redis.call('TYPE', KEYS[2])['ok']
-if there ~= 'none' and there ~= 'string' then redis.call('DEL', KEYS[2]) end
-
--- A version is a whole number that a double has exactly; anything else counts as none.
-local counted = function(number)
-  if type(number) ~= 'number' or not (number >= 0 and number <= 4503599627370496) then return 0 end
-  return number == math.floor(number) and number or 0
-end
-local counter = function(text) return counted(tonumber(string.match(text or '', '^%d+$'))) end
+ours(KEYS[1], 'hash')
+ours(KEYS[2], 'string')
 
 local now = tonumber(redis.call('TIME')[1])
 local all = redis.call('HGETALL', KEYS[1])
-local answer = { string.format('%.0f', counter(redis.call('GET', KEYS[2]))) }
+local answer = { whole(counter(redis.call('GET', KEYS[2]))) }
 if answer[1] == '0' then redis.call('DEL', KEYS[2]) end
 for at = 1, #all, 2 do
   local good, entry = pcall(cjson.decode, all[at + 1])

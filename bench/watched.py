@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""What being watched, and a full disk, cost the clients: ratios of their 99th percentiles.
+
+    bench/watched.py PATH_OF_ARRIERO [watched|full ...] [--rounds 10] [--seconds 3]
+
+Needs nginx and wrk (`apt-get install nginx wrk`) and, for a full disk, the right to mount. One client asks again and again for 425
+bytes, through one worker of Arriero that has the last core for itself and all it does besides. Client, server and whoever
+watches have the other cores, the watchers only the time that is left there, so that they take nothing from the client but
+what Arriero does for them.
+
+    watched  ten scrapes a second, `arriero top` and the stream that the dashboard reads
+    full     `data_dir` is on a disk that is full
+
+Rounds with and without it take turns. Printed is the 99th percentile with it divided by the one without: the median over the rounds, the
+least and the most; and the same of rounds that are both without, which is what the machine does to two equal things.
+"""
+import argparse, contextlib, json, os, re, statistics, subprocess, sys, tempfile, threading, time, urllib.request
+
+from against import NGINX, OTHERS, PROXY, Process, free
+
+SERVER = """
+  server {{ listen 127.0.0.1:{port}; default_type application/json; location / {{ return 200 '{small}'; }} }}
+"""
+YAML = """
+version: 1
+listeners: [{{ address: "127.0.0.1:{port}" }}]
+admin: {{ address: "127.0.0.1:{admin}" }}
+server: {{ threads: 1, data_dir: "{data}" }}
+telemetry: {{ access_log: off }}
+routes: [{{ name: all, upstream: web }}]
+upstreams: {{ web: {{ kind: http, servers: [{{ url: "http://127.0.0.1:{a}" }}] }} }}
+"""
+SCRAPES = 10
+
+
+def p99(port, seconds):
+    """The 99th percentile of one client, in microseconds."""
+    command = ["wrk", "-t1", "-c1", f"-d{seconds}s", "--latency", f"http://127.0.0.1:{port}/"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True,
+                          preexec_fn=lambda: os.sched_setaffinity(0, set(OTHERS)))
+    if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
+        sys.exit(done.stdout)
+    number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", done.stdout).groups()
+    return float(number) * {"us": 1, "ms": 1e3, "s": 1e6}[unit]
+
+
+def idle():
+    """Only what nobody else wants of the other cores."""
+    os.sched_setaffinity(0, set(OTHERS))
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+class Watchers:
+    """All who watch, as processes of their own; they say how often they saw something."""
+
+    def __init__(self, binary, admin):
+        self.binary, self.admin = binary, admin
+
+    def __enter__(self):
+        environment = {**os.environ, "TERM": "xterm"}
+        scrape = f"""
+import time, urllib.request
+seen, due = 0, time.monotonic()
+while True:
+    urllib.request.urlopen("http://127.0.0.1:{self.admin}/metrics").read()
+    seen += 1
+    print(seen, flush=True)
+    due += 1 / {SCRAPES}
+    time.sleep(max(0, due - time.monotonic()))
+"""
+        stream = f"http://127.0.0.1:{self.admin}/api/orchestrator/events"
+        top = [self.binary, "top", "--admin", f"127.0.0.1:{self.admin}"]
+        self.started = [
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, env=environment,
+                             preexec_fn=idle)
+            for command in ([sys.executable, "-c", scrape], ["curl", "-sN", stream], ["script", "-qec", " ".join(top), "/dev/null"])
+        ]
+        self.seen = [0] * len(self.started)
+        self.readers = [threading.Thread(target=self.read, args=(place,), daemon=True) for place in range(len(self.started))]
+        for reader in self.readers:
+            reader.start()
+        deadline = time.monotonic() + 10
+        while not all(self.seen):
+            if time.monotonic() > deadline:
+                sys.exit(f"a watcher sees nothing: {self.seen}")
+            time.sleep(0.05)
+        self.seen = [0] * len(self.started)
+        return self
+
+    def read(self, place):
+        while piece := self.started[place].stdout.read1(1 << 16):
+            self.seen[place] += piece.count(b"\n") or 1
+
+    def __exit__(self, *_):
+        for process in self.started:
+            process.kill()
+            process.wait()
+
+
+class Full:
+    """A disk without room."""
+
+    def __init__(self, folder):
+        self.filler = os.path.join(folder, "filler")
+
+    def __enter__(self):
+        with contextlib.suppress(OSError), open(self.filler, "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+
+    def __exit__(self, *_):
+        os.unlink(self.filler)
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("arriero")
+    arguments.add_argument("scenes", nargs="*", metavar="scene", help="watched, full")
+    arguments.add_argument("--rounds", type=int, default=10)
+    arguments.add_argument("--seconds", type=int, default=3)
+    arguments = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ends:
+        data = os.path.join(folder, "data")
+        os.mkdir(data)
+        if "full" in arguments.scenes or not arguments.scenes:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "arriero-bench", data], check=True)
+            ends.callback(lambda: subprocess.run(["umount", "-l", data]))
+        ports = {name: free() for name in ("a", "port", "admin")}
+
+        def start(name, text, command, cores):
+            path = os.path.join(folder, name)
+            with open(path, "w") as file:
+                file.write(text)
+            process = Process([*command, path], cores)
+            ends.callback(process.end)
+            return process
+
+        small = json.dumps({"models": ["x" * 410]})
+        server = SERVER.format(port=ports["a"], small=small)
+        start("nginx.conf", NGINX.format(folder=folder, http=server), ["nginx", "-e", "stderr", "-c"], OTHERS)
+        start("arriero.yaml", YAML.format(**ports, data=data), [arguments.arriero, "run", "-c"], [PROXY])
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{ports['port']}/", timeout=5).read()
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    sys.exit("Arriero does not answer")
+                time.sleep(0.05)
+        scenes = {"watched": lambda: Watchers(arguments.arriero, ports["admin"]), "full": lambda: Full(data)}
+        p99(ports["port"], arguments.seconds)
+        for scene in arguments.scenes or list(scenes):
+            ratios, same, seen = [], [], []
+            for turn in range(arguments.rounds):
+                without = p99(ports["port"], arguments.seconds)
+                with scenes[scene]() as watchers:
+                    ratios.append(p99(ports["port"], arguments.seconds) / without)
+                    if watchers:
+                        seen.append([number / arguments.seconds for number in watchers.seen])
+                same.append(p99(ports["port"], arguments.seconds) / without)
+            shown = [f"{statistics.median(one):.3f} ({min(one):.2f} to {max(one):.2f})" for one in (ratios, same)]
+            print(f"{scene:8} {shown[0]}, without and without {shown[1]}; the last took {without:.0f} us", flush=True)
+            if seen:
+                middle = [f"{statistics.median(one):.0f}" for one in zip(*seen)]
+                print(f"         each second: {middle[0]} scrapes, {middle[1]} lines of the stream, {middle[2]} of top")
+
+
+if __name__ == "__main__":
+    main()
