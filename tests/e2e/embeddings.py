@@ -3,7 +3,7 @@
 import re
 
 from checks import check, expect, expect_equal, wait_until
-from fleet import Front
+from fleet import Front, names
 from wire import send
 
 TEXTS = ["one", "twö", "three <b>", "four\nfive", "\u2028six", "seven" * 50]
@@ -75,3 +75,6 @@ upstreams: {{ fleet: {{ kind: ollama, inventory: {{ interval: 1s }}, servers: [{
     finally:
         send(world.a.url, "DELETE", "/api/delete", {"model": "changing"})
         front.process.stop()
+        # Those who check lists later count on what was there.
+        for each in (world.solo, world.fleet):
+            wait_until(lambda: "changing:latest" not in names(each.url), 20, f"{each.process.name} sees that it is gone")
