@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
 """What being watched, and a full disk, cost the clients: ratios of their 99th percentiles.
 
-    bench/watched.py PATH_OF_ARRIERO [watched|full ...] [--rounds 10] [--seconds 3]
+    bench/watched.py PATH_OF_ARRIERO [watched|scrapes|events|top|full ...] [--rounds 10] [--seconds 3]
 
 Needs nginx and wrk (`apt-get install nginx wrk`) and, for a full disk, the right to mount. One client asks again and again for 425
 bytes, through one worker of Arriero that has the last core for itself and all it does besides. Client, server and whoever
 watches have the other cores, the watchers only the time that is left there, so that they take nothing from the client but
 what Arriero does for them.
 
-    watched  ten scrapes a second, `arriero top` and the stream that the dashboard reads
+    watched  ten scrapes a second, the events that the dashboard reads, and `arriero top`; also each alone
     full     `data_dir` is on a disk that is full
 
 Rounds with and without it take turns. Printed is the 99th percentile with it divided by the one without: the median over the rounds, the
 least and the most; and the same of rounds that are both without, which is what the machine does to two equal things.
 """
-import argparse, contextlib, json, os, re, statistics, subprocess, sys, tempfile, threading, time, urllib.request
+import argparse, contextlib, fcntl, json, os, pty, re, statistics, struct, subprocess, sys, tempfile, termios, threading, time, urllib.request
 
 from against import NGINX, OTHERS, PROXY, Process, free
 
@@ -53,8 +53,8 @@ def idle():
 class Watchers:
     """All who watch, as processes of their own; they say how often they saw something."""
 
-    def __init__(self, binary, admin):
-        self.binary, self.admin = binary, admin
+    def __init__(self, binary, admin, who):
+        self.binary, self.admin, self.who = binary, admin, who
 
     def __enter__(self):
         environment = {**os.environ, "TERM": "xterm"}
@@ -65,16 +65,24 @@ while True:
     urllib.request.urlopen("http://127.0.0.1:{self.admin}/metrics").read()
     seen += 1
     print(seen, flush=True)
-    due += 1 / {SCRAPES}
+    due = max(due + 1 / {SCRAPES}, time.monotonic())
     time.sleep(max(0, due - time.monotonic()))
 """
         stream = f"http://127.0.0.1:{self.admin}/api/orchestrator/events"
-        top = [self.binary, "top", "--admin", f"127.0.0.1:{self.admin}"]
-        self.started = [
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, env=environment,
-                             preexec_fn=idle)
-            for command in ([sys.executable, "-c", scrape], ["curl", "-sN", stream], ["script", "-qec", " ".join(top), "/dev/null"])
-        ]
+        commands = {
+            "scrapes": [sys.executable, "-c", scrape],
+            "events": ["curl", "-sN", stream],
+            "top": [self.binary, "top", "--admin", f"127.0.0.1:{self.admin}"],
+        }
+        self.started, self.outputs = [], []
+        for command in (commands[one] for one in self.who):
+            # A terminal, since `top` wants one; in the same session, or the scheduler would give it time of its own.
+            mine, theirs = pty.openpty()
+            fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
+            self.started.append(subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL, env=environment,
+                                                 preexec_fn=idle))
+            os.close(theirs)
+            self.outputs.append(mine)
         self.seen = [0] * len(self.started)
         self.readers = [threading.Thread(target=self.read, args=(place,), daemon=True) for place in range(len(self.started))]
         for reader in self.readers:
@@ -88,13 +96,16 @@ while True:
         return self
 
     def read(self, place):
-        while piece := self.started[place].stdout.read1(1 << 16):
-            self.seen[place] += piece.count(b"\n") or 1
+        with contextlib.suppress(OSError):
+            while piece := os.read(self.outputs[place], 1 << 16):
+                self.seen[place] += piece.count(b"event: ") if b"event: " in piece else piece.count(b"\n") or 1
 
     def __exit__(self, *_):
         for process in self.started:
             process.kill()
             process.wait()
+        for output in self.outputs:
+            os.close(output)
 
 
 class Full:
@@ -115,7 +126,7 @@ class Full:
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("arriero")
-    arguments.add_argument("scenes", nargs="*", metavar="scene", help="watched, full")
+    arguments.add_argument("scenes", nargs="*", metavar="scene", help="watched, scrapes, events, top, full")
     arguments.add_argument("--rounds", type=int, default=10)
     arguments.add_argument("--seconds", type=int, default=3)
     arguments = arguments.parse_args()
@@ -148,9 +159,12 @@ def main():
                 if time.monotonic() > deadline:
                     sys.exit("Arriero does not answer")
                 time.sleep(0.05)
-        scenes = {"watched": lambda: Watchers(arguments.arriero, ports["admin"]), "full": lambda: Full(data)}
+        all_of_them = ["scrapes", "events", "top"]
+        scenes = {one: lambda one=one: Watchers(arguments.arriero, ports["admin"], [one]) for one in all_of_them}
+        scenes["watched"] = lambda: Watchers(arguments.arriero, ports["admin"], all_of_them)
+        scenes["full"] = lambda: Full(data)
         p99(ports["port"], arguments.seconds)
-        for scene in arguments.scenes or list(scenes):
+        for scene in arguments.scenes or ["watched", "full"]:
             ratios, same, seen = [], [], []
             for turn in range(arguments.rounds):
                 without = p99(ports["port"], arguments.seconds)
@@ -163,7 +177,7 @@ def main():
             print(f"{scene:8} {shown[0]}, without and without {shown[1]}; the last took {without:.0f} us", flush=True)
             if seen:
                 middle = [f"{statistics.median(one):.0f}" for one in zip(*seen)]
-                print(f"         each second: {middle[0]} scrapes, {middle[1]} lines of the stream, {middle[2]} of top")
+                print(f"         what they saw each second: {', '.join(middle)}")
 
 
 if __name__ == "__main__":
