@@ -295,6 +295,7 @@ async fn an_operator_begins_a_window_anew() {
     }
     let all = show(&proxy, "/quotas").await;
     assert_eq!((&all["count"], &all["total"], &all["durable"]), (&json!(3), &json!(3), &json!(false)));
+    assert_eq!((&all["configured"], &all["quotas"][0]["beyond"]), (&json!(["daily", "hourly"]), &json!("refuse")));
     assert_eq!(show(&proxy, "/quotas?state=exceeded&limit=1").await["total"], 2);
     assert_eq!(show(&proxy, "/quotas?key=test").await["count"], 2, "by the name of the keys");
     let reset =

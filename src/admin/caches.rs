@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::State;
 use super::openapi::{Done, about};
 use super::problem::Problem;
-use super::request::{Asked, Wanted, limit};
+use super::request::{Asked, Wanted, limit, one_of};
 use crate::clock;
 use crate::fleet::embeddings_cache::EmbeddingsCache;
 use crate::fleet::response_cache::{ResponseCache, View, uri_of};
@@ -25,6 +25,11 @@ type Shared = Extract<Arc<State>>;
 
 /// Answers that are told, usually and at most.
 const TOLD: (usize, usize) = (100, 10_000);
+
+/// What caches keep, as the API says it.
+const KINDS: [&str; 2] = [EMBEDDINGS, ANSWERS];
+const EMBEDDINGS: &str = "embeddings";
+const ANSWERS: &str = "answers";
 
 /// The paths of this topic.
 pub fn routes() -> ApiRouter<Arc<State>> {
@@ -61,6 +66,8 @@ struct CacheView {
     misses: u64,
     /// Hits as a share of all; null before the first.
     hit_rate: Option<f64>,
+    /// Requests that went past it, since the start.
+    bypassed: u64,
 }
 
 /// All of them.
@@ -77,6 +84,8 @@ struct CacheList {
 struct Words {
     /// Name of a route.
     route: Option<String>,
+    /// What is kept: `embeddings` or `answers`; both by default.
+    kind: Option<String>,
     /// A model, by any of its names: embeddings of it.
     model: Option<String>,
     /// A URI such as `https://example.com/a?b`: answers to it. One that begins with `/` means each host.
@@ -173,7 +182,7 @@ fn of_embeddings((route, cache): (&Route, &Embeddings)) -> CacheView {
     let figures = cache.store.figures();
     CacheView {
         route: route.name.clone(),
-        kind: "embeddings",
+        kind: EMBEDDINGS,
         entries: figures.entries,
         bytes: figures.bytes,
         max_bytes: figures.max_bytes,
@@ -182,6 +191,7 @@ fn of_embeddings((route, cache): (&Route, &Embeddings)) -> CacheView {
         hits: figures.hits,
         misses: figures.misses,
         hit_rate: share(figures.hits, figures.misses),
+        bypassed: figures.bypassed,
     }
 }
 
@@ -189,7 +199,7 @@ fn of_answers((route, cache): (&Route, &Cache)) -> CacheView {
     let figures = cache.store.figures();
     CacheView {
         route: route.name.clone(),
-        kind: "answers",
+        kind: ANSWERS,
         entries: figures.entries,
         bytes: figures.bytes,
         max_bytes: figures.max_bytes,
@@ -198,6 +208,7 @@ fn of_answers((route, cache): (&Route, &Cache)) -> CacheView {
         hits: figures.hits,
         misses: figures.misses,
         hit_rate: share(figures.hits, figures.misses),
+        bypassed: figures.bypassed,
     }
 }
 
@@ -235,8 +246,8 @@ enum Purging {
 impl Purging {
     fn run(&self) -> (&'static str, usize) {
         match self {
-            Self::Embeddings(store, model) => ("embeddings", store.purge(model.as_deref())),
-            Self::Answers(store, purge) => ("answers", store.purge(purge)),
+            Self::Embeddings(store, model) => (EMBEDDINGS, store.purge(model.as_deref())),
+            Self::Answers(store, purge) => (ANSWERS, store.purge(purge)),
         }
     }
 }
@@ -245,14 +256,17 @@ async fn purge(Extract(state): Shared, Wanted(words): Wanted<Words>) -> Result<D
     let snapshot = state.store.pin();
     let model = words.model.as_deref().map(|model| canonical(model).into_owned());
     let purge = meant(words.key.as_deref(), words.prefix.as_deref(), words.tag.as_deref())?;
-    if model.is_some() && purge != Purge::All {
+    let kind = words.kind.as_deref().map(|word| one_of("kind", word, &KINDS.map(|kind| (kind, kind)))).transpose()?;
+    let embeddings_alone = model.is_some() || kind == Some(EMBEDDINGS);
+    let answers_alone = purge != Purge::All || kind == Some(ANSWERS);
+    if embeddings_alone && answers_alone {
         return Err(Problem::bad_request(
             "`model` is about embeddings, and `key`, `prefix` and `tag` are about answers",
         ));
     }
     let is_meant = |route: &Route| words.route.as_ref().is_none_or(|name| route.name == *name);
     let mut all: Vec<(String, Purging)> = Vec::new();
-    if purge == Purge::All {
+    if !answers_alone {
         let stores = embeddings(&snapshot.routes).filter(|(route, _)| is_meant(route));
         all.extend(
             stores.map(|(route, cache)| {
@@ -260,7 +274,7 @@ async fn purge(Extract(state): Shared, Wanted(words): Wanted<Words>) -> Result<D
             }),
         );
     }
-    if model.is_none() {
+    if !embeddings_alone {
         let stores = answers(&snapshot.routes).filter(|(route, _)| is_meant(route));
         all.extend(
             stores
@@ -282,7 +296,7 @@ async fn purge(Extract(state): Shared, Wanted(words): Wanted<Words>) -> Result<D
     let purged = caches.iter().map(|cache| cache.purged).sum();
     let (route, who) = (words.route.as_deref(), words.who.as_deref());
     let (key, prefix, tag) = (words.key.as_deref(), words.prefix.as_deref(), words.tag.as_deref());
-    tracing::info!(route, model, key, prefix, tag, who, purged, "caches purged");
+    tracing::info!(route, kind, model, key, prefix, tag, who, purged, "caches purged");
     Ok(Done(PurgedView { purged, caches }))
 }
 

@@ -72,6 +72,8 @@ struct QuotaView {
     left: Option<u64>,
     /// `within`, `warned` or `exceeded`.
     state: &'static str,
+    /// What the limit does: `refuse` requests beyond it, or `warn` only.
+    beyond: &'static str,
     prompt_tokens: u64,
     output_tokens: u64,
     /// When the window began, RFC 3339.
@@ -91,6 +93,8 @@ struct Quotas {
     total: usize,
     /// Whether what is used is kept over a restart.
     durable: bool,
+    /// Names of all quotas, in the order of the file.
+    configured: Vec<String>,
     /// Keys that used something in the window that runs, those that used the largest share first.
     quotas: Vec<QuotaView>,
 }
@@ -150,6 +154,7 @@ fn view(row: &Row<'_>, keys: Option<&KeySet>, now: i64) -> Option<QuotaView> {
         limit,
         left: limit.map(|limit| limit.saturating_sub(used)),
         state: quota.level(tokens, allowance).as_str(),
+        beyond: if quota.only_warns { "warn" } else { "refuse" },
         prompt_tokens: Counted::Prompt.of(tokens),
         output_tokens: Counted::Output.of(tokens),
         since: text(period.starts),
@@ -188,7 +193,8 @@ async fn list(Extract(state): Shared, Asked(wish): Asked<Wish>) -> Result<Done<Q
     quotas.sort_by_cached_key(|view| (Reverse((share(view), view.used)), view.quota.clone(), view.key.clone()));
     let total = quotas.len();
     quotas.truncate(most);
-    Ok(Done(Quotas { count: quotas.len(), total, durable: state.history.is_durable(), quotas }))
+    let configured = snapshot.quotas.iter().map(|quota| quota.name.clone()).collect();
+    Ok(Done(Quotas { count: quotas.len(), total, durable: state.history.is_durable(), configured, quotas }))
 }
 
 /// Whose window begins anew.

@@ -172,6 +172,8 @@ pub struct Figures {
     pub hits: u64,
     /// Inputs that were not.
     pub misses: u64,
+    /// Requests that went past it, since the start.
+    pub bypassed: u64,
 }
 
 impl EmbeddingsCache {
@@ -258,6 +260,7 @@ impl EmbeddingsCache {
             max_bytes: self.entries.capacity(),
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
+            bypassed: self.counters.all_bypassed(),
         }
     }
 

@@ -72,6 +72,12 @@ impl CacheCounters {
     pub fn bypassed(&self, why: Bypass) {
         self.bypassed[why as usize].inc();
     }
+
+    /// How many there were.
+    #[must_use]
+    pub fn all_bypassed(&self) -> u64 {
+        self.bypassed.iter().map(|counter| counter.get()).sum()
+    }
 }
 
 impl CacheMetrics {

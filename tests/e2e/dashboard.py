@@ -15,7 +15,7 @@ import urllib.request
 from playwright.sync_api import expect as see
 
 from checks import check, expect, expect_equal, wait_until
-from dashboard_scene import HOSTILE, SCREENS, TITLES, VIEWS, artefacts, axe, confirm, dialog, scene
+from dashboard_scene import HOSTILE, KEPT, KEYS, SCREENS, TITLES, VIEWS, artefacts, axe, confirm, dialog, scene
 from fleet import processor_time
 from pretend import Host
 
@@ -34,7 +34,8 @@ THREE_OVERVIEWS = """() => new Promise((done) => {
 
 @check("dashboard: every view in both themes and on a phone, none with a serious finding of axe")
 def views(world):
-    with scene(world, "views") as stage:
+    with scene(world, "views", begin=KEPT) as stage:
+        stage.call("/api/version")
         stage.order("/servers/two/maintenance", {"for": "2h", "reason": "a new card"})
         stage.order("/circuit-breakers/three/open", {"for": "1h"})
         stage.order("/bans", {"server": "one", "model": "llama3.3:70b", "reason": "does not fit", "for": "1h"})
@@ -52,7 +53,7 @@ def views(world):
                 see(page.locator("#nav a[aria-current=page]")).to_contain_text(title)
                 if view == "decisions":
                     page.locator("details").first.click()
-                if view in ("fleet", "models", "in-flight", "queue"):
+                if view in ("fleet", "models", "in-flight", "queue", "quotas", "caches"):
                     see(page.locator("#content tbody tr").first).to_be_visible()
                 axe(world, page, f"{view}, {screen}")
                 page.screenshot(path=f"{folder}/{screen}-{view}.png")
@@ -328,8 +329,8 @@ def keyboard(world):
         # What came each second has not moved it.
         page.evaluate(THREE_OVERVIEWS)
         expect_equal(focused(), "Manage two", "where the focus is after two overviews")
-        for number, title in enumerate(TITLES, 1):
-            press(str(number))
+        for key, title in zip(KEYS, TITLES, strict=True):
+            press(key)
             see(page.get_by_role("heading", level=1)).to_have_text(title)
         press("1")
         press("/")

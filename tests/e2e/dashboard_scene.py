@@ -4,8 +4,11 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
+import subprocess
 import threading
+import urllib.error
 import urllib.request
 
 from playwright.sync_api import expect as see
@@ -15,8 +18,10 @@ from checks import expect, expect_equal
 from fleet import Front, Process, fetch_json
 from pretend import Host, Hosts
 
-VIEWS = ["fleet", "models", "traffic", "in-flight", "queue", "protection", "decisions", "config"]
-TITLES = ["Fleet", "Models", "Traffic", "In flight", "Queue", "Circuits and bans", "Decisions", "Configuration"]
+VIEWS = ["fleet", "models", "traffic", "in-flight", "queue", "protection", "decisions", "quotas", "caches", "cluster", "config"]
+TITLES = ["Fleet", "Models", "Traffic", "In flight", "Queue", "Circuits and bans", "Decisions", "Quotas", "Caches", "Cluster",
+          "Configuration"]
+KEYS = "1234567890c"
 SCREENS = {
     "light": {"viewport": {"width": 1440, "height": 900}, "color_scheme": "light"},
     "dark": {"viewport": {"width": 1440, "height": 900}, "color_scheme": "dark"},
@@ -29,10 +34,25 @@ IGNORED = ("the server responded with a status of", "net::ERR_CONNECTION_REFUSED
            "net::ERR_CONNECTION_RESET", "net::ERR_EMPTY_RESPONSE")
 
 
-def yaml(hosts, names):
+ROUTES = "routes: [{ name: all, match: { path: / }, upstream: fleet }]"
+# With quotas, and routes that keep answers; KEYS_FILE and WEB are put in.
+KEPT = """routes:
+  - { name: about, match: { path: /api/version }, upstream: web, auth: none, cache: { default_ttl: 1h, scope: shared } }
+  - { name: texts, match: { path: /api/embed }, upstream: fleet, auth: optional, embeddings_cache: { scope: shared } }
+  - { name: all, match: { path: / }, upstream: fleet, auth: optional }
+auth: { keys_file: "KEYS_FILE" }
+quotas:
+  - { name: daily, key: api_key, limit: 1K, every: day }
+  - { name: house, key: all, limit: 20, every: month, beyond: warn }
+  - { name: teams, key: "header:x-team", limit: 1M, every: hour }
+"""
+WEB = '  web: {{ kind: http, servers: [{{ name: web, url: "{}" }}] }}'
+
+
+def yaml(hosts, names, begin=ROUTES):
     line = '      - {{ name: "{}", url: "{}", max_in_flight: 2, gpu: {{ memory: 400GB }} }}'
     return "\n".join([
-        "routes: [{ name: all, match: { path: / }, upstream: fleet }]",
+        begin,
         "upstreams:",
         "  fleet:",
         "    kind: ollama",
@@ -41,18 +61,22 @@ def yaml(hosts, names):
         "    queue: { timeout: 10m }",
         "    servers:",
         *[line.format(name, host.url) for name, host in zip(names, hosts)],
+        *([WEB.format(hosts[0].url)] if "upstream: web" in begin else []),
     ])
 
 
 class Scene:
     """A pretended fleet, Arriero before it, and a browser."""
 
-    def __init__(self, world, name, hosts, names, token=None):
+    def __init__(self, world, name, hosts, names, token=None, begin=ROUTES):
         self.world = world
         self.hosts = Hosts(hosts)
         self.names = names
         self.directory = os.path.join(world.directory, f"dashboard-{name}")
         os.makedirs(self.directory)
+        keys_file = os.path.join(self.directory, "keys.yaml")
+        self.text = yaml(self.hosts.hosts, self.names, begin.replace("KEYS_FILE", keys_file))
+        self.key = self.new_key(keys_file) if keys_file in self.text else None
         self.front = self.begin(token)
         self.playwright = sync_playwright().start()
         program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -73,7 +97,13 @@ class Scene:
                 with_token = f'admin: {{ token_file: "{token}", address:'
                 super().save(text.replace("admin: { address:", with_token) if token else text)
 
-        return self.world.keep(Ours(self.world.binary, "front", self.directory, yaml(self.hosts.hosts, self.names)))
+        return self.world.keep(Ours(self.world.binary, "front", self.directory, self.text))
+
+    def new_key(self, file):
+        """The API key of alice, who has 20 tokens of the quota `daily`."""
+        command = [self.world.binary, "key", "new", "alice", "--file", file, "--quota", "daily=20"]
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        return re.search(r"ak_\w+", told.stdout + told.stderr).group()
 
     def restart(self):
         """Starts Arriero once more, at the same addresses."""
@@ -123,6 +153,16 @@ class Scene:
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.loads(answer.read())
 
+    def call(self, path, body=None, **fields):
+        """The status and the body of an answer to a client."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.front.url + path, data, {name.replace("_", "-"): text for name, text in fields.items()})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
     def ask(self, model, number=1):
         """Sends requests and does not wait for their answers."""
         def one():
@@ -142,10 +182,10 @@ class Scene:
 
 
 @contextlib.contextmanager
-def scene(world, name, hosts=None, names=None, token=None):
+def scene(world, name, hosts=None, names=None, token=None, begin=ROUTES):
     hosts = hosts or [Host(MODELS, ["llama3.2:3b"]), Host(MODELS), Host({"mistral:7b": MODELS["mistral:7b"]})]
     names = names or ["one", "two", "three"][:len(hosts)]
-    stage = Scene(world, name, hosts, names, token)
+    stage = Scene(world, name, hosts, names, token, begin)
     try:
         yield stage
         expect_equal(stage.complaints, [], "what the browser complained of")

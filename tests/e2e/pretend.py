@@ -69,7 +69,9 @@ class Hosts:
             return {"name": name, "model": name, "size": size, "size_vram": size, "digest": f"{hash(name) & (1 << 255):064x}",
                     "expires_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 300)), "details": {}}
 
-        if path in ("/api/generate", "/api/chat", "/api/embed"):
+        if path == "/api/embed":
+            return await self.embed(host, writer, body)
+        if path in ("/api/generate", "/api/chat"):
             return await self.infer(host, writer, body)
         found = {
             "/": "Ollama is running",
@@ -104,6 +106,16 @@ class Hosts:
             await asyncio.sleep(0 if last else self.token_time)
         writer.write(b"0\r\n\r\n")
         await writer.drain()
+
+    async def embed(self, host, writer, body):
+        model, inputs = body.get("model", ""), body.get("input", [])
+        inputs = [inputs] if isinstance(inputs, str) else inputs
+        host.asked.append(model)
+        host.loaded[model] = host.models[model]
+        # Written as Ollama writes it: what is written otherwise is not kept.
+        answer = {"model": model, "embeddings": [[0.5, len(text) + 0.25] for text in inputs], "total_duration": 10**6,
+                  "load_duration": 10**5, "prompt_eval_count": len(inputs)}
+        await self.send(writer, 200, json.dumps(answer, separators=(",", ":")))
 
     async def send(self, writer, status, value):
         data = value.encode() if isinstance(value, str) else json.dumps(value).encode()

@@ -19,6 +19,7 @@ import sockets  # noqa: F401
 import waiting  # noqa: F401
 import browser  # noqa: F401
 import dashboard  # noqa: F401
+import dashboard_fetched  # noqa: F401
 import api_document  # noqa: F401
 import tls_scan  # noqa: F401
 import three_ollamas  # noqa: F401

@@ -40,6 +40,9 @@ async fn operators_throw_away_what_they_name() {
         (r#"{"key":"/d","who":"me"}"#, &["/a/b?red", "/a?red&blue", "/c?blue"]),
         (r#"{"prefix":"/a"}"#, &["/c?blue", "/d"]),
         (r#"{"prefix":"http://a.test/a/","route":"all"}"#, &["/a?red&blue", "/c?blue", "/d"]),
+        (r#"{"kind":"embeddings"}"#, &["/a/b?red", "/a?red&blue", "/c?blue", "/d"]),
+        (r#"{"kind":"answers","prefix":"/a"}"#, &["/c?blue", "/d"]),
+        (r#"{"kind":"answers","route":"all"}"#, &[]),
         (r#"{"route":"all"}"#, &[]),
         ("{}", &[]),
     ] {
@@ -59,7 +62,11 @@ async fn operators_throw_away_what_they_name() {
     for (wrong, status) in [
         (r#"{"key":"/a","tag":"b"}"#, 400),
         (r#"{"model":"m","tag":"b"}"#, 400),
+        (r#"{"kind":"embeddings","tag":"b"}"#, 400),
+        (r#"{"kind":"answers","model":"m"}"#, 400),
+        (r#"{"kind":"files"}"#, 400),
         (r#"{"route":"none","tag":"b"}"#, 404),
+        (r#"{"route":"all","kind":"embeddings"}"#, 404),
         (r#"{"url":"/a"}"#, 400),
     ] {
         assert_eq!(problem(&call(&proxy, "POST", "/caches/purge", wrong).await).0, status, "{wrong}");

@@ -27,7 +27,7 @@ const PAGE: &str = include_str!("page.html");
 const STYLES: [&str; 2] = [include_str!("style/base.css"), include_str!("style/parts.css")];
 
 /// In this order they are one script: later files use what earlier ones define.
-const SCRIPTS: [&str; 12] = [
+const SCRIPTS: [&str; 15] = [
     include_str!("script/dom.js"),
     include_str!("script/format.js"),
     include_str!("script/api.js"),
@@ -38,6 +38,9 @@ const SCRIPTS: [&str; 12] = [
     include_str!("script/fleet.js"),
     include_str!("script/work.js"),
     include_str!("script/protection.js"),
+    include_str!("script/quotas.js"),
+    include_str!("script/caches.js"),
+    include_str!("script/cluster.js"),
     include_str!("script/config.js"),
     include_str!("script/main.js"),
 ];

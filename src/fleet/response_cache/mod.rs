@@ -174,6 +174,8 @@ pub struct Figures {
     pub hits: u64,
     /// Requests that one was asked for.
     pub misses: u64,
+    /// Requests that went past it, since the start.
+    pub bypassed: u64,
 }
 
 /// A view of an answer.
@@ -413,6 +415,7 @@ impl ResponseCache {
             max_bytes: self.entries.capacity(),
             hits: sum(true),
             misses: sum(false),
+            bypassed: self.counters.bypassed.iter().map(|counter| counter.get()).sum(),
         }
     }
 

@@ -162,6 +162,55 @@ const actions = {
     done: (state) => `${model} ${state === "done" ? "is not in memory any more" : "is being unloaded"} on ${server}`,
   }),
 
+  resetQuota: ({ quota, key, keyName }) => ({
+    title: `Begin the quota ${quota} of ${keyName ?? key} anew?`,
+    text: `What was used in the window that runs is forgotten${everywhere()}. It ends when it would have ended.`,
+    verb: "Reset",
+    danger: true,
+    fields: [REASON],
+    run: order("/quotas/reset", { quota, key }),
+    done: () => `The quota ${quota} of ${keyName ?? key} began anew`,
+  }),
+  resetQuotas: (names) => ({
+    title: "Begin a quota of all keys anew?",
+    text: `What everybody used in the window that runs is forgotten${everywhere()}. It ends when it would have ended.`,
+    verb: "Reset",
+    danger: true,
+    fields: [{ name: "quota", label: "Quota", options: names, required: true }, REASON],
+    run: order("/quotas/reset", { all: true }),
+    done: (answer, { quota }) => `The quota ${quota} of ${several(answer.reset, "key")} began anew`,
+  }),
+
+  purge: ({ route, kind, entries }) => ({
+    title: `Purge the ${kind} of ${route}?`,
+    text: `${several(entries, KEPT[kind].one)} ${entries === 1 ? "is" : "are"} kept. ${thrownAway(kind)}`,
+    verb: "Purge",
+    danger: true,
+    fields: KEPT[kind].fields,
+    run: order("/caches/purge", { route, kind }),
+    done: (answer) => `${several(answer.purged, KEPT[kind].one)} thrown away`,
+  }),
+  purgeAll: () => ({
+    title: "Purge what all routes keep?",
+    text: `All answers and embeddings are thrown away. ${thrownAway("answers")}`,
+    verb: "Purge all",
+    danger: true,
+    run: order("/caches/purge"),
+    done: () => "All that routes kept is thrown away",
+  }),
+
+  reconnect: () => ({
+    title: "Open another connection to Redis?",
+    text: "The one that there is gets closed. Requests go on meanwhile; nothing that was decided is lost.",
+    verb: "Connect again",
+    async run() {
+      const answer = await call("POST", `${CLUSTER}/monitoring/restart/coordination`);
+      if (!answer.linked) throw new Error(answer.message);
+      return answer;
+    },
+    done: message,
+  }),
+
   reload: () => ({
     title: "Reload the configuration?",
     text: "The file is read again and put in force as a whole. If anything in it is wrong, nothing changes and you are told why.",
@@ -171,6 +220,23 @@ const actions = {
       answer.result === "unchanged" ? "The file is the one in force already" : "The new configuration is in force",
   }),
 };
+
+const everywhere = () => (app.overview?.cluster ? ", at all instances" : "");
+
+/** What a cache keeps, and what of it alone can be thrown away. */
+const KEPT = {
+  answers: {
+    one: "answer",
+    fields: [{ name: "prefix", label: "Only URIs that begin with", hint: "(such as /assets/; empty: all)" }],
+  },
+  embeddings: { one: "embedding", fields: [{ name: "model", label: "Only of the model", hint: "(empty: all)" }] },
+};
+
+/** What it means that something is not kept any more. */
+function thrownAway(kind) {
+  const shared = kind === "answers" && app.overview?.cluster;
+  return `The next requests ask servers.${shared ? " Answers that the cluster keeps together are thrown away everywhere." : ""}`;
+}
 
 /** Orders a job about a model; how far it is when the answer comes. What is left out or fails at once is an error. */
 async function job(kind, model, body) {
@@ -186,5 +252,10 @@ function circuitPath(server, model, verb) {
 
 /** A button that asks and then does; `action()` is asked when it is pressed, so that it tells of now. */
 function actionButton(text, action, more = {}) {
-  return el("button", { type: "button", class: "small", text, onclick: () => confirmed(action()), ...more });
+  const onclick = async () => {
+    await confirmed(action());
+    // What a view fetches for itself is looked at anew.
+    current?.shown.again?.();
+  };
+  return el("button", { type: "button", class: "small", text, onclick, ...more });
 }

@@ -1,6 +1,7 @@
 // Talking to Arriero: what it shows, each second, and what it is told to do.
 
 const BASE = "/api/orchestrator";
+const CLUSTER = "/api/multihost";
 const TOKEN = "arriero-token";
 
 /** What is known. */
@@ -28,6 +29,7 @@ class Refused extends Error {
 
 const encode = encodeURIComponent;
 
+/** Sends a request to a path below `BASE`, or below `CLUSTER` where it begins so. */
 async function send(method, path, body, signal) {
   // Who may change things here is decided by the origin, by this field and by the token.
   const headers = { "X-Arriero-Request": "dashboard" };
@@ -35,7 +37,8 @@ async function send(method, path, body, signal) {
   if (token) headers.Authorization = `Bearer ${token}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
   const content = body === undefined ? undefined : JSON.stringify(body);
-  const answer = await fetch(BASE + path, { method, headers, body: content, signal, cache: "no-store" });
+  const address = path.startsWith(CLUSTER) ? path : BASE + path;
+  const answer = await fetch(address, { method, headers, body: content, signal, cache: "no-store" });
   if (answer.ok) return answer;
   const told = await answer.json().catch(() => ({}));
   throw new Refused(answer.status, told.detail ?? told.error ?? `${answer.status} ${answer.statusText}`);
@@ -154,4 +157,37 @@ function repeat(milliseconds, look) {
     }
   })();
   return () => (stopped = true);
+}
+
+/** How long a view waits for an answer, and how long after a failure it asks again. */
+const PATIENCE = 10_000;
+const RETRY = 2000;
+
+/**
+ * What a view fetches for itself while it is shown. `look()`, at each overview, asks for `paths` if it is `every` milliseconds since
+ * the last time and nothing is on its way; `told(...answers)` gets what they say, and may say for how long that will do. What went
+ * wrong stands in `trouble` until it is right again. `again()` asks without waiting for the time, `leave()` gives up what is on its way.
+ */
+function fetched(every, paths, told) {
+  const trouble = el("p", { class: "banner bad", role: "alert", hidden: true });
+  const left = new AbortController();
+  let [asks, due] = [false, 0];
+  const ask = async (path, signal) => (await send("GET", path, undefined, signal)).json();
+  const look = async () => {
+    // Overviews come each second, but not to the millisecond.
+    if (asks || !app.connected || left.signal.aborted || performance.now() < due - 300) return;
+    [asks, due] = [true, performance.now() + every];
+    try {
+      const signal = AbortSignal.any([left.signal, AbortSignal.timeout(PATIENCE)]);
+      const enough = told(...(await Promise.all(paths.map((path) => ask(path, signal)))));
+      if (enough) due = Math.min(due, performance.now() + enough);
+      setHidden(trouble, true);
+    } catch (error) {
+      setText(trouble, `This cannot be shown as it is now: ${error.message}. Trying again…`);
+      setHidden(trouble, false);
+      due = Math.min(due, performance.now() + RETRY);
+    }
+    asks = false;
+  };
+  return { trouble, look, again: () => ((due = 0), look()), leave: () => left.abort() };
 }

@@ -117,11 +117,11 @@ function askForToken(wrong) {
 const SHORTCUTS = "arriero-shortcuts";
 const shortcutsOn = () => localStorage.getItem(SHORTCUTS) !== "off";
 
-function openHelp(views) {
+function openHelp() {
   const dialog = byId("panel");
   const close = el("button", { type: "button", text: "Close", onclick: () => dialog.close() });
   const keys = [
-    ...views.map((view, index) => [String(index + 1), view.title]),
+    ...VIEWS.map((view, index) => [KEYS[index], view.title]),
     ["/", "Filter what is shown"],
     ["t", "Other theme"],
     ["?", "This help"],

@@ -37,6 +37,7 @@ const timeText = (ms) => time(ms).join(" ").trim();
 function size(bytes) {
   if (bytes >= 1e9) return `${(bytes / 1e9).toFixed(bytes >= 1e11 ? 0 : 1)} GB`;
   if (bytes >= 1e6) return `${Math.round(bytes / 1e6)} MB`;
+  if (bytes >= 1e4) return `${Math.round(bytes / 1e3)} kB`;
   return `${plain.format(bytes)} B`;
 }
 

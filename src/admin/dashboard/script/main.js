@@ -1,6 +1,21 @@
 // The frame: which view is shown, the figures above it, theme and keyboard.
 
-const VIEWS = [fleetView, modelsView, trafficView, inFlightView, queueView, protectionView, decisionsView, configView];
+const VIEWS = [
+  fleetView,
+  modelsView,
+  trafficView,
+  inFlightView,
+  queueView,
+  protectionView,
+  decisionsView,
+  quotasView,
+  cachesView,
+  clusterView,
+  configView,
+];
+
+/** The key of each view. */
+const KEYS = [..."1234567890c"];
 
 let current = null;
 
@@ -146,9 +161,9 @@ document.addEventListener("keydown", (event) => {
   if (!shortcutsOn() || typing || event.ctrlKey || event.altKey || event.metaKey) return;
   if (event.key === "/") document.querySelector("#tools input")?.focus();
   else if (event.key === "t") nextTheme();
-  else if (event.key === "?") openHelp(VIEWS);
-  else if (VIEWS[Number(event.key) - 1]) {
-    location.hash = `#/${VIEWS[Number(event.key) - 1].id}`;
+  else if (event.key === "?") openHelp();
+  else if (KEYS.includes(event.key)) {
+    location.hash = `#/${VIEWS[KEYS.indexOf(event.key)].id}`;
     // The event of the new address comes later than a quick next key, which is meant for the new view.
     route(true);
   } else return;
@@ -156,7 +171,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 byId("theme").addEventListener("click", nextTheme);
-byId("help").addEventListener("click", () => openHelp(VIEWS));
+byId("help").addEventListener("click", openHelp);
 byId("token-button").addEventListener("click", async () => (app.declined = !(await askForToken(false))));
 setHidden(byId("token-button"), !sessionStorage.getItem(TOKEN));
 window.addEventListener("hashchange", () => route(true));

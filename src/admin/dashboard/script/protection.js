@@ -76,13 +76,6 @@ const protectionView = {
       ],
     });
     const more = el("p", { class: "empty", hidden: true });
-    const group = (title, list, ...buttons) =>
-      el(
-        "div",
-        { class: "group" },
-        el("div", { class: "heading" }, el("h2", { text: title }), el("span", { class: "spring" }), ...buttons),
-        list,
-      );
     const names = (list, of) => list.map(of).sort();
     content.append(
       group("Circuits", circuits.node),

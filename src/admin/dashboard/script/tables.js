@@ -2,9 +2,9 @@
 
 /**
  * A table. A column is `{ label, width, class, text(item) }` or has `make(item, cell)`, which fills the cell once and returns what
- * updates it. On narrow screens rows become cards, unless `cards` is false.
+ * updates it. On narrow screens rows become cards, unless `cards` is false; one that is `broad` scrolls sideways before that.
  */
-function table({ label, columns, key, empty, fine, cards = true }) {
+function table({ label, columns, key, empty, fine, broad, cards = true }) {
   const labelled = columns.map((column) =>
     el(
       "th",
@@ -15,7 +15,7 @@ function table({ label, columns, key, empty, fine, cards = true }) {
   const body = el("tbody", { role: "rowgroup" });
   const inside = el(
     "table",
-    { role: "table", "aria-label": label },
+    { role: "table", class: broad ? "broad" : null, "aria-label": label },
     el(
       "colgroup",
       {},
@@ -46,7 +46,9 @@ function table({ label, columns, key, empty, fine, cards = true }) {
   };
   return {
     node: el("div", { class: "card" }, box, nothing),
-    update(items) {
+    /** Shows these; where there are none, says `none`, or what it said before. */
+    update(items, none) {
+      if (none) setText(nothing, none);
       setHidden(box, items.length === 0);
       setHidden(nothing, items.length > 0);
       keyed(body, items, key, make);
@@ -92,4 +94,16 @@ function filterField(label, changed) {
   });
   input.addEventListener("input", () => changed(input.value.trim().toLowerCase()));
   return input;
+}
+
+/** Part of a view: a heading with buttons, and a list. */
+function group(title, list, ...buttons) {
+  const heading = el("div", { class: "heading" }, el("h2", { text: title }), el("span", { class: "spring" }), ...buttons);
+  return el("div", { class: "group" }, heading, list);
+}
+
+/** What a view says for which nothing is configured: a sentence, and what to write in the file for it. */
+function notConfigured(sentence, yaml, ...more) {
+  const text = el("p", { class: "empty" }, `${sentence} `, el("code", { text: yaml }), ...more);
+  return el("div", { hidden: true }, el("div", { class: "card" }, text));
 }
