@@ -24,7 +24,10 @@
 /// A script by the name of its file, behind what all of them share.
 macro_rules! script {
     ($name:literal) => {
-        redis::Script::new(concat!(include_str!("scripts/shared.lua"), include_str!(concat!("scripts/", $name, ".lua"))))
+        redis::Script::new(concat!(
+            include_str!("scripts/shared.lua"),
+            include_str!(concat!("scripts/", $name, ".lua"))
+        ))
     };
 }
 
