@@ -6,8 +6,9 @@
 //! proxy that waits for it would fail with it.
 //!
 //! # Shape
-//! Requests decide by what is in memory (`fleet`), and nothing here is on their path. Tasks of this module settle in the
-//! background: they tell Redis what happened here, and write into memory what happened elsewhere.
+//! Requests decide by what is in memory (`fleet`), and nothing here is on their path, but one look for an answer that is not
+//! kept here, for a moment ([`answers`]). Tasks of this module settle in the background: they tell Redis what happened here,
+//! and write into memory what happened elsewhere.
 //!
 //! - [`connect`]: a connection, whatever stands at the addresses; [`link`]: the one that is in use, and its deadline.
 //! - [`keys`]: the names of keys and channels. `scripts/*.lua`: what must happen in Redis in one step, by Redis's clock.
@@ -23,7 +24,10 @@
 /// A script by the name of its file, behind what all of them share.
 macro_rules! script {
     ($name:literal) => {
-        redis::Script::new(concat!(include_str!("scripts/shared.lua"), include_str!(concat!("scripts/", $name, ".lua"))))
+        redis::Script::new(concat!(
+            include_str!("scripts/shared.lua"),
+            include_str!(concat!("scripts/", $name, ".lua"))
+        ))
     };
 }
 

@@ -8,10 +8,12 @@
 //! A route asks by a message and waits for the answer, and that only where it would have to ask a server otherwise; `cluster`
 //! carries the message to Redis. What may not wait (to keep, to purge) is told and forgotten. A [`Ticket`] is the right to fetch
 //! for all; others wait for it. Its number grows with each, so that an answer that comes late does not replace a later one.
+//! Whoever has seen that what is there is not good enough says what it was, and is told of anything else that comes.
 //!
 //! # Invariants
 //! - While Redis cannot be used nobody asks, and nobody waits.
-//! - A ticket that is dropped is given back: one of those who wait gets the next.
+//! - A ticket that is dropped is given back, also on its way to whoever asked: one of those who wait gets the next.
+//! - An order that nobody carries is answered with nothing.
 //! - Routes of different rules never meet: what is kept lies in a [`Share`]'s own space.
 
 use std::sync::Arc;
@@ -39,10 +41,10 @@ pub const LONGEST: usize = 1 << 20;
 pub enum Order {
     /// Find an answer.
     Find {
-        /// Its key, with the space.
-        key: String,
-        /// Whether what is there is known not to be good enough.
-        anew: bool,
+        /// Which.
+        wanted: Wanted,
+        /// What is there and is known not to be good enough, if anything.
+        seen: Stamp,
         /// Who wants to know.
         reply: oneshot::Sender<Found>,
     },
@@ -120,15 +122,49 @@ pub enum Value {
     Varies(Vec<HeaderName>),
 }
 
+/// By what a value is known again that stands under a key: its beginning, which no two have in common. Empty for none.
+pub type Stamp = Bytes;
+
+/// What is looked for.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    share: Share,
+    /// The key of the URI before anything varies.
+    base: String,
+    /// The key, with the space.
+    key: String,
+}
+
+impl Wanted {
+    /// In which space.
+    #[must_use]
+    pub fn space(&self) -> &str {
+        &self.share.space
+    }
+
+    /// Its key, with the space.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The right to fetch it: its number, and the present by Redis's clock.
+    #[must_use]
+    pub fn ticket(&self, token: u64, born: u64) -> Ticket {
+        let Self { share: Share { tier, space }, base, key } = self.clone();
+        Ticket { tier, space, base, key, token, born, used: false }
+    }
+}
+
 /// What came of a search.
 #[derive(Debug)]
 pub enum Found {
-    /// An answer that no purge means.
-    Answer(Box<Kept>),
+    /// An answer that no purge means, and by what it is known again.
+    Answer(Box<Kept>, Stamp),
     /// It varies by these.
     Varies(Vec<HeaderName>),
-    /// Nothing; whoever asked may fetch it for all: number of the ticket, and the present by Redis's clock.
-    Fetch(u64, u64),
+    /// Nothing; whoever searched may fetch it for all.
+    Fetch(Ticket),
     /// Nothing that anybody can wait for.
     Nothing,
 }
@@ -156,9 +192,10 @@ impl Tier {
         self.taken.lock().take()
     }
 
-    /// Nobody carries anything to Redis for now.
-    pub fn give_orders_back(&self, orders: mpsc::Receiver<Order>) {
+    /// Nobody carries anything to Redis for now, and nobody waits for what was not carried.
+    pub fn give_orders_back(&self, mut orders: mpsc::Receiver<Order>) {
         self.linked.store(false, Ordering::Release);
+        while orders.try_recv().is_ok() {}
         *self.taken.lock() = Some(orders);
     }
 
@@ -241,13 +278,15 @@ impl Share {
         format!("{}:{key}", self.space)
     }
 
-    /// Looks for the answer under a key of a URI whose own key is `base`; `anew` where what is there is not good enough. `None` where nobody would answer.
+    /// Looks for the answer under a key of a URI whose own key is `base`; `seen` is what is there and not good enough. `None` where
+    /// nobody would answer.
     #[must_use]
-    pub fn find(&self, base: &str, key: &str, anew: bool) -> Option<Search> {
+    pub fn find(&self, base: &str, key: &str, seen: Stamp) -> Option<Search> {
         let (reply, found) = oneshot::channel();
-        let key = self.key(key);
-        let asked = self.is_linked() && self.tier.tell(Order::Find { key: key.clone(), anew, reply });
-        asked.then(|| Search { share: self.clone(), base: base.to_owned(), key, found })
+        let wanted = Wanted { share: self.clone(), base: base.to_owned(), key: self.key(key) };
+        // Looked at again afterwards: what is asked between may lie there until somebody carries orders again.
+        let asked = self.is_linked() && self.tier.tell(Order::Find { wanted, seen, reply }) && self.is_linked();
+        asked.then_some(Search(found))
     }
 
     /// What a purge means is to go everywhere.
@@ -263,39 +302,12 @@ impl Share {
 
 /// A search that runs.
 #[derive(Debug)]
-pub struct Search {
-    share: Share,
-    base: String,
-    key: String,
-    found: oneshot::Receiver<Found>,
-}
-
-/// What a search found.
-#[derive(Debug)]
-pub enum Outcome {
-    /// An answer.
-    Answer(Box<Kept>),
-    /// It varies by these.
-    Varies(Vec<HeaderName>),
-    /// Whoever searched may fetch it for all.
-    Fetch(Ticket),
-    /// Nothing that anybody can wait for.
-    Nothing,
-}
+pub struct Search(oneshot::Receiver<Found>);
 
 impl Search {
     /// Waits for what is found.
-    pub async fn outcome(&mut self) -> Outcome {
-        match (&mut self.found).await {
-            Ok(Found::Answer(kept)) => Outcome::Answer(kept),
-            Ok(Found::Varies(names)) => Outcome::Varies(names),
-            Ok(Found::Fetch(token, born)) => {
-                let Share { tier, space } = self.share.clone();
-                let (base, key) = (self.base.clone(), self.key.clone());
-                Outcome::Fetch(Ticket { tier, space, base, key, token, born, used: false })
-            }
-            Ok(Found::Nothing) | Err(_) => Outcome::Nothing,
-        }
+    pub async fn found(&mut self) -> Found {
+        (&mut self.0).await.unwrap_or(Found::Nothing)
     }
 }
 
@@ -335,5 +347,41 @@ impl Drop for Ticket {
             // Where it cannot be told, it ends by itself.
             self.tier.tell(Order::GiveBack { key: std::mem::take(&mut self.key), token: self.token });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share() -> (Arc<Tier>, mpsc::Receiver<Order>, Share) {
+        let tier = Arc::new(Tier::default());
+        let orders = tier.take_orders().expect("nobody has them");
+        tier.set_linked(true);
+        let share = Share::new(&tier, "route", "kind");
+        (tier, orders, share)
+    }
+
+    #[tokio::test]
+    async fn a_ticket_that_nobody_takes_is_given_back() {
+        let (_tier, mut orders, share) = share();
+        let search = share.find("base", "key", Stamp::new()).expect("it is asked");
+        let Some(Order::Find { wanted, reply, .. }) = orders.recv().await else { panic!("a search") };
+        // Its client leaves when the ticket is on its way already.
+        reply.send(Found::Fetch(wanted.ticket(7, 1))).expect("it is waited for");
+        drop(search);
+        let order = orders.try_recv().expect("it is told");
+        assert!(matches!(&order, Order::GiveBack { key, token: 7 } if key == wanted.key()), "{order:?}");
+    }
+
+    #[tokio::test]
+    async fn what_nobody_carries_any_more_is_answered_with_nothing() {
+        let (tier, orders, share) = share();
+        let mut search = share.find("base", "key", Stamp::new()).expect("it is asked");
+        tier.give_orders_back(orders);
+        assert!(matches!(search.found().await, Found::Nothing));
+        assert!(share.find("base", "key", Stamp::new()).is_none());
+        let mut orders = tier.take_orders().expect("they were given back");
+        assert!(orders.try_recv().is_err());
     }
 }

@@ -4,11 +4,11 @@
 -- A value begins with the number of its fetch in 20 digits.
 for _, key in ipairs(KEYS) do ours(key, 'string') end
 local number = tonumber(ARGV[1])
-local fetches = tonumber(redis.call('GET', KEYS[1]) or '0')
+local fetches = counter(string.match(redis.call('GET', KEYS[1]) or '', '^%d+'))
 if fetches > number then return 0 end
 for index = 2, #KEYS do
   local there = redis.call('GETRANGE', KEYS[index], 0, 19)
-  if (tonumber(there) or 0) <= number then
+  if counter(there) <= number then
     redis.call('SET', KEYS[index], ARGV[2 * index], 'PX', ARGV[2 * index + 1])
   end
 end

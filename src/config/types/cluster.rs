@@ -7,8 +7,8 @@ use super::OneOrMany;
 use super::tls::UpstreamTls;
 use crate::units::Duration;
 
-/// Several instances that act as one, by way of Redis or Valkey. No request waits for it, and without it each instance goes on
-/// by itself.
+/// Several instances that act as one, by way of Redis or Valkey. No request waits for it, but for a moment where it may have a
+/// kept answer, and without it each instance goes on by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cluster {
@@ -36,7 +36,8 @@ pub struct Cluster {
     /// Name of this instance, unique in the cluster: letters, digits, `.`, `_` and `-`. The host's by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
-    /// How long an answer of Redis may take before it counts as gone.
+    /// How long an answer of Redis may take before it counts as gone. A request that looks there for a kept answer waits a tenth
+    /// of that.
     #[serde(default = "timeout")]
     pub timeout: Duration,
 }

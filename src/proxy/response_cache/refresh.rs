@@ -1,4 +1,4 @@
-//! Asks for something stale anew, when its client has it already (RFC 5861, 3).
+//! Asks for something stale anew, when its client has it already (RFC 5861, 3). Among instances, one does so for all.
 
 use std::sync::Arc;
 
@@ -7,7 +7,9 @@ use http::HeaderName;
 use super::Way;
 use super::asked::Asked;
 use super::fetch::Old;
-use crate::fleet::response_cache::{Departure, Flight, Look, Stored};
+use super::shared::{self, Obtained};
+use crate::clock;
+use crate::fleet::response_cache::{Departure, Flight, Landed, Look, Stored};
 use crate::policy::http_cache::form::Kept;
 use crate::policy::http_cache::validation::CONDITIONS;
 use crate::proxy::client::Client;
@@ -69,7 +71,19 @@ pub(super) fn begin(exchange: &Exchange<'_>, way: &Way<'_>, look: &Look, stored:
     });
 }
 
-async fn run(exchange: &mut Exchange<'_>, way: &Way<'_>, key: &str, begun: u64, old: Old, flight: Flight) {
+async fn run(exchange: &mut Exchange<'_>, way: &Way<'_>, key: &str, begun: u64, old: Old, mut flight: Flight) {
+    // Of all instances, one asks a server; those who wait for it give what is stale meanwhile.
+    let share =
+        way.cache.store.share().filter(|share| !way.asked.is_own && !way.asked.credentials.any() && share.is_linked());
+    if let Some(share) = share {
+        let end = clock::now() + way.upstream.queue_timeout + way.route.timeouts.first_byte;
+        match shared::obtain(exchange, end, &share, &way.cache.store, way.asked).await {
+            Ok(Obtained::Kept(key, stored)) => return flight.land(Landed::Kept(key.into(), stored)),
+            Ok(Obtained::Ticket(ticket)) => flight.is_for_all(ticket),
+            Ok(Obtained::Nothing) => {}
+            Err(_) => return,
+        }
+    }
     match way.ask(exchange, key, begun, Some(old), Some(flight), "stale").await {
         Ok(_) => finish::attempt_is_over(exchange),
         Err(Stop::Answer(answer)) => {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::unix_millis;
 use crate::fleet::response_cache::{ResponseCache, Stored};
-use crate::fleet::shared_answers::{Outcome, Search, Share, Ticket};
+use crate::fleet::shared_answers::{Found, Search, Share, Stamp, Ticket};
 use crate::policy::http_cache::key::variant;
 use crate::policy::http_cache::using::{self, Use};
 use crate::proxy::context::{Exchange, Stop};
@@ -36,38 +36,39 @@ pub(super) async fn obtain(
 ) -> Result<Obtained, Stop> {
     let begun = store.begun();
     let mut key = asked.base.clone();
-    let mut anew = false;
+    let mut seen = Stamp::new();
     // The mark that it varies, the answer, and whoever fetches it anew.
     for _ in 0..4 {
-        let Some(mut search) = share.find(&asked.base, &key, anew) else { return Ok(Obtained::Nothing) };
+        let Some(mut search) = share.find(&asked.base, &key, seen.clone()) else { return Ok(Obtained::Nothing) };
         match wait(exchange, end, &mut search).await? {
-            Some(Outcome::Answer(kept)) => {
-                if using::decide(&kept.life, &asked.wish, unix_millis()) != Use::Fresh || anew {
-                    // It is stale, or says no more than what is known.
-                    if anew {
+            Some(Found::Answer(kept, stamp)) => {
+                if using::decide(&kept.life, &asked.wish, unix_millis()) != Use::Fresh {
+                    // What has just been fetched will not get any fresher.
+                    if !seen.is_empty() {
                         return Ok(Obtained::Nothing);
                     }
-                    anew = true;
+                    seen = stamp;
                     continue;
                 }
                 let stored = Arc::new(Stored::new(&kept, begun));
                 let is_kept = asked.credentials.allow(stored.life.marks) && store.keep(&asked.base, &key, &stored);
                 return Ok(if is_kept { Obtained::Kept(key, stored) } else { Obtained::Nothing });
             }
-            Some(Outcome::Varies(names)) if key == asked.base => {
+            Some(Found::Varies(names)) if key == asked.base => {
                 key = variant(&asked.base, &names, &exchange.head.headers);
+                seen = Stamp::new();
             }
-            Some(Outcome::Fetch(ticket)) => return Ok(Obtained::Ticket(ticket)),
-            Some(Outcome::Varies(_) | Outcome::Nothing) | None => return Ok(Obtained::Nothing),
+            Some(Found::Fetch(ticket)) => return Ok(Obtained::Ticket(ticket)),
+            Some(Found::Varies(_) | Found::Nothing) | None => return Ok(Obtained::Nothing),
         }
     }
     Ok(Obtained::Nothing)
 }
 
-async fn wait(exchange: &mut Exchange<'_>, end: Instant, search: &mut Search) -> Result<Option<Outcome>, Stop> {
-    let mut outcome = Box::pin(search.outcome());
-    match queue::wait(exchange, Some(end), |cx| outcome.as_mut().poll(cx)).await {
-        Ok(outcome) => Ok(outcome),
+async fn wait(exchange: &mut Exchange<'_>, end: Instant, search: &mut Search) -> Result<Option<Found>, Stop> {
+    let mut found = Box::pin(search.found());
+    match queue::wait(exchange, Some(end), |cx| found.as_mut().poll(cx)).await {
+        Ok(found) => Ok(found),
         Err(reason) => Err(reply::give_up(&mut exchange.ctx, reason)),
     }
 }
