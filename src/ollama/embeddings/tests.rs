@@ -187,6 +187,19 @@ fn what_means_the_same_has_the_same_settings() {
     ] {
         assert_ne!(request(Call::Embed, other).unwrap().1, plain, "{other}");
     }
+    // What one call knows and the other does not is not the same in both.
+    for body in [
+        r#"{"input":"a","options":{"num_ctx":6}}"#,
+        r#"{"input":"a","truncate":false}"#,
+        r#"{"input":"a","encoding_format":"base64"}"#,
+    ] {
+        assert_ne!(request(Call::Embed, body).unwrap().1, request(Call::Openai, body).unwrap().1, "{body}");
+    }
+    assert_eq!(
+        request(Call::Embed, r#"{"input":"a","tomorrow":1}"#).unwrap().1,
+        request(Call::Openai, r#"{"input":"a","tomorrow":1}"#).unwrap().1,
+        "neither knows it"
+    );
     assert_ne!(
         request(Call::Openai, r#"{"input":"a","encoding_format":"base64"}"#).unwrap().1,
         request(Call::Openai, r#"{"input":"a"}"#).unwrap().1
