@@ -48,7 +48,7 @@ pub enum CacheScope {
 pub struct Cache {
     /// Memory that this route's answers may take, 1MiB to 1TiB.
     pub max_size: ByteSize,
-    /// Longest body that is kept; not more than `max_size`.
+    /// Longest body that is kept; not more than `max_size`. One that takes more than 95 % of that is not kept either.
     pub max_object: ByteSize,
     /// How long an answer is fresh that says nothing of it, with a status such as 200, 301 or 404. With 0s it is not kept.
     pub default_ttl: Duration,
