@@ -33,6 +33,7 @@ mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -65,6 +66,8 @@ pub struct Stored {
     pub vary: Arc<[HeaderName]>,
     /// When its fetch began, as [`ResponseCache::begun`] tells it.
     born: u64,
+    /// When its server was asked, if this process did that.
+    asked: Option<Instant>,
     uses: AtomicU64,
 }
 
@@ -77,8 +80,21 @@ impl Stored {
             life: kept.life,
             vary: kept.vary.clone().into(),
             born: begun,
+            asked: None,
             uses: AtomicU64::new(0),
         }
+    }
+
+    /// With the moment at which its server was asked.
+    #[must_use]
+    pub fn asked_at(self, moment: Instant) -> Self {
+        Self { asked: Some(moment), ..self }
+    }
+
+    /// Whether its server was asked then or later.
+    #[must_use]
+    pub fn is_asked_since(&self, moment: Instant) -> bool {
+        self.asked.is_some_and(|asked| asked >= moment)
     }
 
     /// How often it was given.
@@ -265,7 +281,9 @@ impl ResponseCache {
     /// Puts the same answer in a smaller form into the place of another, if that is still there.
     pub fn replace(&self, key: &str, stored: &Arc<Stored>, kept: &Kept) {
         if self.entries.has(key, stored) {
-            let smaller = Arc::new(Stored { uses: AtomicU64::new(stored.uses()), ..Stored::new(kept, stored.born) });
+            let smaller = Stored::new(kept, stored.born);
+            let smaller =
+                Arc::new(Stored { asked: stored.asked, uses: AtomicU64::new(stored.uses()), ..smaller });
             self.entries.insert(key, Entry::Answer(Arc::clone(&smaller)));
             if self.purges.means(key, smaller.born, || Kept::tags_of(&smaller.bytes)) {
                 self.entries.drop_if_same(key, &smaller);

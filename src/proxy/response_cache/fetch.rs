@@ -190,7 +190,7 @@ impl Way<'_> {
         match (judged, vary) {
             (Ok(life), Ok(names)) if names.iter().all(|name| kept.vary.contains(name)) => {
                 kept.life = life;
-                let stored = Arc::new(Stored::new(&kept, keeping.begun()));
+                let stored = keeping.stored(&kept);
                 // What a purge has thrown away meanwhile does not come back.
                 let is_purged = store.is_purged(key, &old.stored, keeping.begun());
                 let is_kept = !is_purged && store.keep(&self.asked.base, key, &stored);
