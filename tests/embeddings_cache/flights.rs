@@ -133,3 +133,22 @@ async fn when_the_first_fails_the_others_ask_by_themselves() {
     assert!(others.iter().all(|answer| answer.head.status == 200 && vectors(answer) == vectors(&others[0])));
     assert_eq!(told(&embed(&proxy, &["a", "b"]).await), "arriero; hit");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_being_computed_when_it_is_purged_is_not_kept() {
+    let fleet = fleet(1, &["m"]).await;
+    let host = &fleet.hosts[0];
+    let proxy = proxy(yaml(&fleet, CACHE)).await;
+    host.token_gate().close();
+    let first = async { embed(&proxy, &["a", "b"]).await };
+    let purged = async {
+        has_begun(host, 1).await;
+        let purged = super::support::admin::order(&proxy, "/caches/purge", r#"{"model":"m"}"#).await;
+        assert_eq!(purged["purged"], 0, "{purged}");
+        host.token_gate().open();
+    };
+    let (first, ()) = tokio::join!(first, purged);
+    assert_eq!(first.head.status, 200);
+    assert_eq!(told(&embed(&proxy, &["a", "b"]).await), "arriero; fwd=miss; stored");
+    assert_eq!(told(&embed(&proxy, &["a", "b"]).await), "arriero; hit");
+}

@@ -256,7 +256,7 @@ impl Batch {
                 }
                 Look::Ours(_) => ours.push(place),
                 Look::Theirs(waiting) if is_first => waits.push((place, waiting)),
-                Look::Theirs(_) => alone.push(place),
+                Look::Theirs(_) | Look::Alone => alone.push(place),
             }
             take_turns(place).await;
         }
