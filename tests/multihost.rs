@@ -259,6 +259,11 @@ async fn what_is_kept_of_artifacts_is_seen_and_thrown_away() {
         assert_eq!(call(&proxy, "GET", path).await.head.status, 404, "{path}");
         assert_eq!(ask(kept).await.head.status, 200);
         assert_eq!(ask("/api/artifacts/other").await.head.status, 200);
+        for all in ["/monitoring/dashboard", "/performance/metrics"] {
+            let figures = get(&proxy, all).await["data"]["caches"][0].clone();
+            assert_eq!((&figures["route"], &figures["kind"]), (&"all".into(), &"answers".into()), "{all}: {figures}");
+            assert!(figures["entries"].as_u64() > Some(0) && figures["misses"].as_u64() > Some(0), "{all}: {figures}");
+        }
         let seen = get(&proxy, path).await;
         assert_eq!(seen["count"], 1, "{seen}");
         assert!(seen["data"][0]["uri"].as_str().is_some_and(|uri| uri.ends_with(kept)), "{seen}");
