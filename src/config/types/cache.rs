@@ -69,7 +69,7 @@ pub struct Cache {
     /// Field in which servers tag their answers, for a purge by tag.
     pub tag_header: String,
     /// Whether the instances of a `cluster` keep it together: what one has fetched is there for all. Not what is longer than
-    /// 1 MiB, and not what is answered to requests with credentials.
+    /// 1 MiB, and not what is answered to requests with credentials, unless `authorized` or `cookies` say that it is for all.
     pub cluster: bool,
     /// Whether what clients write into `Cache-Control` counts, such as `no-cache` when a page is loaded anew.
     pub respect_client: bool,

@@ -34,7 +34,8 @@
 //! - Only what came to its end is kept, and only where a missing end would have been noticed (RFC 9111, 3.3).
 //! - Only a plain GET fetches for others: what asks for a part, or has a condition, is its client's own question.
 //! - A request with credentials that do not keep answers apart waits for nobody, and nobody for it.
-//! - What is kept apart for one client never goes to other instances.
+//! - What is kept apart for one client never goes to other instances, nor an answer to a request with credentials, unless the
+//!   configuration says that it is for all: `authorized: true`, and cookies that mean nothing.
 //! - Nobody waits longer than a server of its own would be waited for, and nobody waits for the answer of a server that failed for
 //!   another one.
 
