@@ -155,6 +155,20 @@ async fn cookies_keep_answers_apart_unless_the_file_says_what_they_mean() {
     assert_ne!(one, other);
     assert_eq!((ask("theme=light; session=1").await, ask("session=2; x").await, origin.count()), (one, other, 2));
     assert_ne!(get(&proxy, "/").await.text(), ask("session=").await);
+    // Its server says that it varies by cookies: which of them that means is known. What it sets is not kept all the same.
+    let origin = Origin::start(|seen| match seen.target.as_str() {
+        "/sets" => good("Cache-Control: max-age=60\r\nVary: Cookie\r\nSet-Cookie: session=3\r\n", "text"),
+        _ => good("Cache-Control: max-age=60\r\nVary: Cookie, Accept\r\n", format!("{}", seen.number)),
+    })
+    .await;
+    let proxy = before(&origin, "cache: { cookies: [session] }").await;
+    let ask = async |text: &str| get_with(&proxy, "/", &with(text)).await.text();
+    let (one, other) = (ask("session=1; theme=dark").await, ask("session=2; theme=dark").await);
+    assert_eq!((ask("theme=light; session=1").await, ask("session=2").await, origin.count()), (one, other, 2));
+    for _ in 0..2 {
+        let sets = get_with(&proxy, "/sets", &with("session=1")).await;
+        assert_eq!(told(&sets), "arriero; fwd=uri-miss; detail=set_cookie");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

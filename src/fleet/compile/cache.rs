@@ -78,6 +78,7 @@ pub(super) fn answers(
             while_revalidate: wanted.stale_while_revalidate.0,
             if_error: wanted.stale_if_error.0,
             ignores_cookies: cookies == Cookies::Ignored,
+            knows_cookies: cookies != Cookies::Refused,
         },
         shared: wanted.scope == types::CacheScope::Shared,
         authorized: wanted.authorized,

@@ -39,6 +39,8 @@ pub struct Rules {
     pub if_error: Duration,
     /// Cookies mean nothing: what an answer sets is left out of what is kept.
     pub ignores_cookies: bool,
+    /// It is known which cookies keep answers apart, if any: that one varies by them says nothing more.
+    pub knows_cookies: bool,
 }
 
 /// What a request has that makes its answer its client's own.

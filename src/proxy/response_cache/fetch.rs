@@ -186,7 +186,7 @@ impl Way<'_> {
         });
         let headers = storing::fields(&all, received);
         let mut kept = Kept { tags: tags(&headers, &self.cache.tag_header), headers, ..old.kept.clone() };
-        let vary = storing::vary(&all, self.cache.rules.ignores_cookies);
+        let vary = storing::vary(&all, self.cache.rules.knows_cookies);
         match (judged, vary) {
             (Ok(life), Ok(names)) if names.iter().all(|name| kept.vary.contains(name)) => {
                 kept.life = life;

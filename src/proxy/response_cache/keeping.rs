@@ -240,7 +240,7 @@ impl Keeping {
             received,
             waited,
         })?;
-        let names = storing::vary(&headers, self.rules.ignores_cookies)?;
+        let names = storing::vary(&headers, self.rules.knows_cookies)?;
         let (key, vary) = self.store.place(&self.asked.base, &names, &self.request).ok_or(Unfit::Vary)?;
         let kept = Kept {
             uri: self.asked.uri.clone(),
