@@ -188,7 +188,7 @@ impl Way<'_> {
         let mut kept = Kept { tags: tags(&headers, &self.cache.tag_header), headers, ..old.kept.clone() };
         let vary = storing::vary(&all, self.cache.rules.knows_cookies);
         match (judged, vary) {
-            (Ok(life), Ok(names)) if names.iter().all(|name| kept.vary.contains(name)) => {
+            (Ok(life), Ok(names)) if kept.fits() && names.iter().all(|name| kept.vary.contains(name)) => {
                 kept.life = life;
                 let stored = keeping.stored(&kept);
                 // What a purge has thrown away meanwhile does not come back.
@@ -197,7 +197,7 @@ impl Way<'_> {
                 let landed = if is_kept { Landed::Kept(key.into(), stored) } else { Landed::NotKept };
                 land(flight, landed);
             }
-            // It was good for this request, and may not be kept any longer; or it varies by more now.
+            // It was good for this request, and may not be kept any longer; or it varies by more now, or has too many tags.
             _ => {
                 kept.life = Life { received, fresh: 0, ..kept.life };
                 store.forget(key, &old.stored);

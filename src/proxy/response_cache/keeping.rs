@@ -254,7 +254,7 @@ impl Keeping {
             is_compressed: false,
             body: Bytes::new(),
         };
-        Ok(Collected { kept, key, bytes: BytesMut::new() })
+        if kept.fits() { Ok(Collected { kept, key, bytes: BytesMut::new() }) } else { Err(Unfit::TooLong) }
     }
 
     /// The answer came to its end.
