@@ -89,12 +89,8 @@ async fn a_whole_answer_that_cannot_be_held_is_compressed_from_its_first_byte_on
     let long = text.clone();
     let server = odd_as(move |_| json(200, long.clone())).await;
     // A quota hides from the server what the client takes, and gives it back when the head has come.
-    let yaml = upstream_yaml(
-        "ollama",
-        &[server.url()],
-        &format!("{CACHE}\ncompress: [gzip]"),
-        "health: { active: off }",
-    );
+    let yaml =
+        upstream_yaml("ollama", &[server.url()], &format!("{CACHE}\ncompress: [gzip]"), "health: { active: off }");
     let more = "server: { body_budget: 64KiB, body_memory: 32KiB }\n\
                 quotas: [{ name: all, key: all, limit: 1G, every: month }]\n";
     let proxy = proxy(yaml + more).await;

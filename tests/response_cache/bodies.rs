@@ -262,9 +262,8 @@ async fn what_is_nearly_as_long_as_all_that_may_be_kept_is_kept_or_said_not_to_b
         assert_eq!((ask(&proxy, path).await.as_str(), ask(&proxy, path).await.as_str()), (first, second), "{path}");
     }
     // What a reload lets be longer finds its place too, and what is there stays.
-    let yaml = |object: &str| {
-        http_yaml(&[origin.url()], &format!("cache: {{ max_size: 8MiB, max_object: {object} }}"), QUIET)
-    };
+    let yaml =
+        |object: &str| http_yaml(&[origin.url()], &format!("cache: {{ max_size: 8MiB, max_object: {object} }}"), QUIET);
     let proxy = super::proxy(yaml("100KiB")).await;
     assert_eq!(ask(&proxy, "/1000").await, KEPT);
     proxy.rewrite(&yaml("7MiB"));

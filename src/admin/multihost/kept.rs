@@ -89,7 +89,8 @@ fn stores(state: &State) -> Vec<(String, Arc<ResponseCache>)> {
 async fn kept(Extract(state): Shared, of: Purge) -> Result<Done<KeptView>, Problem> {
     let stores = stores(&state);
     let looking = tokio::task::spawn_blocking(move || {
-        let all = stores.iter().flat_map(|(route, store)| store.answers(&of).into_iter().map(move |view| (route, view)));
+        let all =
+            stores.iter().flat_map(|(route, store)| store.answers(&of).into_iter().map(move |view| (route, view)));
         all.filter_map(|(route, view)| entry(route.clone(), &view)).collect::<Vec<_>>()
     });
     let data = looking.await.map_err(Problem::internal)?;

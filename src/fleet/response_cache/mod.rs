@@ -282,8 +282,7 @@ impl ResponseCache {
     pub fn replace(&self, key: &str, stored: &Arc<Stored>, kept: &Kept) {
         if self.entries.has(key, stored) {
             let smaller = Stored::new(kept, stored.born);
-            let smaller =
-                Arc::new(Stored { asked: stored.asked, uses: AtomicU64::new(stored.uses()), ..smaller });
+            let smaller = Arc::new(Stored { asked: stored.asked, uses: AtomicU64::new(stored.uses()), ..smaller });
             self.entries.insert(key, Entry::Answer(Arc::clone(&smaller)));
             if self.purges.means(key, smaller.born, || Kept::tags_of(&smaller.bytes)) {
                 self.entries.drop_if_same(key, &smaller);

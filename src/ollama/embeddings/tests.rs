@@ -172,7 +172,10 @@ fn tokens_of_two_parts_are_added() {
     assert_eq!(added(Call::Embed, "]}", counted), r#"],"prompt_eval_count":8}"#);
     // What is no whole number is left alone.
     let odd = r#"],"prompt_eval_count":8.5}"#;
-    assert_eq!((added(Call::Embed, odd, counted), added(Call::Embed, counted, odd)), (odd.to_owned(), counted.to_owned()));
+    assert_eq!(
+        (added(Call::Embed, odd, counted), added(Call::Embed, counted, odd)),
+        (odd.to_owned(), counted.to_owned())
+    );
     assert_eq!(
         added(Call::Openai, "", ""),
         r#"],"model":"M","usage":{"prompt_tokens":16,"total_tokens":16}}"#.to_owned() + "\n"

@@ -287,12 +287,9 @@ mod tests {
             let headers = (0..count).map(|_| (header::LINK, HeaderValue::from_static("a"))).collect();
             Kept { headers, ..kept() }
         };
-        for (kept, fits) in [
-            (tags(MOST), true),
-            (tags(MOST + 1), false),
-            (fields(MOST / 2), true),
-            (fields(MOST / 2 + 1), false),
-        ] {
+        for (kept, fits) in
+            [(tags(MOST), true), (tags(MOST + 1), false), (fields(MOST / 2), true), (fields(MOST / 2 + 1), false)]
+        {
             let read = Kept::decode(&kept.encode());
             assert_eq!((kept.fits(), read == Ok(kept)), (fits, fits));
         }
