@@ -119,6 +119,7 @@ async fn nobody_waits_for_what_is_not_kept() {
     let proxy = before(&origin, CACHE).await;
     let mut first = H1::connect(proxy.address()).await;
     first.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    support::eventually("it is the first", || async { origin.count() == 1 }).await;
     let asks = (0..20).map(|_| get(&proxy, "/"));
     for answer in futures_util::future::join_all(asks).await {
         assert_eq!((answer.text().as_str(), told(&answer).as_str()), ("own", "arriero; fwd=uri-miss; detail=no_store"));
