@@ -210,6 +210,9 @@ async fn what_makes_another_vector_is_another_entry() {
         ("/api/embed", r#"{"model":"m","input":"a","new_option":1}"#),
         ("/api/embeddings", r#"{"model":"m","prompt":"a"}"#),
         ("/v1/embeddings", r#"{"model":"m","input":"a","encoding_format":"base64"}"#),
+        // This call does not know these, so its server does not look at them.
+        ("/v1/embeddings", r#"{"model":"m","input":"a","truncate":false}"#),
+        ("/v1/embeddings", r#"{"model":"m","input":"a","options":{"num_ctx":8}}"#),
     ] {
         let first = send(proxy.address(), "POST", path, body).await;
         assert_eq!(told(&first), "arriero; fwd=miss; stored", "{body}");

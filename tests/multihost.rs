@@ -259,6 +259,11 @@ async fn what_is_kept_of_artifacts_is_seen_and_thrown_away() {
         assert_eq!(call(&proxy, "GET", path).await.head.status, 404, "{path}");
         assert_eq!(ask(kept).await.head.status, 200);
         assert_eq!(ask("/api/artifacts/other").await.head.status, 200);
+        for all in ["/monitoring/dashboard", "/performance/metrics"] {
+            let figures = get(&proxy, all).await["data"]["caches"][0].clone();
+            assert_eq!((&figures["route"], &figures["kind"]), (&"all".into(), &"answers".into()), "{all}: {figures}");
+            assert!(figures["entries"].as_u64() > Some(0) && figures["misses"].as_u64() > Some(0), "{all}: {figures}");
+        }
         let seen = get(&proxy, path).await;
         assert_eq!(seen["count"], 1, "{seen}");
         assert!(seen["data"][0]["uri"].as_str().is_some_and(|uri| uri.ends_with(kept)), "{seen}");
@@ -269,5 +274,54 @@ async fn what_is_kept_of_artifacts_is_seen_and_thrown_away() {
             ask("/api/artifacts/other").await.head.field("cache-status").map(|text| &text[..12]),
             Some("arriero; hit")
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_of_artifacts_is_thrown_away_at_all_instances() {
+    let redis = Redis::start().await;
+    let origin = Small::start(|_| {
+        let mut answer = support::fleet::reply(200, "text/plain", "text");
+        answer.headers_mut().insert("cache-control", "max-age=60".parse().expect("a value"));
+        answer
+    })
+    .await;
+    let mut proxies = Vec::new();
+    for name in ["a", "b"] {
+        let cluster = format!("\ncluster: {{ redis: \"{}\", instance: {name} }}\n", redis.url());
+        let yaml = http_yaml(&[origin.url()], "cache: {}", "health: { active: off }") + &cluster;
+        proxies.push(proxy(yaml).await);
+    }
+    for proxy in &proxies {
+        eventually("answers are shared", || async {
+            let snapshot = proxy.running().store.load();
+            let cache = snapshot.routes[0].cache.as_ref().expect("a cache");
+            cache.store.share().expect("a share").is_linked()
+        })
+        .await;
+    }
+    let is_hit = async |proxy: &Proxy, path: &str| {
+        let answer = send_with(proxy.address(), "GET", path, "Host: a.test\r\n", "").await;
+        answer.head.field("cache-status").is_some_and(|text| text.starts_with("arriero; hit"))
+    };
+    let other = "/api/artifacts/other";
+    for (path, kept) in [
+        ("/artifacts/a1/cache", "/api/artifacts/a1"),
+        ("/conversations/c1/artifacts/cache", "/api/conversations/c1/artifacts/a2"),
+    ] {
+        for kept in [kept, other] {
+            is_hit(&proxies[0], kept).await;
+            assert!(is_hit(&proxies[0], kept).await, "{kept}");
+        }
+        // Nothing of it is in the memory of the one that is told to throw it away.
+        let forgotten = json_of(&call(&proxies[1], "DELETE", path).await);
+        assert_eq!(forgotten["purged"], 0, "{forgotten}");
+        eventually("the other one hears of it", || async { call(&proxies[0], "GET", path).await.head.status == 404 })
+            .await;
+        // Nor does it come back from Redis.
+        let asked = || origin.got().iter().filter(|got| got.path == kept).count();
+        let before = asked();
+        assert!(!is_hit(&proxies[1], kept).await && asked() == before + 1, "{kept}");
+        assert!(is_hit(&proxies[0], other).await, "another one stays");
     }
 }

@@ -167,7 +167,8 @@ struct EntryList {
     entries: Vec<EntryView>,
 }
 
-fn share(hits: u64, misses: u64) -> Option<f64> {
+/// Hits as a share of all; `None` before the first.
+pub(super) fn share(hits: u64, misses: u64) -> Option<f64> {
     let all = hits + misses;
     #[expect(clippy::cast_precision_loss, reason = "a share")]
     let share = |part: u64| part as f64 / all as f64;
@@ -212,7 +213,7 @@ fn of_answers((route, cache): (&Route, &Cache)) -> CacheView {
     }
 }
 
-fn embeddings(routes: &[Arc<Route>]) -> impl Iterator<Item = (&Route, &Embeddings)> {
+pub(super) fn embeddings(routes: &[Arc<Route>]) -> impl Iterator<Item = (&Route, &Embeddings)> {
     routes.iter().filter_map(|route| Some((&**route, route.embeddings.as_ref()?)))
 }
 

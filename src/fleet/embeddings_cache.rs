@@ -13,10 +13,13 @@
 //! | kept | has it at once ([`Look::Kept`]) |
 //! | nobody asks for it | takes it over ([`Look::Ours`]); its [`Flight`] ends with an answer, or without |
 //! | somebody asks for it | waits for that flight ([`Look::Theirs`]), and asks a server itself if it ends without an answer |
+//! | somebody does since before a purge | asks a server itself ([`Look::Alone`]) |
 //!
 //! # Invariants
 //! - Whoever waits for a flight has ended its own first: nobody waits in a circle.
 //! - A flight that is dropped, because its client left or its server failed, has ended: those who wait are told.
+//! - What was asked for before a purge is not kept after it, nor given to anybody who came after it. Purges are counted, whatever
+//!   they are of: one that means another model makes nothing untrue, but they are few.
 //! - A store belongs to its route by name and outlives reloads; a smaller `max_size` holds from the moment at which the
 //!   configuration does.
 
@@ -134,6 +137,8 @@ pub struct EmbeddingsCache {
     entries: Entries,
     flights: [Mutex<Table>; TABLES],
     born: Instant,
+    /// How many purges there have been.
+    purges: AtomicU64,
     /// What it counts.
     pub counters: CacheCounters,
     hits: AtomicU64,
@@ -148,6 +153,8 @@ pub enum Look {
     Ours(usize),
     /// Somebody else asks for it.
     Theirs(Waiting),
+    /// Somebody else does, since before a purge: that answer will not do.
+    Alone,
 }
 
 /// How old what is kept may be.
@@ -198,6 +205,7 @@ impl EmbeddingsCache {
             entries,
             flights: std::array::from_fn(|_| Mutex::default()),
             born: now,
+            purges: AtomicU64::new(0),
             counters,
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -225,11 +233,25 @@ impl EmbeddingsCache {
         u32::try_from(now.saturating_duration_since(self.born).as_secs()).unwrap_or(u32::MAX)
     }
 
-    /// Keeps embeddings of a model.
-    pub fn keep(&self, model: &Arc<str>, found: impl IntoIterator<Item = (Key, Vector)>, now: Instant) {
+    /// How many purges there have been, for what is asked for from now on.
+    #[must_use]
+    pub fn begun(&self) -> u64 {
+        self.purges.load(Ordering::Acquire)
+    }
+
+    /// Keeps embeddings of a model that were asked for at `begun`, as [`Self::begun`] told it, unless there was a purge since.
+    pub fn keep(&self, model: &Arc<str>, found: impl IntoIterator<Item = (Key, Vector)>, begun: u64, now: Instant) {
         let kept = self.seconds(now);
         for (key, vector) in found {
+            if self.begun() != begun {
+                return;
+            }
             self.entries.insert(key, Entry { vector, model: Arc::clone(model), kept });
+            // Looked at afterwards too: a purge counts first and throws away then.
+            if self.begun() != begun {
+                self.entries.remove(&key);
+                return;
+            }
         }
     }
 
@@ -240,8 +262,9 @@ impl EmbeddingsCache {
         self.counters.inputs(hits as u64, misses as u64, collapsed as u64);
     }
 
-    /// Forgets what is kept of a model, or everything; how many embeddings that were.
+    /// Forgets what is kept of a model, or everything, now and from what is being computed; how many embeddings were kept.
     pub fn purge(&self, model: Option<&str>) -> usize {
+        self.purges.fetch_add(1, Ordering::AcqRel);
         let removed = AtomicU64::new(0);
         self.entries.retain(|_, entry| {
             let stays = model.is_some_and(|model| *entry.model != *model);
@@ -267,7 +290,8 @@ impl EmbeddingsCache {
     /// A request begins to look for its inputs.
     #[must_use]
     pub fn depart(self: &Arc<Self>) -> Flight {
-        Flight { store: Arc::clone(self), keys: Vec::new(), answer: watch::Sender::new(None) }
+        let begun = self.begun();
+        Flight { store: Arc::clone(self), keys: Vec::new(), begun, answer: watch::Sender::new(None) }
     }
 }
 
@@ -275,10 +299,17 @@ impl EmbeddingsCache {
 pub struct Flight {
     store: Arc<EmbeddingsCache>,
     keys: Vec<Key>,
+    begun: u64,
     answer: watch::Sender<Landed>,
 }
 
 impl Flight {
+    /// How many purges there had been when it began.
+    #[must_use]
+    pub fn begun(&self) -> u64 {
+        self.begun
+    }
+
     /// What is known of an input; if nothing is, it belongs to this flight from here on.
     pub fn look(&mut self, key: Key, age: Age) -> Look {
         if let Some(vector) = self.store.get(&key, age) {
@@ -286,14 +317,14 @@ impl Flight {
         }
         let mut table = self.store.flights[key.table()].lock();
         if let Some(waiting) = table.get(&key) {
-            return Look::Theirs(waiting.clone());
+            return if waiting.begun < self.begun { Look::Alone } else { Look::Theirs(waiting.clone()) };
         }
         // It may have landed between the two looks.
         if let Some(vector) = self.store.get(&key, age) {
             return Look::Kept(vector);
         }
         let place = self.keys.len();
-        table.insert(key, Waiting { answer: self.answer.subscribe(), place });
+        table.insert(key, Waiting { answer: self.answer.subscribe(), place, begun: self.begun });
         self.keys.push(key);
         Look::Ours(place)
     }
@@ -304,7 +335,7 @@ impl Flight {
             return;
         }
         if let Some(model) = model {
-            self.store.keep(model, self.keys.iter().copied().zip(vectors.iter().cloned()), now);
+            self.store.keep(model, self.keys.iter().copied().zip(vectors.iter().cloned()), self.begun, now);
         }
         self.answer.send_replace(Some(vectors.into()));
     }
@@ -323,6 +354,8 @@ impl Drop for Flight {
 pub struct Waiting {
     answer: watch::Receiver<Landed>,
     place: usize,
+    /// How many purges there had been when that flight began.
+    begun: u64,
 }
 
 impl Waiting {
@@ -334,116 +367,5 @@ impl Waiting {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock;
-
-    const DAY: Duration = Duration::from_secs(86_400);
-
-    fn store(bytes: u64) -> Arc<EmbeddingsCache> {
-        EmbeddingsCache::new(bytes, CacheCounters::default(), clock::now())
-    }
-
-    fn age() -> Age {
-        Age { now: clock::now(), most: DAY }
-    }
-
-    fn key(number: u32) -> Key {
-        Keys::new(&[b"test"]).of(&number.to_le_bytes())
-    }
-
-    /// 768 numbers.
-    fn vector(number: u32) -> Vector {
-        Vector::read(&serde_json::to_string(&vec![number; 768]).unwrap())
-    }
-
-    #[test]
-    fn keys_differ_where_a_part_ends_elsewhere() {
-        let of = |parts: &[&[u8]], input: &[u8]| Keys::new(parts).of(input);
-        assert_eq!(of(&[b"a", b"b"], b"c"), of(&[b"a", b"b"], b"c"));
-        for other in [of(&[b"ab", b""], b"c"), of(&[b"a", b"bc"], b""), of(&[b"a"], b"bc"), of(&[b"a", b"b"], b"C")] {
-            assert_ne!(of(&[b"a", b"b"], b"c"), other);
-        }
-    }
-
-    #[test]
-    fn it_never_takes_more_than_it_may_and_keeps_what_is_used() {
-        let (store, model) = (store(1 << 20), Arc::from("m"));
-        let now = clock::now();
-        let used: Vec<u32> = (0..100).collect();
-        store.keep(&model, used.iter().map(|number| (key(*number), vector(*number))), now);
-        // A scan of a hundred times what fits, while a hundred inputs are asked for now and then.
-        for number in 100..30_000 {
-            store.keep(&model, [(key(number), vector(1))], now);
-            if number % 50 == 0 {
-                for number in &used {
-                    store.get(&key(*number), age());
-                }
-            }
-            assert!(store.figures().bytes <= 1 << 20);
-        }
-        let left = used.iter().filter(|number| store.get(&key(**number), age()) == Some(vector(**number))).count();
-        assert!(left >= 95, "{left} of those in use are left");
-        assert!(store.counters.evictions.get() > 29_000);
-        store.set_max(1 << 19);
-        let figures = store.figures();
-        assert!(figures.bytes <= 1 << 19 && figures.max_bytes == 1 << 19, "{figures:?}");
-    }
-
-    #[test]
-    fn what_is_too_old_is_not_there() {
-        let (store, now) = (store(1 << 20), clock::now());
-        store.keep(&Arc::from("m"), [(key(1), vector(1))], now);
-        let after = |seconds| store.get(&key(1), Age { now: now + Duration::from_secs(seconds), most: DAY }).is_some();
-        assert_eq!([after(0), after(86_399), after(86_401)], [true, true, false]);
-        assert!(store.get(&key(1), Age { now, most: Duration::ZERO }).is_none());
-    }
-
-    #[test]
-    fn a_model_is_forgotten_and_no_other() {
-        let (store, now) = (store(1 << 20), clock::now());
-        store.keep(&Arc::from("a"), (0..10).map(|number| (key(number), vector(number))), now);
-        store.keep(&Arc::from("b"), (10..15).map(|number| (key(number), vector(number))), now);
-        assert_eq!((store.purge(Some("a")), store.purge(Some("a")), store.figures().entries), (10, 0, 5));
-        assert_eq!((store.purge(None), store.figures().entries, store.figures().bytes), (5, 0, 0));
-    }
-
-    #[tokio::test]
-    async fn one_asks_and_the_others_get_its_answer() {
-        let store = store(1 << 20);
-        let (mut first, mut second) = (store.depart(), store.depart());
-        assert!(matches!(first.look(key(1), age()), Look::Ours(0)));
-        assert!(matches!(first.look(key(2), age()), Look::Ours(1)));
-        let Look::Theirs(mut waiting) = second.look(key(2), age()) else { panic!("it is in flight") };
-        assert!(matches!(second.look(key(3), age()), Look::Ours(0)));
-        first.land(&[vector(1), vector(2)], Some(&Arc::from("m")), clock::now());
-        assert_eq!(waiting.landed().await, Some(vector(2)));
-        assert!(matches!(second.look(key(1), age()), Look::Kept(found) if found == vector(1)));
-        drop(second);
-        assert!(matches!(store.depart().look(key(3), age()), Look::Ours(0)), "nobody asks for it any more");
-    }
-
-    #[tokio::test]
-    async fn who_waits_for_a_flight_that_fails_is_told() {
-        let store = store(1 << 20);
-        let (mut first, mut second) = (store.depart(), store.depart());
-        first.look(key(1), age());
-        let Look::Theirs(mut waiting) = second.look(key(1), age()) else { panic!("it is in flight") };
-        drop(first);
-        assert_eq!(waiting.landed().await, None);
-        assert!(matches!(second.look(key(1), age()), Look::Ours(0)));
-        // An answer to another question is none.
-        second.land(&[], Some(&Arc::from("m")), clock::now());
-        assert_eq!(store.figures().entries, 0);
-    }
-
-    #[tokio::test]
-    async fn what_is_not_to_be_kept_still_reaches_who_waits() {
-        let store = store(1 << 20);
-        let (mut first, mut second) = (store.depart(), store.depart());
-        first.look(key(1), age());
-        let Look::Theirs(mut waiting) = second.look(key(1), age()) else { panic!("it is in flight") };
-        first.land(&[vector(1)], None, clock::now());
-        assert_eq!((waiting.landed().await, store.figures().entries), (Some(vector(1)), 0));
-    }
-}
+#[path = "embeddings_cache_tests.rs"]
+mod tests;

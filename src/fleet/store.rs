@@ -96,7 +96,7 @@ fn hand_down(snapshot: &Snapshot) {
         embeddings.store.set_max(embeddings.max_size);
     }
     for cache in snapshot.routes.iter().filter_map(|route| route.cache.as_ref()) {
-        cache.store.set_max(cache.max_size);
+        cache.store.set_max(cache.max_size, cache.max_object);
         cache.store.set_share(cache.share.clone());
     }
     for upstream in &snapshot.upstreams {

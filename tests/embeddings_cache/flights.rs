@@ -133,3 +133,49 @@ async fn when_the_first_fails_the_others_ask_by_themselves() {
     assert!(others.iter().all(|answer| answer.head.status == 200 && vectors(answer) == vectors(&others[0])));
     assert_eq!(told(&embed(&proxy, &["a", "b"]).await), "arriero; hit");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_of_what_is_asked_for_in_two_steps_are_counted_together() {
+    for (path, count) in [("/api/embed", "/prompt_eval_count"), ("/v1/embeddings", "/usage/prompt_tokens")] {
+        let fleet = Fleet::start(vec![arriero::demo::HostConfig::new("h").small_model("m").parallel(4)]).await;
+        let fleet = fleet.expect("a host");
+        let host = &fleet.hosts[0];
+        let proxy = proxy(yaml(&fleet, CACHE)).await;
+        // The first one never gets its answer, and the second waits for that, with something of its own besides.
+        host.faults().add(FaultRule::inference(Fault::Hang).times(1));
+        let mut leaver = H1::connect(proxy.address()).await;
+        leaver.send(request("POST", "/api/embed", "", body(&["one two three"]))).await;
+        has_begun(host, 1).await;
+        let begun = |ledger: &arriero::demo::Ledger| {
+            ledger.by_path("/api/embed").len() + ledger.by_path("/v1/embeddings").len() > 1
+        };
+        let second = async { send(proxy.address(), "POST", path, body(&["four five", "one two three"])).await };
+        let leaving = async {
+            host.ledger().wait_until(PATIENCE, begun).await.expect("it comes");
+            drop(leaver);
+        };
+        let (answer, ()) = tokio::join!(second, leaving);
+        assert_eq!(told(&answer), "arriero; fwd=miss; stored");
+        let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        assert_eq!(body.pointer(count).and_then(Value::as_u64), Some(3 + 4), "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_being_computed_when_it_is_purged_is_not_kept() {
+    let fleet = fleet(1, &["m"]).await;
+    let host = &fleet.hosts[0];
+    let proxy = proxy(yaml(&fleet, CACHE)).await;
+    host.token_gate().close();
+    let first = async { embed(&proxy, &["a", "b"]).await };
+    let purged = async {
+        has_begun(host, 1).await;
+        let purged = super::support::admin::order(&proxy, "/caches/purge", r#"{"model":"m"}"#).await;
+        assert_eq!(purged["purged"], 0, "{purged}");
+        host.token_gate().open();
+    };
+    let (first, ()) = tokio::join!(first, purged);
+    assert_eq!(first.head.status, 200);
+    assert_eq!(told(&embed(&proxy, &["a", "b"]).await), "arriero; fwd=miss; stored");
+    assert_eq!(told(&embed(&proxy, &["a", "b"]).await), "arriero; hit");
+}

@@ -84,6 +84,25 @@ async fn a_part_that_cannot_be_held_is_none_either() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_whole_answer_that_cannot_be_held_is_compressed_from_its_first_byte_on() {
+    let text = format!(r#"{{"model":"m","embeddings":[[{}0.5]]}}"#, "0.25,".repeat(40_000));
+    let long = text.clone();
+    let server = odd_as(move |_| json(200, long.clone())).await;
+    // A quota hides from the server what the client takes, and gives it back when the head has come.
+    let yaml =
+        upstream_yaml("ollama", &[server.url()], &format!("{CACHE}\ncompress: [gzip]"), "health: { active: off }");
+    let more = "server: { body_budget: 64KiB, body_memory: 32KiB }\n\
+                quotas: [{ name: all, key: all, limit: 1G, every: month }]\n";
+    let proxy = proxy(yaml + more).await;
+    let fields = "Accept-Encoding: gzip\r\n";
+    let answer = send_with(proxy.address(), "POST", "/api/embed", fields, body(&["a"])).await;
+    assert_eq!((answer.head.status, answer.head.field("content-encoding")), (200, Some("gzip")));
+    let mut plain = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&answer.body[..]), &mut plain).expect("gzip");
+    assert!(plain == text, "{} bytes of {}", plain.len(), text.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_huge_list_of_what_nobody_knows_is_not_asked_for_in_part() {
     let fleet = fleet(1, &["m"]).await;
     let host = &fleet.hosts[0];

@@ -247,6 +247,34 @@ async fn what_is_too_long_passes_and_is_not_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_nearly_as_long_as_all_that_may_be_kept_is_kept_or_said_not_to_be() {
+    let origin = Origin::start(|seen| {
+        let size: usize = seen.target[1..].parse().expect("a size");
+        good("Cache-Control: max-age=60\r\n", vec![b'x'; size])
+    })
+    .await;
+    let ask = async |proxy: &Proxy, path: &str| told(&get(proxy, path).await);
+    let proxy = before(&origin, "cache: { max_size: 1MiB }").await;
+    for (path, first, second) in [
+        ("/900000", "arriero; fwd=uri-miss; stored", "arriero; hit"),
+        ("/1020000", "arriero; fwd=uri-miss; detail=too_long", "arriero; fwd=uri-miss; detail=too_long"),
+    ] {
+        assert_eq!((ask(&proxy, path).await.as_str(), ask(&proxy, path).await.as_str()), (first, second), "{path}");
+    }
+    // What a reload lets be longer finds its place too, and what is there stays.
+    let yaml =
+        |object: &str| http_yaml(&[origin.url()], &format!("cache: {{ max_size: 8MiB, max_object: {object} }}"), QUIET);
+    let proxy = super::proxy(yaml("100KiB")).await;
+    assert_eq!(ask(&proxy, "/1000").await, KEPT);
+    proxy.rewrite(&yaml("7MiB"));
+    support::admin::order(&proxy, "/config/reload", "").await;
+    assert_eq!(ask(&proxy, "/1000").await, "arriero; hit");
+    for wanted in [KEPT, "arriero; hit"] {
+        assert_eq!(ask(&proxy, "/3000000").await, wanted);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_has_no_proper_end_is_not_kept() {
     let origin = Origin::start(|seen| {
         let fields = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\n";

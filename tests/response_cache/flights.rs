@@ -56,6 +56,37 @@ async fn of_a_thousand_who_ask_at_the_same_time_one_asks_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn those_who_want_a_newer_one_than_they_waited_for_get_one_for_all() {
+    for wish in ["max-age=0", "min-fresh=3600"] {
+        let gate = Gate::new();
+        let waits = gate.clone();
+        let origin = Origin::start(move |seen| {
+            let mut steps = if seen.number == 0 { vec![Step::Wait(waits.clone())] } else { Vec::new() };
+            steps.extend(good(FIELDS, format!("{}", seen.number)));
+            steps
+        })
+        .await;
+        let proxy = before(&origin, CACHE).await;
+        let address = proxy.address();
+        let ask = move |fields: String| {
+            tokio::spawn(async move { send_with(address, "GET", "/", &format!("Host: a.test\r\n{fields}"), "").await })
+        };
+        let first = ask(String::new());
+        support::eventually("it is asked for", || async { origin.count() == 1 }).await;
+        let others: Vec<_> = (0..20).map(|_| ask(format!("Cache-Control: {wish}\r\n"))).collect();
+        in_flight(&proxy, 21).await;
+        gate.open();
+        assert_eq!(first.await.expect("answered").text(), "0");
+        for other in others {
+            let answer = other.await.expect("answered");
+            // What came in the same millisecond is no older than 0 s.
+            assert!(answer.text() == "1" || wish == "max-age=0" && answer.text() == "0", "{}", answer.text());
+        }
+        assert!(origin.count() <= 2, "{wish}: {}", origin.count());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_first_gets_each_byte_as_it_comes() {
     let gate = Gate::new();
     let waits = gate.clone();
@@ -88,6 +119,7 @@ async fn nobody_waits_for_what_is_not_kept() {
     let proxy = before(&origin, CACHE).await;
     let mut first = H1::connect(proxy.address()).await;
     first.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    support::eventually("it is the first", || async { origin.count() == 1 }).await;
     let asks = (0..20).map(|_| get(&proxy, "/"));
     for answer in futures_util::future::join_all(asks).await {
         assert_eq!((answer.text().as_str(), told(&answer).as_str()), ("own", "arriero; fwd=uri-miss; detail=no_store"));

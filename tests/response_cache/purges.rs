@@ -207,3 +207,20 @@ async fn the_command_line_shows_and_throws_away() {
         assert_eq!(run(words).await.code, Some(2), "{words:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_with_too_many_tags_is_not_kept() {
+    let origin = Origin::start(|seen| {
+        let count: usize = seen.target[1..].parse().expect("a number");
+        good(&format!("Cache-Control: max-age=60\r\nCache-Tag: {}\r\n", "a ".repeat(count)), "text")
+    })
+    .await;
+    let proxy = before(&origin, CACHE).await;
+    for (path, first, second) in [
+        ("/4096", KEPT, "arriero; hit"),
+        ("/4097", "arriero; fwd=uri-miss; detail=too_long", "arriero; fwd=uri-miss; detail=too_long"),
+    ] {
+        assert_eq!((told(&get(&proxy, path).await).as_str(), told(&get(&proxy, path).await).as_str()), (first, second));
+    }
+    assert_eq!(proxy.metric("arriero_cache_damaged_total{route=\"all\"}").await, 0.0);
+}

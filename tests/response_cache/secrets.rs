@@ -155,6 +155,20 @@ async fn cookies_keep_answers_apart_unless_the_file_says_what_they_mean() {
     assert_ne!(one, other);
     assert_eq!((ask("theme=light; session=1").await, ask("session=2; x").await, origin.count()), (one, other, 2));
     assert_ne!(get(&proxy, "/").await.text(), ask("session=").await);
+    // Its server says that it varies by cookies: which of them that means is known. What it sets is not kept all the same.
+    let origin = Origin::start(|seen| match seen.target.as_str() {
+        "/sets" => good("Cache-Control: max-age=60\r\nVary: Cookie\r\nSet-Cookie: session=3\r\n", "text"),
+        _ => good("Cache-Control: max-age=60\r\nVary: Cookie, Accept\r\n", format!("{}", seen.number)),
+    })
+    .await;
+    let proxy = before(&origin, "cache: { cookies: [session] }").await;
+    let ask = async |text: &str| get_with(&proxy, "/", &with(text)).await.text();
+    let (one, other) = (ask("session=1; theme=dark").await, ask("session=2; theme=dark").await);
+    assert_eq!((ask("theme=light; session=1").await, ask("session=2").await, origin.count()), (one, other, 2));
+    for _ in 0..2 {
+        let sets = get_with(&proxy, "/sets", &with("session=1")).await;
+        assert_eq!(told(&sets), "arriero; fwd=uri-miss; detail=set_cookie");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,4 +181,47 @@ async fn the_cookie_by_which_a_client_keeps_its_server_is_none_of_its_own() {
     let hit = get_with(&proxy, "/", "Cookie: ours=x\r\n").await;
     assert_eq!((told(&hit).as_str(), hit.head.field("set-cookie")), ("arriero; hit", None));
     assert_ne!(told(&get_with(&proxy, "/", "Cookie: ours=x; other=y\r\n").await), "arriero; hit");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_answered_to_credentials_leaves_the_process_only_where_the_file_says_that_it_is_for_all() {
+    let redis = support::redis::Redis::start().await;
+    let origin = personal("Cache-Control: max-age=60, public\r\n").await;
+    let key = "Authorization: Basic alice\r\n";
+    for (number, (cache, fields, leaves)) in [
+        ("{}", "", true),
+        ("{}", key, false),
+        ("{}", "X-API-Key: alice\r\n", false),
+        ("{}", "Cookie: a=1\r\n", false),
+        ("{ scope: shared }", key, false),
+        ("{ scope: shared, authorized: true }", key, true),
+        ("{ scope: shared, authorized: true }", "Cookie: a=1\r\n", false),
+        ("{ cookies: ignore }", "Cookie: a=1\r\n", true),
+        ("{ cookies: ignore }", "Authorization: Basic alice\r\nCookie: a=1\r\n", false),
+        ("{ cookies: [session] }", "Cookie: session=1; theme=dark\r\n", false),
+        ("{ cookies: [session] }", "Cookie: theme=dark\r\n", true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let cluster = format!("\ncluster: {{ redis: \"{}\", name: c{number}, instance: a }}\n", redis.url());
+        let proxy = proxy(http_yaml(&[origin.url()], &format!("cache: {cache}"), QUIET) + &cluster).await;
+        support::eventually("answers are shared", || async {
+            let snapshot = proxy.running().store.load();
+            let cache = snapshot.routes[0].cache.as_ref().expect("a cache");
+            cache.store.share().expect("a share").is_linked()
+        })
+        .await;
+        let shared = async |path: &str| {
+            let keys: Vec<String> = redis.call(&["KEYS", &format!("arriero:1:{{c{number}}}:answer:*")]).await;
+            keys.iter().any(|key| key.contains(path))
+        };
+        assert_eq!(get_with(&proxy, "/asked", fields).await.head.status, 200);
+        assert_eq!(get(&proxy, "/open").await.head.status, 200);
+        support::eventually("what came later is there", || async { shared("/open").await }).await;
+        if leaves {
+            support::eventually("it is there", || async { shared("/asked").await }).await;
+        }
+        assert_eq!(shared("/asked").await, leaves, "{cache} {fields}");
+    }
 }

@@ -34,6 +34,49 @@ async fn a_server_confirms_what_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_confirmed_without_a_date_is_fresh_from_then_on() {
+    let origin = Origin::start(|seen| match seen.field("if-none-match") {
+        Some(_) => vec![Step::Write(b"HTTP/1.1 304 Not Modified\r\nCache-Control: max-age=60\r\n\r\n".to_vec())],
+        // As old as a server's clock that is wrong, or as what it has from elsewhere.
+        None => good("Cache-Control: max-age=60\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nETag: \"v1\"\r\n", "text"),
+    })
+    .await;
+    let proxy = before(&origin, CACHE).await;
+    assert_eq!(told(&get(&proxy, "/").await), "arriero; fwd=uri-miss; stored");
+    assert_eq!(told(&get(&proxy, "/").await), "arriero; fwd=stale; fwd-status=304");
+    let hit = get(&proxy, "/").await;
+    assert_eq!((told(&hit).as_str(), hit.text().as_str(), origin.count()), ("arriero; hit", "text", 2));
+    assert!(hit.head.field("date").is_some_and(|date| !date.contains("1994")), "{}", hit.head.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cookie_that_a_server_sets_as_it_confirms_is_its_client_s_alone() {
+    for (cache, is_kept) in [(CACHE, false), ("cache: { cookies: ignore }", true)] {
+        let origin = Origin::start(|seen| match seen.field("if-none-match") {
+            Some(_) => vec![Step::Write(
+                b"HTTP/1.1 304 Not Modified\r\nCache-Control: max-age=60\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\r\n"
+                    .to_vec(),
+            )],
+            None => good("Cache-Control: max-age=60\r\nAge: 60\r\nETag: \"v1\"\r\n", "text"),
+        })
+        .await;
+        let proxy = before(&origin, cache).await;
+        get(&proxy, "/").await;
+        let confirmed = get(&proxy, "/").await;
+        assert_eq!((confirmed.head.status, told(&confirmed).as_str()), (200, "arriero; fwd=stale; fwd-status=304"));
+        assert_eq!((confirmed.text().as_str(), confirmed.head.all("set-cookie")), ("text", vec!["a=1", "b=2"]));
+        let next = get(&proxy, "/").await;
+        assert_eq!((next.text().as_str(), next.head.all("set-cookie").len()), ("text", 0));
+        // An answer with a cookie is kept only where cookies mean nothing.
+        assert_eq!(told(&next) == "arriero; hit", is_kept, "{}", told(&next));
+        // Its client has it already, and gets the cookie all the same.
+        let fields = "Cache-Control: no-cache\r\nIf-None-Match: \"v1\"\r\n";
+        let unchanged = get_with(&proxy, "/", fields).await;
+        assert_eq!((unchanged.head.status, unchanged.head.all("set-cookie")), (304, vec!["a=1", "b=2"]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_has_to_be_confirmed_each_time_is() {
     let origin = Origin::start(|seen| match seen.field("if-none-match") {
         Some(_) => vec![Step::Write(b"HTTP/1.1 304 Not Modified\r\nCache-Control: no-cache\r\n\r\n".to_vec())],

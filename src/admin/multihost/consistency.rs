@@ -55,6 +55,18 @@ struct Severities {
     low: usize,
 }
 
+impl Severities {
+    /// Of those that were not mended.
+    fn of(issues: &[Issue]) -> Self {
+        let count = |severity: &str| issues.iter().filter(|one| !one.repaired && one.severity == severity).count();
+        Self { critical: count("critical"), high: count("high"), medium: count("medium"), low: count("low") }
+    }
+
+    fn all(&self) -> usize {
+        self.critical + self.high + self.medium + self.low
+    }
+}
+
 /// What was found.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -73,6 +85,9 @@ struct Consistency {
     by_severity: Severities,
     /// The first hundred of them.
     issues: Vec<Issue>,
+    /// How many were mended as they were found.
+    #[serde(skip)]
+    repaired: usize,
 }
 
 /// What was compared: here, in Redis, and among the instances.
@@ -111,7 +126,7 @@ async fn look(state: &State) -> Consistency {
     let known = state.store.load().lasting.cluster.asking.known();
     let found = compare(state).await;
     let instances = views::instances(state);
-    let mut issues = Vec::new();
+    let mut issues: Vec<Issue> = Vec::new();
     let enabled = found.is_some();
     let found = found.unwrap_or_default();
     if let Some(fault) = &found.fault {
@@ -141,19 +156,9 @@ async fn look(state: &State) -> Consistency {
         let message = format!("the instances run {versions} versions of Arriero");
         issues.push(issue("version", "low", "instances", message, false));
     }
-    let mut by_severity = Severities::default();
-    for one in issues.iter().filter(|one| !one.repaired) {
-        *match one.severity {
-            "critical" => &mut by_severity.critical,
-            "high" => &mut by_severity.high,
-            "medium" => &mut by_severity.medium,
-            _ => &mut by_severity.low,
-        } += 1;
-    }
-    let consistent = issues.iter().all(|one| one.repaired);
-    issues.truncate(NAMED);
+    let (by_severity, repaired, issues) = counted(issues);
     Consistency {
-        consistent,
+        consistent: by_severity.all() == 0,
         enabled,
         checked_at: wall(clock::unix_time()),
         took_ms: (enabled && found.fault.is_none()).then(|| milliseconds(found.took)),
@@ -169,7 +174,16 @@ async fn look(state: &State) -> Consistency {
         },
         by_severity,
         issues,
+        repaired,
     }
+}
+
+/// How many issues are left by their severity, how many were mended, and those of all of them that are named.
+fn counted(mut issues: Vec<Issue>) -> (Severities, usize, Vec<Issue>) {
+    let by_severity = Severities::of(&issues);
+    let repaired = issues.iter().filter(|one| one.repaired).count();
+    issues.truncate(NAMED);
+    (by_severity, repaired, issues)
 }
 
 fn issue(kind: &'static str, severity: &'static str, subject: &str, message: String, repaired: bool) -> Issue {
@@ -231,7 +245,7 @@ async fn recover(Extract(state): Shared) -> Done<RecoveryView> {
         actions.push("connected to Redis again");
     }
     let before = look(&state).await;
-    let repaired = before.issues.iter().filter(|one| one.repaired).count();
+    let repaired = before.repaired;
     if repaired > 0 {
         actions.push("compared decisions, and gave each side what it lacked");
     }
@@ -241,11 +255,27 @@ async fn recover(Extract(state): Shared) -> Done<RecoveryView> {
     }
     actions.push("looked at the models of all servers anew");
     let after = look(&state).await;
-    let left = after.issues.iter().filter(|one| !one.repaired).count();
+    let left = after.by_severity.all();
     let message = if left == 0 {
         "Nothing is left to mend".to_owned()
     } else {
         format!("{left} issues are left, which do not mend that way")
     };
     Done(RecoveryView { message, actions, repaired, data: after })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_issues_are_counted_though_not_all_are_named() {
+        let found = |severity, repaired| issue("decisions", severity, "x", String::new(), repaired);
+        let mut issues: Vec<Issue> = (0..NAMED + 50).map(|_| found("medium", true)).collect();
+        issues.extend((0..NAMED).map(|_| found("medium", false)));
+        issues.extend([found("high", false), found("low", false)]);
+        let (by_severity, repaired, named) = counted(issues);
+        assert_eq!((by_severity.high, by_severity.medium, by_severity.low), (1, NAMED, 1));
+        assert_eq!((by_severity.all(), repaired, named.len()), (NAMED + 2, NAMED + 50, NAMED));
+    }
 }

@@ -4,8 +4,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::admin::State;
+use crate::admin::caches::{answers, embeddings, share};
 use crate::admin::time::{Present, milliseconds};
 use crate::clock;
+use crate::fleet::{embeddings_cache, response_cache};
 use crate::policy::failure::Reason;
 use crate::version;
 
@@ -219,11 +221,13 @@ pub fn requests(state: &State) -> Requests {
 pub struct CacheFigures {
     /// The route.
     route: String,
-    /// What is kept.
+    /// What is kept: `embeddings` or `answers`.
     kind: &'static str,
     entries: usize,
     bytes: u64,
+    /// Inputs, or requests, that were known, or that another request was asking for, since the start.
     hits: u64,
+    /// Those that a server was asked for.
     misses: u64,
     /// From 0 to 1; null before the first request.
     hit_rate: Option<f64>,
@@ -232,21 +236,15 @@ pub struct CacheFigures {
 /// What routes keep of answers.
 pub fn caches(state: &State) -> Vec<CacheFigures> {
     let snapshot = state.store.load();
-    let kept = snapshot.routes.iter().filter_map(|route| Some((&route.name, route.embeddings.as_ref()?)));
-    kept.map(|(route, cache)| {
-        let figures = cache.store.figures();
-        let all = figures.hits + figures.misses;
-        #[expect(clippy::cast_precision_loss, reason = "a share")]
-        let hit_rate = (all > 0).then(|| figures.hits as f64 / all as f64);
-        CacheFigures {
-            route: route.clone(),
-            kind: "embeddings",
-            entries: figures.entries,
-            bytes: figures.bytes,
-            hits: figures.hits,
-            misses: figures.misses,
-            hit_rate,
-        }
-    })
-    .collect()
+    let of_embeddings = embeddings(&snapshot.routes).map(|(route, cache)| {
+        let embeddings_cache::Figures { entries, bytes, hits, misses, .. } = cache.store.figures();
+        let (route, hit_rate) = (route.name.clone(), share(hits, misses));
+        CacheFigures { route, kind: "embeddings", entries, bytes, hits, misses, hit_rate }
+    });
+    let of_answers = answers(&snapshot.routes).map(|(route, cache)| {
+        let response_cache::Figures { entries, bytes, hits, misses, .. } = cache.store.figures();
+        let (route, hit_rate) = (route.name.clone(), share(hits, misses));
+        CacheFigures { route, kind: "answers", entries, bytes, hits, misses, hit_rate }
+    });
+    of_embeddings.chain(of_answers).collect()
 }

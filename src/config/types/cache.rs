@@ -48,7 +48,7 @@ pub enum CacheScope {
 pub struct Cache {
     /// Memory that this route's answers may take, 1MiB to 1TiB.
     pub max_size: ByteSize,
-    /// Longest body that is kept; not more than `max_size`.
+    /// Longest body that is kept; not more than `max_size`. One that takes more than 95 % of that is not kept either.
     pub max_object: ByteSize,
     /// How long an answer is fresh that says nothing of it, with a status such as 200, 301 or 404. With 0s it is not kept.
     pub default_ttl: Duration,
@@ -69,7 +69,7 @@ pub struct Cache {
     /// Field in which servers tag their answers, for a purge by tag.
     pub tag_header: String,
     /// Whether the instances of a `cluster` keep it together: what one has fetched is there for all. Not what is longer than
-    /// 1 MiB, and not what is answered to requests with credentials.
+    /// 1 MiB, and not what is answered to requests with credentials, unless `authorized` or `cookies` say that it is for all.
     pub cluster: bool,
     /// Whether what clients write into `Cache-Control` counts, such as `no-cache` when a page is loaded anew.
     pub respect_client: bool,

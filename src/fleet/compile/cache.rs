@@ -46,7 +46,7 @@ pub(super) fn answers(
     let name = |key: &str, text: &String| {
         HeaderName::try_from(text.as_str()).map_err(|bad| error(format!("{path}.cache.{key}"), bad))
     };
-    let max_object = wanted.max_object.0.min(wanted.max_size.0);
+    let max_object = wanted.max_object.0.min(ResponseCache::longest(wanted.max_size.0));
     // What was kept under other rules about who shares it, or came from elsewhere, is of no use.
     let kind = format!(
         "{:?}",
@@ -78,6 +78,7 @@ pub(super) fn answers(
             while_revalidate: wanted.stale_while_revalidate.0,
             if_error: wanted.stale_if_error.0,
             ignores_cookies: cookies == Cookies::Ignored,
+            knows_cookies: cookies != Cookies::Refused,
         },
         shared: wanted.scope == types::CacheScope::Shared,
         authorized: wanted.authorized,

@@ -21,26 +21,29 @@
 //! - What is kept is bytes with a checksum ([`crate::policy::http_cache::form`]), looked at on each use. An answer that is damaged
 //!   is thrown away and counted, and its request goes on as if it had not been there.
 //! - Its key and its bytes are the same in each process; a second tier needs no other form.
-//! - A reload keeps what is kept; a smaller `max_size` holds from the moment at which the configuration does.
+//! - A reload keeps what is kept; a smaller `max_size` holds from the moment at which the configuration does, and so does another
+//!   `max_object` ([`entries`]).
+//! - What is said to be kept is there: an answer that is too large for its place counts as not kept.
 
+mod entries;
 mod flights;
 mod purges;
 #[cfg(test)]
 mod tests;
 
-use std::collections::hash_map::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
-use quick_cache::sync::Cache;
-use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
+use self::entries::{Entries, Entry};
 use self::flights::Flights;
 use self::purges::Purges;
 use super::shared_answers::Share;
+use crate::clock;
 use crate::policy::http_cache::Life;
 use crate::policy::http_cache::form::Kept;
 use crate::policy::http_cache::key::{Purge, variant};
@@ -49,14 +52,6 @@ use crate::telemetry::response_cache_metrics::{Outcome, ResponseCacheCounters};
 
 pub use self::flights::{Departure, Flight, Landed, Waiting};
 
-/// What an entry takes beside its key and its bytes: its place in tables and lists, and what the allocator adds.
-const OVERHEAD: usize = 240;
-/// Bytes of a usual entry.
-const USUAL: u64 = 8 << 10;
-/// Most parts, each with a lock of its own.
-const MOST_PARTS: u64 = 32;
-/// A part holds at least so many of the largest answers.
-const LARGEST_IN_A_PART: u64 = 4;
 /// How long it is remembered that an answer was not kept, in milliseconds.
 const NOT_KEPT_FOR: u64 = 60_000;
 
@@ -71,6 +66,8 @@ pub struct Stored {
     pub vary: Arc<[HeaderName]>,
     /// When its fetch began, as [`ResponseCache::begun`] tells it.
     born: u64,
+    /// When its server was asked, if this process did that.
+    asked: Option<Instant>,
     uses: AtomicU64,
 }
 
@@ -83,8 +80,21 @@ impl Stored {
             life: kept.life,
             vary: kept.vary.clone().into(),
             born: begun,
+            asked: None,
             uses: AtomicU64::new(0),
         }
+    }
+
+    /// With the moment at which its server was asked.
+    #[must_use]
+    pub fn asked_at(self, moment: Instant) -> Self {
+        Self { asked: Some(moment), ..self }
+    }
+
+    /// Whether its server was asked then or later.
+    #[must_use]
+    pub fn is_asked_since(&self, moment: Instant) -> bool {
+        self.asked.is_some_and(|asked| asked >= moment)
     }
 
     /// How often it was given.
@@ -93,47 +103,6 @@ impl Stored {
         self.uses.load(Ordering::Relaxed)
     }
 }
-
-/// What stands under a key.
-#[derive(Clone, Debug)]
-enum Entry {
-    /// An answer.
-    Answer(Arc<Stored>),
-    /// Answers to this URI vary by these fields.
-    Varies(Arc<[HeaderName]>),
-    /// The last answer was not kept; until then, in milliseconds since 1970, nobody waits for another one.
-    NotKept(u64),
-}
-
-#[derive(Clone)]
-struct Size;
-
-impl Weighter<Box<str>, Entry> for Size {
-    fn weight(&self, key: &Box<str>, entry: &Entry) -> u64 {
-        let own = match entry {
-            Entry::Answer(stored) => stored.bytes.len(),
-            Entry::Varies(names) => names.iter().map(|name| name.as_str().len() + 32).sum(),
-            Entry::NotKept(_) => 0,
-        };
-        (key.len() + own + OVERHEAD) as u64
-    }
-}
-
-/// Counts what is thrown out to make room.
-#[derive(Clone)]
-struct Evictions(ResponseCacheCounters);
-
-impl Lifecycle<Box<str>, Entry> for Evictions {
-    type RequestState = ();
-
-    fn on_evict(&self, (): &mut (), _: Box<str>, entry: Entry) {
-        if matches!(entry, Entry::Answer(_)) {
-            self.0.evictions.inc();
-        }
-    }
-}
-
-type Entries = Cache<Box<str>, Entry, Size, RandomState, Evictions>;
 
 /// What a route keeps.
 pub struct ResponseCache {
@@ -191,22 +160,9 @@ impl ResponseCache {
     /// An empty store for so many bytes, and answers of at most `max_object`.
     #[must_use]
     pub fn new(max_bytes: u64, max_object: u64, counters: ResponseCacheCounters) -> Arc<Self> {
-        let parts = (max_bytes / (LARGEST_IN_A_PART * max_object).max(1)).clamp(1, MOST_PARTS);
-        let parts = if parts.is_power_of_two() { parts } else { parts.next_power_of_two() / 2 };
-        let usual = usize::try_from(max_bytes / USUAL).unwrap_or(usize::MAX).max(1);
-        let options = OptionsBuilder::new()
-            .shards(usize::try_from(parts).unwrap_or(1))
-            .estimated_items_capacity(usual)
-            .weight_capacity(max_bytes)
-            .build();
-        let evictions = Evictions(counters.clone());
-        let entries = match options {
-            Ok(options) => Cache::with_options(options, Size, RandomState::default(), evictions),
-            Err(_) => Cache::with(usual, max_bytes, Size, RandomState::default(), evictions),
-        };
         let counts = std::array::from_fn(|_| AtomicU64::new(0));
         Arc::new(Self {
-            entries,
+            entries: Entries::new(max_bytes, max_object, counters.clone()),
             flights: Flights::default(),
             purges: Purges::default(),
             share: ArcSwapOption::empty(),
@@ -215,11 +171,15 @@ impl ResponseCache {
         })
     }
 
-    /// Changes how many bytes it may take; what is too much is thrown out.
-    pub fn set_max(&self, bytes: u64) {
-        if self.entries.capacity().abs_diff(bytes) >= self.entries.num_shards() as u64 {
-            self.entries.set_capacity(bytes);
-        }
+    /// Longest body that a store of so many bytes can keep: its fields need room too, and a little stays free.
+    #[must_use]
+    pub const fn longest(max_bytes: u64) -> u64 {
+        max_bytes / 100 * 95
+    }
+
+    /// Changes how many bytes it may take, and how long an answer may be; what is too much is thrown out.
+    pub fn set_max(&self, max_bytes: u64, max_object: u64) {
+        self.entries.set_max(max_bytes, max_object);
     }
 
     /// Changes with whom it is shared.
@@ -247,14 +207,14 @@ impl ResponseCache {
         let (key, entry, varies) = match self.entries.get(base) {
             Some(Entry::Varies(names)) => {
                 let key = variant(base, &names, request);
-                let entry = self.entries.get(key.as_str());
+                let entry = self.entries.get(&key);
                 (key, entry, true)
             }
             entry => (base.to_owned(), entry, false),
         };
         let (found, is_passed) = match entry {
             Some(Entry::Answer(stored)) if self.purges.is_forgotten(&key, stored.born) => {
-                self.drop_if_same(&key, &stored);
+                self.entries.drop_if_same(&key, &stored);
                 (None, false)
             }
             Some(Entry::Answer(stored)) => (Some(stored), false),
@@ -275,14 +235,10 @@ impl ResponseCache {
             Err(error) => {
                 tracing::error!(key, %error, "an answer that was kept is thrown away");
                 self.counters.damaged.inc();
-                self.drop_if_same(key, stored);
+                self.entries.drop_if_same(key, stored);
                 None
             }
         }
-    }
-
-    fn drop_if_same(&self, key: &str, stored: &Arc<Stored>) {
-        self.entries.remove_if(key, |entry| matches!(entry, Entry::Answer(known) if Arc::ptr_eq(known, stored)));
     }
 
     /// Under which key an answer is kept that varies by `names`, and by what all answers to its URI vary then; `None` where
@@ -302,31 +258,36 @@ impl ResponseCache {
         }
     }
 
-    /// Keeps an answer under the key that [`Self::place`] told; whether it did: not when it has been purged since it was asked for.
+    /// Keeps an answer under the key that [`Self::place`] told; whether it did: not when it has been purged since it was asked for,
+    /// nor when there is no room for one like it, which is remembered.
     pub fn keep(&self, base: &str, key: &str, stored: &Arc<Stored>) -> bool {
         if !stored.vary.is_empty() {
             let is_known = matches!(self.entries.peek(base), Some(Entry::Varies(names)) if names == stored.vary);
             if !is_known {
-                self.entries.insert(base.into(), Entry::Varies(Arc::clone(&stored.vary)));
+                self.entries.insert(base, Entry::Varies(Arc::clone(&stored.vary)));
             }
         }
-        self.entries.insert(key.into(), Entry::Answer(Arc::clone(stored)));
+        self.entries.insert(key, Entry::Answer(Arc::clone(stored)));
         // Looked at afterwards: a purge tells first and throws away then.
         if self.purges.means(key, stored.born, || Kept::tags_of(&stored.bytes)) {
-            self.drop_if_same(key, stored);
+            self.entries.drop_if_same(key, stored);
             return false;
         }
-        true
+        let is_there = self.entries.has(key, stored);
+        if !is_there {
+            self.pass(key, u64::try_from(clock::unix_time().as_millis()).unwrap_or(u64::MAX));
+        }
+        is_there
     }
 
     /// Puts the same answer in a smaller form into the place of another, if that is still there.
     pub fn replace(&self, key: &str, stored: &Arc<Stored>, kept: &Kept) {
-        let same = |entry: Option<Entry>| matches!(entry, Some(Entry::Answer(known)) if Arc::ptr_eq(&known, stored));
-        if same(self.entries.peek(key)) {
-            let smaller = Arc::new(Stored { uses: AtomicU64::new(stored.uses()), ..Stored::new(kept, stored.born) });
-            self.entries.insert(key.into(), Entry::Answer(Arc::clone(&smaller)));
+        if self.entries.has(key, stored) {
+            let smaller = Stored::new(kept, stored.born);
+            let smaller = Arc::new(Stored { asked: stored.asked, uses: AtomicU64::new(stored.uses()), ..smaller });
+            self.entries.insert(key, Entry::Answer(Arc::clone(&smaller)));
             if self.purges.means(key, smaller.born, || Kept::tags_of(&smaller.bytes)) {
-                self.drop_if_same(key, &smaller);
+                self.entries.drop_if_same(key, &smaller);
             }
         }
     }
@@ -334,7 +295,7 @@ impl ResponseCache {
     /// Remembers that an answer was not kept, where nothing is.
     pub fn pass(&self, key: &str, now: u64) {
         if !matches!(self.entries.peek(key), Some(Entry::Answer(_) | Entry::Varies(_))) {
-            self.entries.insert(key.into(), Entry::NotKept(now.saturating_add(NOT_KEPT_FOR)));
+            self.entries.insert(key, Entry::NotKept(now.saturating_add(NOT_KEPT_FOR)));
         }
     }
 
@@ -346,7 +307,7 @@ impl ResponseCache {
 
     /// An answer that is kept is not true any more.
     pub fn forget(&self, key: &str, stored: &Arc<Stored>) {
-        self.drop_if_same(key, stored);
+        self.entries.drop_if_same(key, stored);
     }
 
     /// The answer to a key is wanted from a server. `seen` is the one that was there and is not good enough.
@@ -409,10 +370,11 @@ impl ResponseCache {
             let all = Outcome::ALL.iter().filter(|outcome| outcome.is_hit() == is_hit);
             all.map(|outcome| self.counts[*outcome as usize].load(Ordering::Relaxed)).sum()
         };
+        let all = self.entries.all();
         Figures {
-            entries: self.entries.len(),
-            bytes: self.entries.weight(),
-            max_bytes: self.entries.capacity(),
+            entries: all.len(),
+            bytes: all.weight(),
+            max_bytes: all.capacity(),
             hits: sum(true),
             misses: sum(false),
             bypassed: self.counters.bypassed.iter().map(|counter| counter.get()).sum(),
@@ -422,7 +384,8 @@ impl ResponseCache {
     /// The answers that a purge would throw away. It looks at everything that is kept.
     #[must_use]
     pub fn answers(&self, of: &Purge) -> Vec<View> {
-        let views = self.entries.iter().filter_map(|(key, entry)| match entry {
+        let all = self.entries.all();
+        let views = all.iter().filter_map(|(key, entry)| match entry {
             Entry::Answer(stored) => {
                 let tags = if matches!(of, Purge::Tag(_)) { Kept::tags_of(&stored.bytes) } else { Vec::new() };
                 let is_meant = of.means(uri_of(&key), tags.iter().map(String::as_str))

@@ -62,9 +62,52 @@ fn it_never_takes_more_than_it_may_and_keeps_what_is_used() {
     let left = used.iter().filter(|number| look(&store, **number).is_some()).count();
     assert!(left >= 90, "{left} of those in use are left");
     assert!(store.counters.evictions.get() > 19_000);
-    store.set_max(1 << 19);
+    store.set_max(1 << 19, 64 << 10);
     let figures = store.figures();
     assert!(figures.bytes <= 1 << 19 && figures.max_bytes == 1 << 19, "{figures:?}");
+}
+
+#[test]
+fn what_is_too_large_for_its_place_is_not_said_to_be_kept() {
+    let store = store(64 << 10);
+    let long = |length: usize| Kept { body: vec![1; length].into(), ..kept(1, &[], &[]) };
+    let is_passed = || store.look(&key(1), &HeaderMap::new(), NOW).is_passed;
+    let longest = usize::try_from(ResponseCache::longest(64 << 10)).unwrap();
+    assert!(keep_as(&store, &key(1), &long(longest), store.begun()) && look(&store, 1).is_some() && !is_passed());
+    // Nor does the one before stay, which is not true any more.
+    assert!(!keep_as(&store, &key(1), &long(64 << 10), store.begun()));
+    assert!(look(&store, 1).is_none() && is_passed(), "nobody waits for the next one");
+    // One that a purge means says nothing of the next one.
+    let begun = store.begun();
+    store.purge(&Purge::All);
+    assert!(!keep_as(&store, &key(1), &kept(1, &[], &[]), begun) && !is_passed());
+}
+
+#[test]
+fn other_limits_move_what_is_kept_and_bring_nothing_back() {
+    let store = store(1 << 20);
+    (0..60).for_each(|number| keep(&store, number, &["tag"]));
+    let long = Kept { body: vec![1; 600 << 10].into(), ..kept(200, &[], &[]) };
+    assert!(!keep_as(&store, &key(200), &long, store.begun()), "it is longer than a part");
+    let there = || (0..60).filter(|number| look(&store, *number).is_some()).count();
+    for (bytes, object) in [(1 << 20, 900 << 10), (8 << 20, 64 << 10), (1 << 20, 900 << 10)] {
+        store.set_max(bytes, object);
+        assert_eq!((there(), store.figures().max_bytes), (60, bytes), "{bytes} {object}");
+    }
+    assert!(keep_as(&store, &key(200), &long, store.begun()) && look(&store, 200).is_some());
+    // Purges that come while it moves.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..1000 {
+                store.set_max(8 << 20, if number % 2 == 0 { 900 << 10 } else { 64 << 10 });
+            }
+        });
+        for _ in 0..200 {
+            (0..20).for_each(|number| keep(&store, number, &["tag"]));
+            store.purge(&Purge::Tag("tag".to_owned()));
+            assert_eq!(there(), 0);
+        }
+    });
 }
 
 #[test]

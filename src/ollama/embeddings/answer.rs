@@ -1,5 +1,7 @@
 //! An answer with embeddings, taken apart, and the frame that one stands in.
 
+use std::ops::Range;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -113,6 +115,8 @@ fn is_whole(call: Call, body: &str, frame: &Frame, vectors: &[&RawValue]) -> boo
     rest == frame.tail
 }
 
+/// The key of the tokens in an answer of Ollama's own API.
+const COUNT: &str = "\"prompt_eval_count\":";
 const LIST: &str = "{\"object\":\"list\",\"data\":[";
 
 impl Frame {
@@ -135,9 +139,34 @@ impl Frame {
         }
     }
 
+    /// Adds the tokens that a server counted for another part of the same request. What it wrote in another way than Ollama does
+    /// stays as it is.
+    pub fn add_tokens_of(&mut self, other: &Self) {
+        for key in [COUNT, "\"prompt_tokens\":", "\"total_tokens\":"] {
+            let Some((_, more)) = number(&other.tail, key) else { continue };
+            if let Some((place, tokens)) = number(&self.tail, key) {
+                self.tail.replace_range(place, &tokens.saturating_add(more).to_string());
+            } else if key == COUNT && !self.tail.contains(COUNT) {
+                // What is zero is left out.
+                let end = self.tail.len() - 1;
+                self.tail.insert_str(end, &format!(",{COUNT}{more}"));
+            }
+        }
+    }
+
     fn legacy() -> Self {
         Self { head: "{\"embedding\":".to_owned(), tail: "}".to_owned() }
     }
+}
+
+/// The whole number behind a key in a tail: where it stands, and it. No text can be taken for a key: its quotes are escaped.
+fn number(tail: &str, key: &str) -> Option<(Range<usize>, u64)> {
+    let from = tail.rfind(key)? + key.len();
+    let digits = tail[from..].bytes().take_while(u8::is_ascii_digit).count();
+    let place = from..from + digits;
+    let ends = matches!(tail.as_bytes().get(place.end), Some(b',' | b'}'));
+    let number = tail[place.clone()].parse().ok().filter(|_| ends)?;
+    Some((place, number))
 }
 
 /// Appends an embedding as it stands at its place of an answer.

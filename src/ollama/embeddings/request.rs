@@ -200,7 +200,8 @@ fn meaning(call: Call, key: &str, value: Value) -> Result<Option<String>, Unfit>
         ("dimensions", _) if call != Call::Legacy => return Err(Unfit::Unclear),
         ("encoding_format", _) if call == Call::Openai => return Err(Unfit::Unclear),
         ("options" | "keep_alive", _) if native => return Err(Unfit::Unclear),
-        (_, other) => Some(canonical(&other)),
+        // A call that does not know a key and one that does must not mean the same by it: marked as nothing known is.
+        (_, other) => Some(format!("?{}", canonical(&other))),
     })
 }
 

@@ -149,6 +149,41 @@ fn an_answer_without_a_server_looks_like_one_of_ollamas() {
 }
 
 #[test]
+fn tokens_of_two_parts_are_added() {
+    let frame = |call, tail: &str| {
+        let vector = "[1]".to_owned();
+        let body = answer(call, std::slice::from_ref(&vector));
+        let at = body.rfind("[1]").unwrap() + 3;
+        let body = match call {
+            Call::Openai => body,
+            _ => format!("{}{tail}", &body[..at]),
+        };
+        Answer::read(call, body.as_bytes()).unwrap().frame
+    };
+    let added = |call, one: &str, other: &str| {
+        let mut sum = frame(call, one);
+        sum.add_tokens_of(&frame(call, other));
+        sum.tail
+    };
+    let (counted, zero) = (r#"],"total_duration":5,"prompt_eval_count":8}"#, r#"],"total_duration":7}"#);
+    assert_eq!(added(Call::Embed, counted, counted), r#"],"total_duration":5,"prompt_eval_count":16}"#);
+    assert_eq!(added(Call::Embed, counted, zero), counted);
+    assert_eq!(added(Call::Embed, zero, counted), r#"],"total_duration":7,"prompt_eval_count":8}"#);
+    assert_eq!(added(Call::Embed, "]}", counted), r#"],"prompt_eval_count":8}"#);
+    // What is no whole number is left alone.
+    let odd = r#"],"prompt_eval_count":8.5}"#;
+    assert_eq!(
+        (added(Call::Embed, odd, counted), added(Call::Embed, counted, odd)),
+        (odd.to_owned(), counted.to_owned())
+    );
+    assert_eq!(
+        added(Call::Openai, "", ""),
+        r#"],"model":"M","usage":{"prompt_tokens":16,"total_tokens":16}}"#.to_owned() + "\n"
+    );
+    assert_eq!(added(Call::Legacy, "}", "}"), "}");
+}
+
+#[test]
 fn what_means_the_same_has_the_same_settings() {
     for (call, one, other) in [
         (Call::Embed, r#"{"input":"a"}"#, r#"{"input":["a","b"],"model":"m"}"#),
@@ -187,6 +222,19 @@ fn what_means_the_same_has_the_same_settings() {
     ] {
         assert_ne!(request(Call::Embed, other).unwrap().1, plain, "{other}");
     }
+    // What one call knows and the other does not is not the same in both.
+    for body in [
+        r#"{"input":"a","options":{"num_ctx":6}}"#,
+        r#"{"input":"a","truncate":false}"#,
+        r#"{"input":"a","encoding_format":"base64"}"#,
+    ] {
+        assert_ne!(request(Call::Embed, body).unwrap().1, request(Call::Openai, body).unwrap().1, "{body}");
+    }
+    assert_eq!(
+        request(Call::Embed, r#"{"input":"a","tomorrow":1}"#).unwrap().1,
+        request(Call::Openai, r#"{"input":"a","tomorrow":1}"#).unwrap().1,
+        "neither knows it"
+    );
     assert_ne!(
         request(Call::Openai, r#"{"input":"a","encoding_format":"base64"}"#).unwrap().1,
         request(Call::Openai, r#"{"input":"a"}"#).unwrap().1

@@ -71,6 +71,12 @@ impl Kept {
         self.write().freeze()
     }
 
+    /// Whether what is written of it can be read again: no list of it is longer than one that is read.
+    #[must_use]
+    pub fn fits(&self) -> bool {
+        self.tags.len() <= MOST && self.vary.len() <= MOST && 2 * self.headers.len() <= MOST
+    }
+
     /// How many bytes that are. What is kept holds all that was taken for it, so this has to be exact.
     fn size(&self) -> usize {
         let text = |length: usize| 4 + length;
@@ -271,6 +277,21 @@ mod tests {
         for kept in [kept(), Kept { phrase: None, ..kept() }, long] {
             let out = kept.write();
             assert_eq!((out.len(), out.capacity()), (kept.size(), kept.size()));
+        }
+    }
+
+    #[test]
+    fn what_fits_is_read_again_and_nothing_else_is() {
+        let tags = |count: usize| Kept { tags: vec!["a".to_owned(); count], ..kept() };
+        let fields = |count: usize| {
+            let headers = (0..count).map(|_| (header::LINK, HeaderValue::from_static("a"))).collect();
+            Kept { headers, ..kept() }
+        };
+        for (kept, fits) in
+            [(tags(MOST), true), (tags(MOST + 1), false), (fields(MOST / 2), true), (fields(MOST / 2 + 1), false)]
+        {
+            let read = Kept::decode(&kept.encode());
+            assert_eq!((kept.fits(), read == Ok(kept)), (fits, fits));
         }
     }
 

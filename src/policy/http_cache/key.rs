@@ -136,6 +136,8 @@ pub enum Purge {
     Prefix(String),
     /// Those that their server gave this tag.
     Tag(String),
+    /// Those whose path has these segments: each list of them in a row, below any prefix, and one list behind the other.
+    Segments(Vec<Vec<String>>),
 }
 
 impl Purge {
@@ -146,6 +148,7 @@ impl Purge {
             Self::Key(wanted) => comparable(uri, wanted) == wanted,
             Self::Prefix(wanted) => comparable(uri, wanted).starts_with(wanted.as_str()),
             Self::Tag(wanted) => tags.any(|tag| tag == wanted),
+            Self::Segments(wanted) => has_segments(uri, wanted),
         }
     }
 }
@@ -157,6 +160,23 @@ fn comparable<'u>(uri: &'u str, other: &str) -> &'u str {
     }
     let behind = uri.find("://").map_or(0, |at| at + 3);
     uri.get(behind..).and_then(|rest| rest.get(rest.find('/')?..)).unwrap_or(uri)
+}
+
+/// Whether the path of a URI has all these rows of segments, one behind the other.
+fn has_segments(uri: &str, rows: &[Vec<String>]) -> bool {
+    let path = comparable(uri.split('?').next().unwrap_or_default(), "/");
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    let mut rest = segments.as_slice();
+    rows.iter().all(|row| {
+        let stands_at = |at: &usize| rest.get(*at..*at + row.len()).is_some_and(|there| there == row.as_slice());
+        match (0..rest.len()).find(stands_at) {
+            Some(at) => {
+                rest = &rest[at + row.len()..];
+                true
+            }
+            None => false,
+        }
+    })
 }
 
 /// The tags of an answer: its field with that name, parted by spaces or commas.
@@ -269,6 +289,37 @@ mod tests {
         }
         let headers = HeaderMap::from_iter([(header::VIA, HeaderValue::from_static("a, b c,,d"))]);
         assert_eq!(tags(&headers, &header::VIA), ["a", "b", "c", "d"]);
+    }
+
+    #[test]
+    fn segments_are_meant_by_their_place_in_the_path() {
+        let of = |rows: &[&[&str]], uri: &str| {
+            let rows = rows.iter().map(|row| row.iter().copied().map(str::to_owned).collect()).collect();
+            Purge::Segments(rows).means(uri, std::iter::empty())
+        };
+        let one: &[&[&str]] = &[&["artifacts", "a1"]];
+        assert!(of(one, "http://a.test/api/artifacts/a1") && of(one, "http://a.test/artifacts/a1/optimized?x=1"));
+        for other in [
+            "http://a.test/artifacts/a12",
+            "http://a.test/artifacts",
+            "http://a.test/artifacts/x/a1",
+            "http://a.test/x?artifacts/a1",
+            "http://a.test/x?y=/artifacts/a1",
+            "http://artifacts/a1",
+        ] {
+            assert!(!of(one, other), "{other}");
+        }
+        let all: &[&[&str]] = &[&["conversations", "c1"], &["artifacts"]];
+        assert!(of(all, "http://a.test/api/conversations/c1/artifacts"));
+        assert!(of(all, "http://a.test/api/conversations/c1/x/artifacts/optimized"));
+        for other in ["/api/conversations/c1", "/api/conversations/c2/artifacts", "/artifacts/conversations/c1"] {
+            assert!(!of(all, &format!("http://a.test{other}")), "{other}");
+        }
+        // Each instance reads what another one wrote.
+        let purge = Purge::Segments(vec![vec!["artifacts".to_owned(), "a1".to_owned()]]);
+        let text = serde_json::to_string(&purge).unwrap();
+        assert_eq!(text, r#"{"segments":[["artifacts","a1"]]}"#);
+        assert_eq!(serde_json::from_str::<Purge>(&text).unwrap(), purge);
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub struct Rules {
     pub if_error: Duration,
     /// Cookies mean nothing: what an answer sets is left out of what is kept.
     pub ignores_cookies: bool,
+    /// It is known which cookies keep answers apart, if any: that one varies by them says nothing more.
+    pub knows_cookies: bool,
 }
 
 /// What a request has that makes its answer its client's own.
@@ -306,11 +308,15 @@ pub fn fields(headers: &HeaderMap, received: u64) -> HeaderMap {
     // Its cookies are its first client's.
     kept.remove(header::SET_COOKIE);
     if !kept.contains_key(header::DATE) {
-        // RFC 9110, 6.6.1.
-        let date = HeaderValue::try_from(httpdate::fmt_http_date(at(received)));
-        kept.extend(date.ok().map(|date| (header::DATE, date)));
+        kept.extend(date(received).map(|date| (header::DATE, date)));
     }
     kept
+}
+
+/// The date of an answer that came without one: when it came, in milliseconds since 1970 (RFC 9110, 6.6.1).
+#[must_use]
+pub fn date(received: u64) -> Option<HeaderValue> {
+    HeaderValue::try_from(httpdate::fmt_http_date(at(received))).ok()
 }
 
 #[cfg(test)]

@@ -46,6 +46,14 @@ pub fn decide(life: &Life, wish: &Wish, now: u64) -> Use {
     }
 }
 
+/// The same for an answer for which a server was asked after the request had come. How old it was then and how long it is fresh is
+/// what that server would have told this request too, so `max-age` and `min-fresh` ask for nothing more (RFC 9111, 4: requests
+/// that are collapsed). What has to be confirmed each time has to be for this one.
+#[must_use]
+pub fn decide_of_new(life: &Life, wish: &Wish, now: u64) -> Use {
+    if life.stale_for(now).is_none() && !wish.no_cache { Use::Fresh } else { decide(life, wish, now) }
+}
+
 /// Whether what is kept is given in the place of an error, or of no answer.
 #[must_use]
 pub fn in_place_of_error(life: &Life, wish: &Wish, now: u64) -> bool {
@@ -88,6 +96,20 @@ mod tests {
         assert_eq!((life.ttl(NOW), life.ttl(NOW + 10_500), age_seconds(&life, NOW + 1999)), (10, -1, 1));
         // A clock that was set back.
         assert_eq!((decide(&life, &Wish::default(), NOW - 50_000), life.ttl(NOW - 5)), (Use::Fresh, 10));
+    }
+
+    #[test]
+    fn what_was_asked_for_since_is_new_enough() {
+        let of = |text: &'static str, fresh: u64| {
+            let headers = HeaderMap::from_iter([(header::CACHE_CONTROL, HeaderValue::from_static(text))]);
+            let (life, wish) = (Life { age: 30_000, ..life(fresh, 60_000, 0) }, Wish::of(&headers));
+            (decide(&life, &wish, NOW), decide_of_new(&life, &wish, NOW))
+        };
+        for text in ["max-age=0", "max-age=20", "min-fresh=60", "max-age=0, min-fresh=60"] {
+            assert_eq!(of(text, 10_000), (Use::Ask, Use::Fresh), "{text}");
+            assert_eq!(of(text, 0), (Use::Ask, Use::Ask), "{text}");
+        }
+        assert_eq!((of("no-cache", 10_000), of("max-stale", 0)), ((Use::Ask, Use::Ask), (Use::Refresh, Use::Refresh)));
     }
 
     #[test]

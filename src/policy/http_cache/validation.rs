@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, HeaderName, header};
 
+use super::storing;
+
 /// Fields of a request that ask for a part, or for an answer only if something is so.
 pub const CONDITIONS: [HeaderName; 4] =
     [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_RANGE, header::RANGE];
@@ -46,9 +48,10 @@ pub fn is_about(kept: &HeaderMap, told: &HeaderMap) -> bool {
     }
 }
 
-/// The fields of an answer after a 304 confirmed it (RFC 9111, 3.2): those that came replace those of their names.
+/// The fields of an answer after a 304 confirmed it (RFC 9111, 3.2): those that came replace those of their names. One that came
+/// without a date is of when it was received: with the date of what it confirms it would be as old as that.
 #[must_use]
-pub fn freshened(kept: &HeaderMap, told: &HeaderMap) -> HeaderMap {
+pub fn freshened(kept: &HeaderMap, told: &HeaderMap, received: u64) -> HeaderMap {
     let mut fields = kept.clone();
     let changes = |name: &HeaderName| !OF_THE_BODY.contains(name);
     for name in told.keys().filter(|name| changes(name)) {
@@ -56,6 +59,11 @@ pub fn freshened(kept: &HeaderMap, told: &HeaderMap) -> HeaderMap {
     }
     for (name, value) in told.iter().filter(|(name, _)| changes(name)) {
         fields.append(name, value.clone());
+    }
+    if !told.contains_key(header::DATE)
+        && let Some(date) = storing::date(received)
+    {
+        fields.insert(header::DATE, date);
     }
     fields
 }
@@ -123,7 +131,13 @@ mod tests {
             (header::CONTENT_TYPE, "text/plain"),
             (header::ETAG, "\"a\""),
             (header::EXPIRES, "x"),
+            (header::DATE, "Sun, 06 Nov 1994 08:49:37 GMT"),
         ]);
-        assert_eq!(freshened(&kept, &told), wanted);
+        assert_eq!(freshened(&kept, &told, 784_111_777_000), wanted);
+        // It is of when it came, whatever the date of what it confirms; its own date goes before both.
+        let old = head(&[(header::DATE, "Sat, 05 Nov 1994 08:49:37 GMT")]);
+        assert_eq!(freshened(&old, &told, 784_111_777_000)[header::DATE], "Sun, 06 Nov 1994 08:49:37 GMT");
+        let dated = head(&[(header::DATE, "Sun, 06 Nov 1994 08:49:36 GMT")]);
+        assert_eq!(freshened(&old, &dated, 784_111_777_000)[header::DATE], "Sun, 06 Nov 1994 08:49:36 GMT");
     }
 }

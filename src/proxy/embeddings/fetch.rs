@@ -76,11 +76,11 @@ impl Way<'_> {
         };
         let kept = self.is_still_so(exchange);
         if kept {
-            let (now, model) = (clock::now(), &self.asked.model);
+            let (now, model, begun) = (clock::now(), &self.asked.model, flight.begun());
             let (of_ours, of_alone) = answer.vectors.split_at(ours.len());
             flight.land(of_ours, Some(model), now);
             let keys = alone.iter().map(|place| batch.keys[*place]);
-            self.cache.store.keep(model, keys.zip(of_alone.iter().cloned()), now);
+            self.cache.store.keep(model, keys.zip(of_alone.iter().cloned()), begun, now);
         } else {
             // They may be those of another model: who waits for them has some of the old one, perhaps, and so have we.
             drop(flight);

@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use asked::Asked;
+use fetch::Fetched;
 use fnv::FnvBuildHasher;
 use http::HeaderValue;
 
@@ -84,8 +85,14 @@ pub async fn run(
         tell(exchange, &batch, false);
         if !step.is_empty() {
             let others = !step.waits.is_empty();
-            let Some(fetched) = way.fetch(exchange, &mut batch, step.asks, others).await? else { return Ok(()) };
+            let Some(mut fetched) = way.fetch(exchange, &mut batch, step.asks, others).await? else { return Ok(()) };
             let is_understood = fetched.frame.is_some();
+            // What the answer says of tokens is about all that was computed for it.
+            if let Some(frame) = &mut fetched.frame
+                && let Some(earlier) = source.as_ref().and_then(|source: &Fetched| source.frame.as_ref())
+            {
+                frame.add_tokens_of(earlier);
+            }
             source = Some(fetched);
             if !is_understood {
                 break;
@@ -256,7 +263,7 @@ impl Batch {
                 }
                 Look::Ours(_) => ours.push(place),
                 Look::Theirs(waiting) if is_first => waits.push((place, waiting)),
-                Look::Theirs(_) => alone.push(place),
+                Look::Theirs(_) | Look::Alone => alone.push(place),
             }
             take_turns(place).await;
         }

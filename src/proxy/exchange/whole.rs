@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http::{StatusCode, header};
 
-use super::{Broken, ServerFault, Traffic, earlier, of_client, too_long};
+use super::{Broken, ServerFault, Traffic, earlier, internal, of_client, too_long};
 use crate::clock;
 use crate::fleet::body_budget::Held;
 use crate::ollama::usage::UsageKind;
@@ -13,7 +13,7 @@ use crate::policy::failure::Reason;
 use crate::proxy::context::RequestContext;
 use crate::proxy::framing::Length;
 use crate::proxy::message::AnswerHead;
-use crate::proxy::response;
+use crate::proxy::{content, response};
 use crate::telemetry::cache_metrics::Bypass;
 
 /// What becomes of an answer.
@@ -89,6 +89,7 @@ impl Traffic<'_, '_> {
         let now = clock::now();
         for piece in [taken.bytes.freeze(), piece] {
             response::body_passes(&mut self.exchange.ctx, &piece, now);
+            let piece = content::encode(&mut self.exchange.ctx, piece).map_err(internal)?;
             self.exchange.client.push(piece).map_err(too_long)?;
         }
         drop(taken.held);

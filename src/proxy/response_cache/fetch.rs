@@ -16,7 +16,6 @@ use crate::policy::http_cache::storing::{self, Answer};
 use crate::policy::http_cache::validation::{self, CONDITIONS};
 use crate::policy::http_cache::{Life, using};
 use crate::proxy::context::{Exchange, Stop};
-use crate::proxy::message::AnswerHead;
 use crate::proxy::{attempt, finish, response};
 use crate::telemetry::response_cache_metrics::Outcome;
 
@@ -24,8 +23,8 @@ use crate::telemetry::response_cache_metrics::Outcome;
 pub(super) enum Fetched {
     /// The client has got its answer.
     Passed,
-    /// What is kept still holds.
-    Confirmed(Box<Kept>),
+    /// What is kept still holds; the cookies that the server sets with that are its client's alone.
+    Confirmed(Box<Kept>, Vec<HeaderValue>),
     /// A server failed, with this status if it answered, and what is kept is given instead.
     Failed(Box<Kept>, Option<StatusCode>),
 }
@@ -75,9 +74,9 @@ impl Way<'_> {
                 self.cache.store.count(Outcome::Miss);
                 Ok(())
             }
-            Fetched::Confirmed(kept) => {
+            Fetched::Confirmed(kept, cookies) => {
                 finish::attempt_is_over(exchange);
-                serve::send(exchange, self, *kept, Told::of_confirmed(why)).await
+                serve::send(exchange, self, *kept, Told::of_confirmed(why, cookies)).await
             }
             Fetched::Failed(kept, status) => {
                 finish::attempt_is_over(exchange);
@@ -118,8 +117,11 @@ impl Way<'_> {
         let flight = keeping.flight();
         match (sent, keeping.end(), old) {
             (Ok(()), End::Confirmed(head), Some(old)) => {
-                let kept = self.confirm(exchange, key, &keeping, &old, &head, flight);
-                Ok(Fetched::Confirmed(Box::new(kept)))
+                let mut told = head.headers;
+                response::strip_hop_by_hop(&mut told);
+                let kept = self.confirm(exchange, key, &keeping, &old, &told, flight);
+                let cookies = told.get_all(header::SET_COOKIE).iter().cloned().collect();
+                Ok(Fetched::Confirmed(Box::new(kept), cookies))
             }
             (Ok(()), End::Failed(status), Some(old)) => {
                 land(flight, Landed::NotKept);
@@ -166,14 +168,12 @@ impl Way<'_> {
         key: &str,
         keeping: &Keeping,
         old: &Old,
-        told: &AnswerHead,
+        told: &HeaderMap,
         flight: Option<Flight>,
     ) -> Kept {
         let store = &self.cache.store;
-        let mut fields = told.headers.clone();
-        response::strip_hop_by_hop(&mut fields);
         let received = unix_millis();
-        let all = validation::freshened(&old.kept.headers, &fields);
+        let all = validation::freshened(&old.kept.headers, told, received);
         let started = exchange.ctx.attempt.as_ref().map(|attempt| attempt.started);
         let waited = started.map_or(0, |at| u64::try_from((clock::now() - at).as_millis()).unwrap_or(u64::MAX));
         let judged = self.cache.rules.judge(&Answer {
@@ -186,18 +186,18 @@ impl Way<'_> {
         });
         let headers = storing::fields(&all, received);
         let mut kept = Kept { tags: tags(&headers, &self.cache.tag_header), headers, ..old.kept.clone() };
-        let vary = storing::vary(&all, self.cache.rules.ignores_cookies);
+        let vary = storing::vary(&all, self.cache.rules.knows_cookies);
         match (judged, vary) {
-            (Ok(life), Ok(names)) if names.iter().all(|name| kept.vary.contains(name)) => {
+            (Ok(life), Ok(names)) if kept.fits() && names.iter().all(|name| kept.vary.contains(name)) => {
                 kept.life = life;
-                let stored = Arc::new(Stored::new(&kept, keeping.begun()));
+                let stored = keeping.stored(&kept);
                 // What a purge has thrown away meanwhile does not come back.
                 let is_purged = store.is_purged(key, &old.stored, keeping.begun());
                 let is_kept = !is_purged && store.keep(&self.asked.base, key, &stored);
                 let landed = if is_kept { Landed::Kept(key.into(), stored) } else { Landed::NotKept };
                 land(flight, landed);
             }
-            // It was good for this request, and may not be kept any longer; or it varies by more now.
+            // It was good for this request, and may not be kept any longer; or it varies by more now, or has too many tags.
             _ => {
                 kept.life = Life { received, fresh: 0, ..kept.life };
                 store.forget(key, &old.stored);

@@ -1,6 +1,7 @@
 //! Looks at a server's answer in passing: what may be kept is collected, and what is only about what is kept is held back.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -92,6 +93,8 @@ pub struct Keeping {
     request: HeaderMap,
     /// Since when a purge counts for it.
     begun: u64,
+    /// When a server was asked.
+    asked_at: Instant,
     /// Those who wait.
     flight: Option<Flight>,
     /// The fields of what is kept and has to be confirmed.
@@ -130,6 +133,7 @@ impl Keeping {
             tag_header: cache.tag_header.clone(),
             request,
             begun,
+            asked_at: clock::now(),
             flight,
             confirms,
             old,
@@ -152,6 +156,7 @@ impl Keeping {
         };
         Self {
             begun: 0,
+            asked_at: clock::now(),
             store: Arc::clone(&cache.store),
             query: cache.query.clone(),
             asked,
@@ -171,6 +176,11 @@ impl Keeping {
     /// Since when a purge counts for it.
     pub(super) fn begun(&self) -> u64 {
         self.begun
+    }
+
+    /// What is to be kept of it.
+    pub(super) fn stored(&self, kept: &Kept) -> Arc<Stored> {
+        Arc::new(Stored::new(kept, self.begun).asked_at(self.asked_at))
     }
 
     /// Who waits, for whoever knows the end.
@@ -230,7 +240,7 @@ impl Keeping {
             received,
             waited,
         })?;
-        let names = storing::vary(&headers, self.rules.ignores_cookies)?;
+        let names = storing::vary(&headers, self.rules.knows_cookies)?;
         let (key, vary) = self.store.place(&self.asked.base, &names, &self.request).ok_or(Unfit::Vary)?;
         let kept = Kept {
             uri: self.asked.uri.clone(),
@@ -244,7 +254,7 @@ impl Keeping {
             is_compressed: false,
             body: Bytes::new(),
         };
-        Ok(Collected { kept, key, bytes: BytesMut::new() })
+        if kept.fits() { Ok(Collected { kept, key, bytes: BytesMut::new() }) } else { Err(Unfit::TooLong) }
     }
 
     /// The answer came to its end.
@@ -263,7 +273,7 @@ impl Keeping {
         if !is_long {
             squeeze(&mut kept);
         }
-        let stored = Arc::new(Stored::new(&kept, self.begun));
+        let stored = self.stored(&kept);
         let is_kept = self.store.keep(&self.asked.base, &key, &stored);
         let landed = if is_kept { Landed::Kept(key.as_str().into(), Arc::clone(&stored)) } else { Landed::NotKept };
         land(self.flight.take(), landed);

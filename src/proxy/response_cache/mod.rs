@@ -13,7 +13,9 @@
 //! 2. What is kept and good enough is given ([`serve`]); where it is stale and may be given so, it is asked for anew behind
 //!    that ([`refresh`]).
 //! 3. If another request is asking for the same, its answer is waited for, as long as an own one would be. If that client
-//!    leaves, one of those who wait asks. If the answer is not to be kept, all of them ask, as soon as its head says so.
+//!    leaves, one of those who wait asks. If the answer is not to be kept, all of them ask, as soon as its head says so. An answer
+//!    for which a server was asked after a request had come is as new as its own would be, whatever its client wants of
+//!    freshness: of those who want a newer one than the one that they waited for, one asks, and the others get that.
 //! 4. A server is asked; what is stale is named by its tag. [`keeping`] looks at the head of the answer in passing: it collects
 //!    what may be kept, holds back a 304, and an error in whose place something stale is given.
 //!
@@ -32,7 +34,8 @@
 //! - Only what came to its end is kept, and only where a missing end would have been noticed (RFC 9111, 3.3).
 //! - Only a plain GET fetches for others: what asks for a part, or has a condition, is its client's own question.
 //! - A request with credentials that do not keep answers apart waits for nobody, and nobody for it.
-//! - What is kept apart for one client never goes to other instances.
+//! - What is kept apart for one client never goes to other instances, nor an answer to a request with credentials, unless the
+//!   configuration says that it is for all: `authorized: true`, and cookies that mean nothing.
 //! - Nobody waits longer than a server of its own would be waited for, and nobody waits for the answer of a server that failed for
 //!   another one.
 
@@ -103,7 +106,9 @@ pub async fn run(
         let look = cache.store.look(&asked.base, &exchange.head.headers, now);
         let found = look.found.as_ref().filter(|stored| asked.credentials.allow(stored.life.marks));
         if let Some(stored) = found {
-            let used = using::decide(&stored.life, &asked.wish, now);
+            let is_new = stored.is_asked_since(exchange.ctx.started);
+            let decide = if is_new { using::decide_of_new } else { using::decide };
+            let used = decide(&stored.life, &asked.wish, now);
             if used != Use::Ask {
                 let Some(kept) = cache.store.open(&look.key, stored) else { continue };
                 if used == Use::Refresh {

@@ -28,20 +28,22 @@ pub(super) struct Told {
     /// Why a server was asked, and what it answered, if one was.
     forwarded: Option<(&'static str, Option<StatusCode>)>,
     in_place_of_error: bool,
+    /// What a server that was asked sets for this client, and no other.
+    cookies: Vec<HeaderValue>,
 }
 
 impl Told {
     pub fn of_hit(outcome: Outcome) -> Self {
-        Self { outcome, forwarded: None, in_place_of_error: false }
+        Self { outcome, forwarded: None, in_place_of_error: false, cookies: Vec::new() }
     }
 
-    pub fn of_confirmed(why: &'static str) -> Self {
+    pub fn of_confirmed(why: &'static str, cookies: Vec<HeaderValue>) -> Self {
         let forwarded = Some((why, Some(StatusCode::NOT_MODIFIED)));
-        Self { outcome: Outcome::Revalidated, forwarded, in_place_of_error: false }
+        Self { outcome: Outcome::Revalidated, forwarded, in_place_of_error: false, cookies }
     }
 
     pub fn in_place_of_error(why: &'static str, status: Option<StatusCode>) -> Self {
-        Self { outcome: Outcome::Stale, forwarded: Some((why, status)), in_place_of_error: true }
+        Self { outcome: Outcome::Stale, forwarded: Some((why, status)), in_place_of_error: true, cookies: Vec::new() }
     }
 
     /// As `Cache-Status` (RFC 9211).
@@ -103,6 +105,9 @@ pub(super) async fn send(exchange: &mut Exchange<'_>, way: &Way<'_>, kept: Kept,
             *method == Method::GET && length > 0
         }
     };
+    for cookie in told.cookies {
+        headers.append(header::SET_COOKIE, cookie);
+    }
     let phrase = kept.phrase.clone().filter(|_| status == kept.status);
     let mut head = AnswerHead { status, headers, phrase };
     let framing = if has_body { Length::Known(length) } else { Length::None };
