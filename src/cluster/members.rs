@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use redis::{FromRedisValue, Script, Value};
 use serde::{Deserialize, Serialize};
@@ -62,10 +63,10 @@ impl Signs {
         if self.leaving.load(Ordering::Acquire) {
             return Err(Fault::Down);
         }
-        let said = self.about();
+        let (said, asked) = (self.about(), clock::since_boot());
         let link = &self.around.link;
         let answer = link.run_on(opened, &self.call(&said)).await?;
-        self.take(&answer)
+        self.take(&answer, asked)
     }
 
     /// Writes signs of life for as long as the cluster is configured, and forgets the dead.
@@ -89,15 +90,12 @@ impl Signs {
             // Who led may be dead: at once rather than at the next turn.
             let due = since.is_multiple_of(5) || !buried.is_empty();
             if due && self.around.link.is_up() && !self.leaving.load(Ordering::Acquire) {
-                let said = self.about();
-                match self.around.link.run(&self.call(&said)).await {
-                    Ok(answer) => {
-                        if let Err(fault) = self.take(&answer) {
-                            tracing::warn!(%fault, "what Redis said of the cluster cannot be read");
-                        }
-                    }
-                    // One call may do without memory; an instance that cannot show that it lives may not be of the cluster.
-                    Err(fault @ Fault::Full(_)) => drop(self.around.link.give_up_all(fault)),
+                let (said, asked) = (self.about(), clock::since_boot());
+                let answer = self.around.link.run(&self.call(&said)).await;
+                match answer.and_then(|answer| self.take(&answer, asked)) {
+                    Ok(()) => {}
+                    // Another call may be refused; an instance that cannot show that it lives may not be of the cluster.
+                    Err(fault @ (Fault::Full(_) | Fault::Refused(_))) => drop(self.around.link.give_up_all(fault)),
                     Err(fault) => tracing::debug!(%fault, "no sign of life could be given"),
                 }
             }
@@ -164,8 +162,8 @@ impl Signs {
         call
     }
 
-    /// Takes what the script answers.
-    fn take(&self, answer: &Value) -> Result<(), Fault> {
+    /// Takes what the script answers to what was said at `asked`.
+    fn take(&self, answer: &Value, asked: Duration) -> Result<(), Fault> {
         let unreadable = |_| Fault::Refused("an answer of an unknown form".to_owned());
         let parts = Vec::<Value>::from_redis_value_ref(answer).map_err(unreadable)?;
         let [_, leader, token, rest @ ..] = &parts[..] else {
@@ -187,7 +185,7 @@ impl Signs {
                 started: 0.0,
                 stopping: false,
             });
-            let heard = now.checked_sub(std::time::Duration::from_millis(ago)).unwrap_or(now);
+            let heard = now.checked_sub(Duration::from_millis(ago)).unwrap_or(now);
             members.push(Member {
                 id,
                 run: about.run,
@@ -215,7 +213,7 @@ impl Signs {
                 tracing::info!(instance = leader, token, "leads the cluster");
             }
             view.own = own;
-            view.leader = (!leader.is_empty()).then_some(Leader { id: leader, token });
+            view.leader = (!leader.is_empty()).then_some(Leader { id: leader, token, asked });
             view.members = members;
         });
         Ok(())

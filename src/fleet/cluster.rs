@@ -12,6 +12,8 @@
 //! - Without a cluster there is one instance, it is not linked, and it leads.
 //! - An instance that was not heard of for [`DEAD_AFTER`] counts as dead: what it held is free again.
 //! - Without Redis for that long an instance leads itself: work that one alone should do is done twice rather than never.
+//! - Whoever leads knows it from an answer to a sign of life that is younger than its lease: after a pause of the process or of
+//!   its host another one may lead, and what was known before the pause says nothing.
 
 pub mod asking;
 
@@ -24,12 +26,15 @@ use parking_lot::Mutex;
 
 use self::asking::Asking;
 use super::upstream_tls::UpstreamTls;
+use crate::clock;
 use crate::config::{HostPort, types};
 
 /// Time between two signs of life in Redis.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long after its last sign of life an instance counts as dead.
 pub const DEAD_AFTER: Duration = Duration::from_secs(12);
+/// How long before the end of its lease a leader acts no more.
+const MARGIN: Duration = Duration::from_secs(2);
 
 /// The block `cluster`, compiled.
 #[derive(Debug)]
@@ -74,6 +79,8 @@ pub struct Leader {
     pub id: String,
     /// Grows with each change of hands.
     pub token: u64,
+    /// When the sign of life was given that was answered so, by [`clock::since_boot`]: the lease lasts from then on at least.
+    pub asked: Duration,
 }
 
 /// What is known of the cluster at a moment.
@@ -173,6 +180,10 @@ impl ClusterState {
 
     /// Whether this instance does what one alone should do.
     pub fn leads(&self, now: Instant) -> bool {
+        self.leads_at(now, clock::since_boot())
+    }
+
+    fn leads_at(&self, now: Instant, since_boot: Duration) -> bool {
         if !self.is_configured() {
             return true;
         }
@@ -180,7 +191,8 @@ impl ClusterState {
             return now.saturating_duration_since(*self.used.lock()) >= DEAD_AFTER;
         }
         let view = self.view.load();
-        view.leader.as_ref().is_some_and(|leader| leader.id == view.own)
+        let holds = |leader: &Leader| since_boot.saturating_sub(leader.asked) < DEAD_AFTER.saturating_sub(MARGIN);
+        view.leader.as_ref().is_some_and(|leader| leader.id == view.own && holds(leader))
     }
 
     /// Changes what is known.
@@ -230,7 +242,9 @@ impl std::fmt::Debug for ClusterState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock;
+
+    /// When the lease was asked for.
+    const ASKED: Duration = Duration::from_secs(1000);
 
     fn member(id: &str, heard: Instant) -> Member {
         let text = String::new;
@@ -244,7 +258,7 @@ mod tests {
         state.change(|view| {
             "a".clone_into(&mut view.own);
             view.members = vec![member("a", now), member("b", now)];
-            view.leader = Some(Leader { id: "b".to_owned(), token: 1 });
+            view.leader = Some(Leader { id: "b".to_owned(), token: 1, asked: ASKED });
         });
         state
     }
@@ -280,5 +294,18 @@ mod tests {
         state.set_linked(false, Some("refused".to_owned()), now + DEAD_AFTER / 2);
         assert!(state.leads(now + DEAD_AFTER));
         assert_eq!(state.view().fault.as_deref(), Some("refused"));
+    }
+
+    #[test]
+    fn a_leader_whose_lease_may_be_over_leads_no_more() {
+        let now = clock::now();
+        let state = state(now);
+        state.change(|view| view.leader = Some(Leader { id: "a".to_owned(), token: 2, asked: ASKED }));
+        assert!(state.leads_at(now, ASKED) && state.leads_at(now, ASKED + HEARTBEAT * 3 / 2));
+        // The process stood still, or its host was suspended, which the other clock does not count.
+        assert!(!state.leads_at(now, ASKED + DEAD_AFTER - MARGIN) && !state.leads_at(now, ASKED + DEAD_AFTER * 3));
+        let asked = ASKED + DEAD_AFTER * 3;
+        state.change(|view| view.leader = Some(Leader { id: "a".to_owned(), token: 4, asked }));
+        assert!(state.leads_at(now, asked), "it was asked again");
     }
 }
