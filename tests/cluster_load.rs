@@ -120,7 +120,7 @@ async fn whoever_waited_longest_is_next_wherever_it_waits() {
     let one = tokio::spawn(async move { send(single, "POST", "/api/generate", generate("llava")).await.head.status });
     let waits = |proxy: &Proxy| {
         let upstream = proxy.running().store.upstream("fleet").expect("an upstream");
-        upstream.dispatcher.own_load().0.values().map(|load| load.all.waiting).sum::<u32>()
+        upstream.dispatcher.own_load().0.values().map(|load| load.all.waiting()).sum::<u32>()
     };
     eventually("it waits", || async { waits(&proxies[1]) == 1 }).await;
     come(6 * SLOTS as usize);

@@ -190,7 +190,10 @@ impl Loads {
             .filter(|(_, load)| !load.0.is_empty())
             .collect();
         let same = all.len() == self.said.len()
-            && all.iter().zip(&self.said).all(|(one, other)| one.0 == other.0 && one.1.is_same(other.1));
+            && all
+                .iter()
+                .zip(&self.said)
+                .all(|(one, said)| one.0 == said.0 && one.1.is_same(said.1, now - self.said_at));
         if same && !due {
             return;
         }
