@@ -31,13 +31,27 @@ struct About {
     stopping: bool,
 }
 
+/// What stays the same however often a process joins a cluster.
+#[derive(Debug)]
+pub struct Process {
+    /// Another one for each process: what it told under this name is its own, also where it comes again under another one.
+    pub run: String,
+    /// When it started, seconds since 1970.
+    pub started: f64,
+}
+
+impl Process {
+    /// This process; to be made once.
+    pub fn this() -> Self {
+        Self { run: run_id(), started: clock::unix_time().as_secs_f64() }
+    }
+}
+
 /// The signs of life of this instance.
 pub struct Signs {
     around: Around,
     beat: Script,
     leave: Script,
-    run: String,
-    started: f64,
     /// Whether it leaves, and gives no sign of life any more.
     leaving: AtomicBool,
     /// Under which name it is known: its own, and a few letters that another process of this name would not have.
@@ -46,11 +60,8 @@ pub struct Signs {
 
 impl Signs {
     pub fn new(around: Around) -> Self {
-        let run = run_id();
         Self {
-            id: format!("{}.{}", around.link.plan().instance, &run[..4]),
-            run,
-            started: clock::unix_time().as_secs_f64(),
+            id: format!("{}.{}", around.link.plan().instance, &around.process.run[..4]),
             leaving: AtomicBool::new(false),
             beat: script!("beat"),
             leave: script!("leave"),
@@ -139,10 +150,10 @@ impl Signs {
 
     fn about(&self) -> String {
         let about = About {
-            run: self.run.clone(),
+            run: self.around.process.run.clone(),
             version: version::VERSION.to_owned(),
             config: self.around.store.load().common_hash.clone(),
-            started: self.started,
+            started: self.around.process.started,
             stopping: *self.around.stopping.borrow(),
         };
         serde_json::to_string(&about).unwrap_or_default()
@@ -208,7 +219,9 @@ impl Signs {
             // Whoever Redis does not know, or no more, and was heard of a moment ago, will write itself there again.
             let alive = |known: &&Member| now.saturating_duration_since(known.heard) <= DEAD_AFTER;
             let told: Vec<String> = members.iter().map(|member| member.id.clone()).collect();
-            members.extend(view.members.iter().filter(alive).filter(|known| !told.contains(&known.id)).cloned());
+            // It may have had another name before.
+            let other = |known: &&Member| known.id != view.own && !told.contains(&known.id);
+            members.extend(view.members.iter().filter(alive).filter(other).cloned());
             if view.leader.as_ref().map(|leader| &leader.id) != Some(&leader) && !leader.is_empty() {
                 tracing::info!(instance = leader, token, "leads the cluster");
             }

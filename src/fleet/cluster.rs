@@ -14,6 +14,7 @@
 //! - Without Redis for that long an instance leads itself: work that one alone should do is done twice rather than never.
 //! - Whoever leads knows it from an answer to a sign of life that is younger than its lease: after a pause of the process or of
 //!   its host another one may lead, and what was known before the pause says nothing.
+//! - Another connection to the same cluster changes nothing of what is known of the others.
 
 pub mod asking;
 
@@ -107,6 +108,8 @@ pub struct ClusterState {
     /// When Redis could be used last, or since when there is a cluster.
     used: Mutex<Instant>,
     configured: AtomicBool,
+    /// The cluster that the members are of.
+    cluster: Mutex<Option<String>>,
     /// How often Redis could be used again.
     links: AtomicU32,
     /// Who wants something of the tasks that talk to Redis.
@@ -124,17 +127,28 @@ impl ClusterState {
             instances: AtomicU32::new(1),
             used: Mutex::new(now),
             configured: AtomicBool::new(false),
+            cluster: Mutex::default(),
             links: AtomicU32::new(0),
             asking: Asking::default(),
         }
     }
 
-    /// Begins anew, with a cluster or without.
-    pub fn begin(&self, configured: bool, now: Instant) {
-        self.configured.store(configured, Ordering::Relaxed);
-        self.linked.store(false, Ordering::Relaxed);
-        *self.used.lock() = now;
-        self.change(|view| *view = View::default());
+    /// Begins anew, in the cluster of this name or without one. Whether what is known of others is none of its business any more,
+    /// since they are in another cluster. Where it is the same one, they are there still, whether Redis can be used or not.
+    pub fn begin(&self, cluster: Option<&str>, now: Instant) -> bool {
+        let before = std::mem::replace(&mut *self.cluster.lock(), cluster.map(str::to_owned));
+        let same = before.as_deref() == cluster;
+        self.configured.store(cluster.is_some(), Ordering::Relaxed);
+        if self.linked.swap(false, Ordering::Relaxed) || !same {
+            *self.used.lock() = now;
+        }
+        self.change(|view| {
+            let View { own, members, .. } = std::mem::take(view);
+            if same {
+                (view.own, view.members) = (own, members);
+            }
+        });
+        before.is_some() && !same
     }
 
     /// Whether there is a cluster.
@@ -253,7 +267,7 @@ mod tests {
 
     fn state(now: Instant) -> ClusterState {
         let state = ClusterState::new(now);
-        state.begin(true, now);
+        state.begin(Some("front"), now);
         state.set_linked(true, None, now);
         state.change(|view| {
             "a".clone_into(&mut view.own);
@@ -307,5 +321,22 @@ mod tests {
         let asked = ASKED + DEAD_AFTER * 3;
         state.change(|view| view.leader = Some(Leader { id: "a".to_owned(), token: 4, asked }));
         assert!(state.leads_at(now, asked), "it was asked again");
+    }
+
+    #[test]
+    fn another_connection_to_the_same_cluster_leaves_the_others_there() {
+        let now = clock::now();
+        let state = state(now);
+        assert!(!state.begin(Some("front"), now + HEARTBEAT));
+        assert_eq!((state.instances(), state.unheard()), (2, 1));
+        assert!(!state.is_linked() && state.view().leader.is_none());
+        assert!(!state.leads(now + DEAD_AFTER) && state.leads(now + HEARTBEAT + DEAD_AFTER));
+        // It was gone before, too.
+        assert!(!state.begin(Some("front"), now + DEAD_AFTER));
+        assert!(state.leads(now + HEARTBEAT + DEAD_AFTER));
+        assert!(state.begin(Some("back"), now) && state.instances() == 1);
+        assert!(state.begin(None, now) && !state.is_configured());
+        assert!(!state.begin(None, now) && !state.begin(Some("front"), now));
+        assert_eq!(state.instances(), 1);
     }
 }
