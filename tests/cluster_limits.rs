@@ -240,6 +240,8 @@ async fn another_address_while_redis_is_gone_leaves_each_its_share() {
     let redis = Redis::start().await;
     let relay = Relay::before(redis.address()).await;
     let (server, proxies) = three(&relay.url()).await;
+    let limiter = Arc::clone(&proxies[0].running().store.load().lasting.limiter);
+    eventually("it shares with both", || async { limiter.shared_among() == 3 }).await;
     relay.set(Way::Closed);
     eventually("it is gone", || async { proxies.iter().all(|proxy| !state(proxy).is_linked()) }).await;
     // Once it tries the new address it has begun anew whatever it begins anew.
@@ -248,7 +250,6 @@ async fn another_address_while_redis_is_gone_leaves_each_its_share() {
     proxies[0].rewrite(&(http_yaml(&[server.url()], LIMIT, "") + &cluster));
     let tried = tokio::time::timeout(PATIENCE, next.accept()).await.expect("it tries the new address");
     assert!(tried.is_ok());
-    let limiter = Arc::clone(&proxies[0].running().store.load().lasting.limiter);
     assert_eq!((state(&proxies[0]).instances(), limiter.shared_among()), (3, 3));
     let load = Load::on(&proxies[..1]);
     tokio::time::sleep(Duration::from_secs(2)).await;

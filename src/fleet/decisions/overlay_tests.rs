@@ -210,7 +210,7 @@ fn of_two_decisions_of_one_version_all_take_the_same_one() {
 fn the_moment_of_a_decision_is_the_same_wherever_it_is_read() {
     let (mut bench, about) = (Bench::new("a"), drain("s"));
     for fraction in 0..1000 {
-        let at = T + 12_345.0 + f64::from(fraction) * 0.000_123_4567;
+        let at = T + 12_345.0 + f64::from(fraction) * 0.000_123_456;
         bench.overlay.decided(about.clone(), entry(0, at, "a", None));
         let told = bench.overlay.pending().pop().expect("something to tell").entry;
         let text = serde_json::to_string(&told).expect("written");
