@@ -5,7 +5,8 @@ mod support;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use support::fleet::Small;
+use support::admin::json;
+use support::fleet::{Small, send};
 use support::process::{Program, arriero, complete};
 use support::redis::{Redis, Relay, Way};
 use support::wire::proxy;
@@ -129,10 +130,53 @@ async fn each_fault_of_redis_is_told_and_overcome() {
             view(&proxy).fault.as_ref().is_some_and(|fault| fault.contains(told))
         })
         .await;
-        assert_eq!(support::fleet::send(proxy.address(), "GET", "/", "").await.head.status, 200, "{way:?}");
+        assert_eq!(send(proxy.address(), "GET", "/", "").await.head.status, 200, "{way:?}");
         relay.set(Way::Open);
         let since = arriero::clock::now();
         eventually(&format!("{way:?} is over"), || async { linked(&proxy) }).await;
         assert!(since.elapsed() < Duration::from_secs(5), "{way:?}: {:?}", since.elapsed());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_stood_still_does_not_go_on_leading() {
+    let redis = Redis::start().await;
+    let relay = Relay::before(redis.address()).await;
+    let server = Small::named("one").await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("arriero.yaml");
+    // A link that breaks late: until then it has what it knew before.
+    let patient = yaml(&relay.url(), "still", &server.url()).replace("instance:", "timeout: 2s, instance:");
+    std::fs::write(&file, complete(&patient)).expect("written");
+    let still = Program::run(&file).await;
+    let link =
+        async || json(&send(still.admin(), "GET", "/api/multihost/coordination/health", "").await)["data"].clone();
+    eventually("it leads", || async {
+        let link = link().await;
+        link["linked"] == true && link["leads"] == true
+    })
+    .await;
+    let other = proxy(yaml(&redis.url(), "other", &server.url())).await;
+    eventually("two", || async { view(&other).members.len() == 2 }).await;
+    assert!(!leads(&other));
+
+    still.signal(Signal::STOP);
+    eventually("the other one leads", || async { leads(&other) }).await;
+    // Nobody tells it when it goes on.
+    relay.set(Way::Hole);
+    still.signal(Signal::CONT);
+    eventually("it notices that it hears nothing", || async {
+        let link = link().await;
+        assert_eq!(link["leads"], false, "{link}");
+        link["linked"] == false
+    })
+    .await;
+    relay.set(Way::Open);
+    eventually("it follows", || async {
+        let link = link().await;
+        assert_eq!(link["leads"], false, "{link}");
+        link["linked"] == true && link["leader"] == view(&other).own.as_str()
+    })
+    .await;
+    assert!(leads(&other));
 }

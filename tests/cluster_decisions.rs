@@ -6,7 +6,7 @@ use std::path::Path;
 
 use arriero::demo::{Fault, FaultRule};
 use serde_json::Value;
-use support::admin::{call, order, show};
+use support::admin::{address, call, json, order, show};
 use support::fleet::{fleet, generate, send};
 use support::redis::{Redis, Relay, Way};
 use support::wire::proxy;
@@ -321,6 +321,62 @@ async fn a_message_that_is_lost_is_noticed() {
     let _: u32 = redis.call(&["HSET", HASH, &all[0], &entry.to_string()]).await;
     let _: String = redis.call(&["SET", "arriero:1:{arriero}:decisions:version", "7"]).await;
     eventually("both find it", || async { stands(&a, "s0", "active").await && stands(&b, "s0", "active").await }).await;
+}
+
+/// What is found to differ on an instance, which mends it.
+async fn drift(proxy: &Proxy) -> Vec<String> {
+    let found = json(&send(address(proxy), "GET", "/api/multihost/monitoring/consistency", "").await);
+    assert_eq!(found["data"]["consistent"], true, "{found}");
+    let issues = found["data"]["issues"].as_array().expect("a list");
+    issues.iter().map(|issue| issue["message"].as_str().expect("text").to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_decisions_of_one_version_are_noticed_and_one_of_them_holds_on_all() {
+    let (redis, fleet) = (Redis::start().await, fleet(1, &["m"]).await);
+    let urls = fleet.urls();
+    let (a, b) = (instance(&redis.url(), "a", &urls).await, instance(&redis.url(), "b", &urls).await);
+    let members = |proxy: &Proxy| proxy.running().store.load().lasting.cluster.view().members.len();
+    eventually("both see both", || async { members(&a) == 2 && members(&b) == 2 }).await;
+    order(&a, "/servers/s0/drain", r#"{"who":"ana"}"#).await;
+    eventually("told", || stands(&b, "s0", "draining")).await;
+    let all: Vec<String> = redis.call(&["HGETALL", HASH]).await;
+    let (about, told): (_, Value) = (&all[0], serde_json::from_str(&all[1]).expect("JSON"));
+    // As if a Redis that had lost what it counted had given the version to another decision.
+    let put = async |by: &str, later: f64| {
+        let mut entry = told.clone();
+        entry["by"] = by.into();
+        entry["at"] = (entry["at"].as_f64().expect("a time") + later).into();
+        entry.as_object_mut().expect("an entry").remove("value");
+        let _: u32 = redis.call(&["HSET", HASH, about, &entry.to_string()]).await;
+    };
+    let there =
+        async || serde_json::from_str::<Value>(&redis.call::<String>(&["HGET", HASH, about]).await).expect("JSON");
+    // An earlier one gives way, and one of an instance with an earlier name, by its bytes and not by any language.
+    for (by, later) in [("b", -1.0), ("B", 0.0), ("Z", 0.0)] {
+        put(by, later).await;
+        let found = drift(&a).await;
+        assert!(
+            found.iter().any(|message| message.contains("another decision had version")),
+            "{by} {later}: {found:?}"
+        );
+        assert_eq!(there().await, told, "{by} {later}");
+        assert_eq!(drift(&b).await, Vec::<String>::new());
+        assert!(stands(&a, "s0", "draining").await && stands(&b, "s0", "draining").await);
+    }
+    // A later one holds.
+    for (number, (by, later)) in [("b", 0.0), ("a", 1.0)].into_iter().enumerate() {
+        put(by, later).await;
+        for proxy in [&a, &b] {
+            assert_eq!(drift(proxy).await.len(), 1, "{by} {later}");
+            assert!(stands(proxy, "s0", "active").await, "{by} {later}");
+            assert_eq!(drift(proxy).await, Vec::<String>::new());
+        }
+        assert_eq!(there().await["by"], by, "{number}");
+    }
+    // What comes next comes after both.
+    order(&b, "/servers/s0/drain", r#"{"who":"bob"}"#).await;
+    eventually("told", || stands(&a, "s0", "draining")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,8 @@ use arriero::clock;
 use support::fleet::{Small, request};
 use support::redis::{Redis, Relay, Way};
 use support::wire::{H1, proxy};
-use support::{Proxy, eventually, http_yaml};
+use support::{PATIENCE, Proxy, eventually, http_yaml};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 /// Requests a second, and those that may come early.
@@ -232,6 +233,29 @@ async fn a_link_that_comes_and_goes_costs_nobody_an_error() {
     eprintln!("flapping: {outcome:?}, {:.2} of what is allowed", outcome.passed / outcome.allowed);
     assert!(outcome.is_below(1.2), "{outcome:?}");
     eventually("linked", || async { linked(&proxies) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_address_while_redis_is_gone_leaves_each_its_share() {
+    let redis = Redis::start().await;
+    let relay = Relay::before(redis.address()).await;
+    let (server, proxies) = three(&relay.url()).await;
+    let limiter = Arc::clone(&proxies[0].running().store.load().lasting.limiter);
+    eventually("it shares with both", || async { limiter.shared_among() == 3 }).await;
+    relay.set(Way::Closed);
+    eventually("it is gone", || async { proxies.iter().all(|proxy| !state(proxy).is_linked()) }).await;
+    // Once it tries the new address it has begun anew whatever it begins anew.
+    let next = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let cluster = format!("\ncluster: {{ redis: \"redis://{}\", instance: a }}\n", next.local_addr().expect("bound"));
+    proxies[0].rewrite(&(http_yaml(&[server.url()], LIMIT, "") + &cluster));
+    let tried = tokio::time::timeout(PATIENCE, next.accept()).await.expect("it tries the new address");
+    assert!(tried.is_ok());
+    assert_eq!((state(&proxies[0]).instances(), limiter.shared_among()), (3, 3));
+    let load = Load::on(&proxies[..1]);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let outcome = load.end().await;
+    eprintln!("another address: {outcome:?}, {:.2} of what is allowed", outcome.passed / outcome.allowed);
+    assert!(outcome.is_below(0.5), "{outcome:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,8 @@ use support::fleet::{generate, send};
 use support::process::{Program, arriero, complete};
 use support::redis::{Redis, Relay, Way};
 use support::wire::proxy;
-use support::{Proxy, eventually, scheduled_yaml};
+use support::{PATIENCE, Proxy, eventually, scheduled_yaml};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 /// Slots of the server.
@@ -120,7 +121,7 @@ async fn whoever_waited_longest_is_next_wherever_it_waits() {
     let one = tokio::spawn(async move { send(single, "POST", "/api/generate", generate("llava")).await.head.status });
     let waits = |proxy: &Proxy| {
         let upstream = proxy.running().store.upstream("fleet").expect("an upstream");
-        upstream.dispatcher.own_load().0.values().map(|load| load.all.waiting).sum::<u32>()
+        upstream.dispatcher.own_load().0.values().map(|load| load.all.waiting()).sum::<u32>()
     };
     eventually("it waits", || async { waits(&proxies[1]) == 1 }).await;
     come(6 * SLOTS as usize);
@@ -181,6 +182,38 @@ async fn without_redis_each_goes_on() {
     assert_eq!(flood(&proxies, 8).await, 24);
     let peak = peak(&host.ledger(), before);
     assert!(peak < SLOTS as usize + proxies.len(), "{peak} at a time with {SLOTS} slots");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_address_while_redis_is_gone_leaves_the_slots_of_others_taken() {
+    let (redis, host) = (Redis::start().await, host().await);
+    let relay = Relay::before(redis.address()).await;
+    let proxies = [proxy(yaml(&host, &redis.url(), "one")).await, proxy(yaml(&host, &relay.url(), "two")).await];
+    let state = std::sync::Arc::clone(&proxies[1].running().store.load().lasting.cluster);
+    eventually("it sees the other one", || async { state.view().members.len() == 2 }).await;
+    warm(&proxies).await;
+    host.token_gate().close();
+    let mut held = JoinSet::new();
+    for _ in 0..SLOTS {
+        let address = proxies[0].address();
+        held.spawn(async move { send(address, "POST", "/api/generate", generate("llava")).await.head.status });
+    }
+    let upstream = proxies[1].running().store.upstream("fleet").expect("an upstream");
+    let taken = || upstream.dispatcher.look(|scheduler| scheduler.elsewhere(0).running);
+    eventually("it has heard that the slots are taken", || async { taken() == SLOTS }).await;
+    relay.set(Way::Closed);
+    eventually("it is alone", || async { !state.is_linked() }).await;
+    // Once it tries the new address it has begun anew whatever it begins anew.
+    let next = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("redis://{}", next.local_addr().expect("bound"));
+    proxies[1].rewrite(&yaml(&host, &url, "two"));
+    let tried = tokio::time::timeout(PATIENCE, next.accept()).await.expect("it tries the new address");
+    assert!(tried.is_ok());
+    assert_eq!((taken(), state.instances()), (SLOTS, 2));
+    host.token_gate().open();
+    while let Some(status) = held.join_next().await {
+        assert_eq!(status.expect("it ran"), 200);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

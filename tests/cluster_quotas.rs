@@ -214,6 +214,28 @@ async fn another_timeout_leaves_what_others_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_a_folder_a_process_counts_once_however_often_it_joins() {
+    let (redis, host) = (Redis::start().await, host().await);
+    let (url, quota) = (redis.url(), "1M");
+    let proxies = [instance(&url, "a", &host, quota, None).await, instance(&url, "b", &host, quota, None).await];
+    eventually("both see both", || async { proxies.iter().all(|proxy| state(proxy).instances() == 2) }).await;
+    let mut sum = costs(&proxies[0], 2).await;
+    all_know("charged", &proxies, sum).await;
+    let first = yaml(&url, "a", &host, quota, None);
+    // Another connection, and another name.
+    for changed in [first.replace("timeout: 1s", "timeout: 2s"), first.replace("instance: a", "instance: renamed")] {
+        let links = state(&proxies[0]).links();
+        proxies[0].rewrite(&changed);
+        eventually("it joins again", || async { state(&proxies[0]).links() > links }).await;
+        assert_eq!(state(&proxies[0]).instances(), 2, "{:?}", state(&proxies[0]).view());
+        sum += costs(&proxies[0], 1).await;
+        all_know("it joined again", &proxies, sum).await;
+        assert_eq!((used(&proxies[0]).await, used(&proxies[1]).await), ((sum, sum), (sum, 0)));
+        assert_eq!(in_redis(&redis).await, sum);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_quota_that_others_used_up_refuses_here() {
     let (redis, host) = (Redis::start().await, host().await);
     let proxies = three(&redis.url(), &host, "40", &[]).await;

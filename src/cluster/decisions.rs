@@ -2,7 +2,8 @@
 //!
 //! Rules of merging are in [`crate::fleet::decisions::overlay`]; here it is told and heard. A decision is told at once when an
 //! operator makes it, and within a second when a rule does. Messages carry versions that follow each other; a gap, another
-//! connection, or a counter in Redis that is not the one that was seen lead to a comparison of all.
+//! connection, or a counter in Redis that is not the one that was seen lead to a comparison of all, entry by entry: a version
+//! may have been counted twice.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -184,13 +185,13 @@ impl Sharing {
             }
             Message::Decided { about, entry } => {
                 self.behind |= entry.version > self.overlay.highest().saturating_add(1);
-                self.take(vec![(about, entry)]) > 0
+                self.take([(about, entry)]) > 0
             }
         }
     }
 
     /// Takes entries of the cluster; how many were new.
-    fn take(&mut self, entries: Vec<(About, Entry)>) -> usize {
+    fn take(&mut self, entries: impl IntoIterator<Item = (About, Entry)>) -> usize {
         let (snapshot, unix, own) = (self.around.store.pin(), Present::read().unix, self.own());
         let mut taken = 0;
         let mut steps = Vec::new();
@@ -255,29 +256,32 @@ impl Sharing {
         let answer = link.run(&call).await?;
         let mut texts = Vec::<String>::from_redis_value(answer).map_err(unreadable)?.into_iter();
         let version: u64 = texts.next().and_then(|text| text.parse().ok()).unwrap_or(0);
-        let mut there = Vec::new();
+        let mut there = BTreeMap::new();
         while let (Some(about), Some(entry)) = (texts.next(), texts.next()) {
             // What another version wrote differently is left alone.
             if let (Ok(about), Ok(entry)) =
                 (serde_json::from_str::<About>(&about), serde_json::from_str::<Entry>(&entry))
                 && entry.version <= MOST_VERSION
             {
-                there.push((about, entry));
+                there.insert(about, entry);
             }
         }
-        let versions: BTreeMap<About, u64> =
-            there.iter().map(|(about, entry)| (about.clone(), entry.version)).collect();
-        let here: BTreeMap<About, u64> =
-            self.overlay.entries().map(|(about, entry)| (about.clone(), entry.version)).collect();
         let unix = Present::read().unix;
-        let missing = self.overlay.missing(&versions, unix);
-        let differs = |about: &About| {
-            let (here, there) = (here.get(about).copied().unwrap_or(0), versions.get(about).copied().unwrap_or(0));
-            (here != there).then(|| Difference { kind: about.kind(), subject: about.subject(), here, there })
+        let missing = self.overlay.missing(&there, unix);
+        let difference = |about: &About, here: Option<&Entry>| {
+            let version = |entry: Option<&Entry>| entry.map_or(0, |entry| entry.version);
+            let (kind, subject) = (about.kind(), about.subject());
+            Difference { kind, subject, here: version(here), there: version(there.get(about)) }
         };
-        let of_ours = missing.iter().filter_map(|(about, _)| differs(about));
-        let of_theirs = versions.keys().filter(|about| !missing.iter().any(|(one, _)| one == *about));
-        let differences = of_ours.chain(of_theirs.filter_map(differs)).collect();
+        let mut differences: Vec<Difference> =
+            missing.iter().map(|(about, entry)| difference(about, Some(entry))).collect();
+        for (about, entry) in &there {
+            let here = self.overlay.entry(about);
+            let differs = here.is_none_or(|here| here.differs(entry));
+            if differs && !missing.iter().any(|(one, _)| one == about) {
+                differences.push(difference(about, here));
+            }
+        }
         let decisions = there.len();
         self.take(there);
         self.overlay.saw(version);
@@ -362,7 +366,7 @@ impl Sharing {
                     );
                     self.overlay.settled(told, version);
                 }
-                Ok(Settled::Theirs(entry)) => drop(self.take(vec![(told.about, entry)])),
+                Ok(Settled::Theirs(entry)) => drop(self.take([(told.about, entry)])),
                 Err(fault) => tracing::warn!(%fault, "what Redis said of a decision cannot be read"),
             }
         }

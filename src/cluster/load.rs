@@ -3,13 +3,14 @@
 //! Each message is all of it, so none depends on another, and a lost one is mended by the next. It is published at most
 //! each 15 ms, rarer where it is large, and again from time to time without a change: whoever comes late hears it, and who
 //! falls silent is noticed. Redis passes messages of one channel on in one order, so an instance that hears itself knows that
-//! the others have heard it too, or are about to.
+//! the others have heard it too, or are about to. What was heard outlives the connection, as the requests of the others do.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
@@ -41,33 +42,38 @@ struct Message {
     u: BTreeMap<String, UpstreamLoad>,
 }
 
-struct Peer {
+/// What an instance said last.
+pub struct Peer {
     at: Instant,
     upstreams: BTreeMap<String, UpstreamLoad>,
 }
+
+/// What others said last, by name.
+pub type Peers = Arc<Mutex<HashMap<String, Peer>>>;
 
 /// Tells and hears.
 pub struct Loads {
     around: Around,
     own: String,
-    peers: HashMap<String, Peer>,
     /// What the others know of us.
     known: BTreeMap<String, UpstreamLoad>,
     said: BTreeMap<String, UpstreamLoad>,
     said_at: Instant,
+    /// Whether nothing was said over this connection: the others may have forgotten what was said over another one.
+    silent: bool,
     pause: u32,
 }
 
 impl Loads {
-    /// Nothing was told or heard yet.
+    /// Nothing was told yet; what was heard over another connection counts until it is too old.
     pub fn new(around: Around, own: &str) -> Self {
         Self {
             around,
             own: own.to_owned(),
-            peers: HashMap::new(),
             known: BTreeMap::new(),
             said: BTreeMap::new(),
             said_at: clock::now(),
+            silent: true,
             pause: 0,
         }
     }
@@ -77,6 +83,7 @@ impl Loads {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut look = clock::now();
+        self.apply();
         loop {
             tokio::select! {
                 event = events.recv() => {
@@ -108,7 +115,7 @@ impl Loads {
     fn take(&mut self, event: Result<Event, RecvError>) -> Option<bool> {
         match event {
             Ok(Event::Told(Topic::Load, message)) => self.hear(&message),
-            Ok(Event::Up) => self.pause = 0,
+            Ok(Event::Up) => (self.pause, self.silent) = (0, true),
             // What is known of us may be less than there is by now, for all that is known.
             Ok(Event::Down) => self.known.clear(),
             Ok(Event::Told(..)) | Err(RecvError::Lagged(_)) => return Some(false),
@@ -124,7 +131,7 @@ impl Loads {
             self.known = u;
         } else {
             self.around.state.heard(&i, now);
-            self.peers.insert(i, Peer { at: now, upstreams: u });
+            self.around.peers.lock().insert(i, Peer { at: now, upstreams: u });
         }
     }
 
@@ -134,7 +141,7 @@ impl Loads {
         let view = self.around.state.view();
         let alive = |id: &str| view.members.iter().any(|member| member.id == id);
         // One that was heard before it was seen is alive too.
-        self.peers.retain(|id, peer| {
+        self.around.peers.lock().retain(|id, peer| {
             let silent = now.saturating_duration_since(peer.at);
             silent < AGAIN_IDLE || silent < DEAD_AFTER && alive(id)
         });
@@ -149,13 +156,13 @@ impl Loads {
     fn apply(&self) {
         let now = clock::now();
         // One that was heard before its sign of life was seen is there too.
-        let heard = self.peers.values().filter(|peer| now.saturating_duration_since(peer.at) < FRESH).count();
+        let peers = self.around.peers.lock();
+        let heard = peers.values().filter(|peer| now.saturating_duration_since(peer.at) < FRESH).count();
         let instances = self.around.state.instances().max(u32::try_from(heard + 1).unwrap_or(u32::MAX));
         let deaf = !self.around.link.is_up();
         let nothing = UpstreamLoad::default();
         for (name, dispatcher) in self.dispatchers() {
-            let heard: Vec<Heard<'_>> = self
-                .peers
+            let heard: Vec<Heard<'_>> = peers
                 .values()
                 .filter_map(|peer| {
                     let fresh = now.saturating_duration_since(peer.at) < FRESH;
@@ -175,7 +182,8 @@ impl Loads {
             return;
         }
         let now = clock::now();
-        let due = now - self.said_at >= if self.said.is_empty() { AGAIN_IDLE } else { AGAIN };
+        let again = if self.said.is_empty() { AGAIN_IDLE } else { AGAIN };
+        let due = self.silent || now - self.said_at >= again;
         let dispatchers = self.dispatchers();
         let mut changed = false;
         for (_, dispatcher) in &dispatchers {
@@ -190,7 +198,10 @@ impl Loads {
             .filter(|(_, load)| !load.0.is_empty())
             .collect();
         let same = all.len() == self.said.len()
-            && all.iter().zip(&self.said).all(|(one, other)| one.0 == other.0 && one.1.is_same(other.1));
+            && all
+                .iter()
+                .zip(&self.said)
+                .all(|(one, said)| one.0 == said.0 && one.1.is_same(said.1, now - self.said_at));
         if same && !due {
             return;
         }
@@ -198,18 +209,9 @@ impl Loads {
         let Ok(text) = serde_json::to_vec(&message) else { return };
         self.pause = u32::try_from(text.len() / BYTES).unwrap_or(u32::MAX);
         if self.around.link.publish(Topic::Load, &text).await.is_ok() {
+            self.silent = false;
             self.said = message.u;
             self.said_at = now;
-        }
-    }
-}
-
-impl Drop for Loads {
-    fn drop(&mut self) {
-        // Alone again: nothing of the others is left.
-        let dispatchers = Arc::clone(&self.around.store.load().lasting.dispatchers);
-        for dispatcher in dispatchers.all() {
-            dispatcher.hear(&[], None, 1, false);
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use redis::{FromRedisValue, Script, Value};
 use serde::{Deserialize, Serialize};
@@ -30,13 +31,27 @@ struct About {
     stopping: bool,
 }
 
+/// What stays the same however often a process joins a cluster.
+#[derive(Debug)]
+pub struct Process {
+    /// Another one for each process: what it told under this name is its own, also where it comes again under another one.
+    pub run: String,
+    /// When it started, seconds since 1970.
+    pub started: f64,
+}
+
+impl Process {
+    /// This process; to be made once.
+    pub fn this() -> Self {
+        Self { run: run_id(), started: clock::unix_time().as_secs_f64() }
+    }
+}
+
 /// The signs of life of this instance.
 pub struct Signs {
     around: Around,
     beat: Script,
     leave: Script,
-    run: String,
-    started: f64,
     /// Whether it leaves, and gives no sign of life any more.
     leaving: AtomicBool,
     /// Under which name it is known: its own, and a few letters that another process of this name would not have.
@@ -45,11 +60,8 @@ pub struct Signs {
 
 impl Signs {
     pub fn new(around: Around) -> Self {
-        let run = run_id();
         Self {
-            id: format!("{}.{}", around.link.plan().instance, &run[..4]),
-            run,
-            started: clock::unix_time().as_secs_f64(),
+            id: format!("{}.{}", around.link.plan().instance, &around.process.run[..4]),
             leaving: AtomicBool::new(false),
             beat: script!("beat"),
             leave: script!("leave"),
@@ -62,10 +74,10 @@ impl Signs {
         if self.leaving.load(Ordering::Acquire) {
             return Err(Fault::Down);
         }
-        let said = self.about();
+        let (said, asked) = (self.about(), clock::since_boot());
         let link = &self.around.link;
         let answer = link.run_on(opened, &self.call(&said)).await?;
-        self.take(&answer)
+        self.take(&answer, asked)
     }
 
     /// Writes signs of life for as long as the cluster is configured, and forgets the dead.
@@ -89,15 +101,12 @@ impl Signs {
             // Who led may be dead: at once rather than at the next turn.
             let due = since.is_multiple_of(5) || !buried.is_empty();
             if due && self.around.link.is_up() && !self.leaving.load(Ordering::Acquire) {
-                let said = self.about();
-                match self.around.link.run(&self.call(&said)).await {
-                    Ok(answer) => {
-                        if let Err(fault) = self.take(&answer) {
-                            tracing::warn!(%fault, "what Redis said of the cluster cannot be read");
-                        }
-                    }
-                    // One call may do without memory; an instance that cannot show that it lives may not be of the cluster.
-                    Err(fault @ Fault::Full(_)) => drop(self.around.link.give_up_all(fault)),
+                let (said, asked) = (self.about(), clock::since_boot());
+                let answer = self.around.link.run(&self.call(&said)).await;
+                match answer.and_then(|answer| self.take(&answer, asked)) {
+                    Ok(()) => {}
+                    // Another call may be refused; an instance that cannot show that it lives may not be of the cluster.
+                    Err(fault @ (Fault::Full(_) | Fault::Refused(_))) => drop(self.around.link.give_up_all(fault)),
                     Err(fault) => tracing::debug!(%fault, "no sign of life could be given"),
                 }
             }
@@ -141,10 +150,10 @@ impl Signs {
 
     fn about(&self) -> String {
         let about = About {
-            run: self.run.clone(),
+            run: self.around.process.run.clone(),
             version: version::VERSION.to_owned(),
             config: self.around.store.load().common_hash.clone(),
-            started: self.started,
+            started: self.around.process.started,
             stopping: *self.around.stopping.borrow(),
         };
         serde_json::to_string(&about).unwrap_or_default()
@@ -164,8 +173,8 @@ impl Signs {
         call
     }
 
-    /// Takes what the script answers.
-    fn take(&self, answer: &Value) -> Result<(), Fault> {
+    /// Takes what the script answers to what was said at `asked`.
+    fn take(&self, answer: &Value, asked: Duration) -> Result<(), Fault> {
         let unreadable = |_| Fault::Refused("an answer of an unknown form".to_owned());
         let parts = Vec::<Value>::from_redis_value_ref(answer).map_err(unreadable)?;
         let [_, leader, token, rest @ ..] = &parts[..] else {
@@ -187,7 +196,7 @@ impl Signs {
                 started: 0.0,
                 stopping: false,
             });
-            let heard = now.checked_sub(std::time::Duration::from_millis(ago)).unwrap_or(now);
+            let heard = now.checked_sub(Duration::from_millis(ago)).unwrap_or(now);
             members.push(Member {
                 id,
                 run: about.run,
@@ -210,12 +219,14 @@ impl Signs {
             // Whoever Redis does not know, or no more, and was heard of a moment ago, will write itself there again.
             let alive = |known: &&Member| now.saturating_duration_since(known.heard) <= DEAD_AFTER;
             let told: Vec<String> = members.iter().map(|member| member.id.clone()).collect();
-            members.extend(view.members.iter().filter(alive).filter(|known| !told.contains(&known.id)).cloned());
+            // It may have had another name before.
+            let other = |known: &&Member| known.id != view.own && !told.contains(&known.id);
+            members.extend(view.members.iter().filter(alive).filter(other).cloned());
             if view.leader.as_ref().map(|leader| &leader.id) != Some(&leader) && !leader.is_empty() {
                 tracing::info!(instance = leader, token, "leads the cluster");
             }
             view.own = own;
-            view.leader = (!leader.is_empty()).then_some(Leader { id: leader, token });
+            view.leader = (!leader.is_empty()).then_some(Leader { id: leader, token, asked });
             view.members = members;
         });
         Ok(())

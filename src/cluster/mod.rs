@@ -19,6 +19,7 @@
 //! # Invariants
 //! - One connection for each instance, for calls and messages alike (RESP3), so Redis 6 or newer, or Valkey.
 //! - A part that cannot reach Redis goes on by itself with its share, and is told when to compare again.
+//! - Another address, or a part that broke, is another connection to the same cluster: what is known of the others stays.
 //! - Each script heals a key of ours that has become something else.
 
 /// A script by the name of its file, behind what all of them share.
@@ -63,8 +64,8 @@ use answers::Answers;
 use decisions::Sharing;
 use keys::Topic;
 use link::{Event, Link};
-use load::Loads;
-use members::Signs;
+use load::{Loads, Peers};
+use members::{Process, Signs};
 
 /// First and longest pause between two tries to connect.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
@@ -84,6 +85,10 @@ pub struct Around {
     pub metrics: Arc<Metrics>,
     /// What was used of quotas.
     pub history: Arc<History>,
+    /// What stays the same however often this process joins.
+    pub process: Arc<Process>,
+    /// What runs and waits at the others.
+    pub peers: Peers,
     /// Whether the process stops.
     pub stopping: watch::Receiver<bool>,
 }
@@ -98,10 +103,14 @@ pub async fn run(
     mut ending: watch::Receiver<bool>,
 ) {
     let state = Arc::clone(&store.load().lasting.cluster);
+    let (process, peers) = (Arc::new(Process::this()), Peers::default());
     let mut changed = store.subscribe();
     loop {
         let plan = store.load().cluster.clone();
-        state.begin(plan.is_some(), clock::now());
+        if state.begin(plan.as_ref().map(|plan| plan.typed.name.as_str()), clock::now()) {
+            forget_others(&store, &peers);
+            history.quotas().forget_others();
+        }
         let other = async {
             loop {
                 // The store lives as long as the process.
@@ -131,6 +140,8 @@ pub async fn run(
             state: Arc::clone(&state),
             metrics: Arc::clone(&metrics),
             history: Arc::clone(&history),
+            process: Arc::clone(&process),
+            peers: Arc::clone(&peers),
             stopping: stopping.clone(),
         };
         let signs = Arc::new(Signs::new(around.clone()));
@@ -153,11 +164,22 @@ pub async fn run(
         drop(tokio::time::timeout(LEAVE, signs.leave()).await);
         parts.shutdown().await;
         if over {
+            forget_others(&store, &peers);
             return;
         }
         if broken {
             tokio::time::sleep(PAUSES.1).await;
         }
+    }
+}
+
+/// This instance is alone: nothing of the others is left, and limits and slots are its own.
+fn forget_others(store: &Store, peers: &Peers) {
+    peers.lock().clear();
+    let snapshot = store.load();
+    snapshot.lasting.limiter.share_among(0);
+    for dispatcher in snapshot.lasting.dispatchers.all() {
+        dispatcher.hear(&[], None, 1, false);
     }
 }
 

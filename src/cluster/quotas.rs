@@ -8,7 +8,7 @@
 //!
 //! # Invariants
 //! - An instance writes under the name of the file that its sums are in, so that another name or address of its host, a crash or
-//!   a lost answer makes nothing count twice; without a file under a name that no other process has.
+//!   a lost answer makes nothing count twice; without a file under a name that this process has and no other.
 //! - A sum never shrinks within a window but by a reset.
 
 use std::sync::Arc;
@@ -59,7 +59,7 @@ pub async fn run(around: Around) {
     let mut events = around.link.events();
     let mut quotas = Quotas::new(around);
     quotas.history.quotas().share(true);
-    let _shared = Shared(quotas.around.clone());
+    let _shared = Shared(Arc::clone(&quotas.history));
     let mut ticks = tokio::time::interval(PAUSE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -90,18 +90,12 @@ pub async fn tell_last(around: Around) {
     quotas.step().await;
 }
 
-/// Quotas are shared until this is dropped.
-struct Shared(Around);
+/// Quotas are shared until this is dropped; what others used counts still.
+struct Shared(Arc<History>);
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let Around { store, link, history, .. } = &self.0;
-        history.quotas().share(false);
-        // Another address or a part that broke leaves what the others used as it is.
-        let own = &link.plan().typed.name;
-        if store.load().cluster.as_ref().is_none_or(|plan| plan.typed.name != *own) {
-            history.quotas().forget_others();
-        }
+        self.0.quotas().share(false);
     }
 }
 
@@ -329,7 +323,7 @@ impl Quotas {
     /// Under which name this instance writes.
     async fn name(&mut self) -> Option<String> {
         if !self.history.is_durable() {
-            return Some(format!("run.{}", self.around.state.view().own));
+            return Some(format!("run.{}", self.around.process.run));
         }
         if self.name.is_none() || self.compare {
             let (history, known) = (Arc::clone(&self.history), self.name.clone());

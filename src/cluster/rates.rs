@@ -6,6 +6,7 @@
 //!
 //! While Redis is gone, keys that were taken from wait; each is told as far as it still counts.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::{FromRedisValue, Script, Value};
@@ -29,28 +30,27 @@ const MOST: usize = 128;
 
 /// Settles rate limits for as long as the cluster is configured.
 pub async fn run(around: Around) {
-    let mut rates = Rates {
-        script: script!("rates"),
-        shared: Shared(around.store.load().lasting.limiter.clone()),
-        around,
-        behind: None,
-    };
+    let limiter = Arc::clone(&around.store.load().lasting.limiter);
+    let mut rates = Rates { script: script!("rates"), limiter, around, behind: None };
     rates.run().await;
 }
 
-/// Keys are shared until this is dropped.
-struct Shared(std::sync::Arc<Limiter>);
+/// Keys that were asked about: they are told again unless they are settled, also where the task ends in the middle.
+struct Open {
+    limiter: Arc<Limiter>,
+    claims: Vec<Claim>,
+}
 
-impl Drop for Shared {
+impl Drop for Open {
     fn drop(&mut self) {
-        self.0.share_among(0);
+        self.limiter.tell_again(&self.claims);
     }
 }
 
 struct Rates {
     around: Around,
     script: Script,
-    shared: Shared,
+    limiter: Arc<Limiter>,
     /// Since when something waits that could not be settled.
     behind: Option<Instant>,
 }
@@ -69,7 +69,7 @@ impl Rates {
     async fn run(&mut self) {
         let mut looked = clock::now();
         loop {
-            let limiter = &self.shared.0;
+            let limiter = &self.limiter;
             limiter.share_among(self.around.state.instances());
             if !limiter.has_news() {
                 drop(tokio::time::timeout(LOOK, limiter.changed()).await);
@@ -78,7 +78,7 @@ impl Rates {
             let now = clock::now();
             if now.saturating_duration_since(looked) >= LOOK {
                 looked = now;
-                self.shared.0.forget_shared(now);
+                self.limiter.forget_shared(now);
                 let behind = self.behind.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
                 self.around.metrics.cluster.behind(ClusterShare::Rates, behind);
             }
@@ -86,7 +86,7 @@ impl Rates {
                 Sweep::Failed => tokio::time::sleep(RETRY).await,
                 Sweep::More => tokio::time::sleep(SHORT_PAUSE).await,
                 Sweep::Done => {
-                    if tokio::time::timeout(PAUSE, self.shared.0.hungry()).await.is_ok() {
+                    if tokio::time::timeout(PAUSE, self.limiter.hungry()).await.is_ok() {
                         tokio::time::sleep(SHORT_PAUSE).await;
                     }
                 }
@@ -97,38 +97,36 @@ impl Rates {
     /// Settles what waits, for no longer than a while: under load something always does.
     async fn settle(&mut self) -> Sweep {
         let began = clock::now();
-        let mut early = Vec::new();
+        let mut open = Open { limiter: Arc::clone(&self.limiter), claims: Vec::new() };
         loop {
             let asked = clock::now();
-            if !self.around.link.is_up() && self.shared.0.has_news() {
+            if !self.around.link.is_up() && self.limiter.has_news() {
                 self.behind.get_or_insert(asked);
-                self.shared.0.tell_again(&early);
                 return Sweep::Failed;
             }
-            let claims = self.shared.0.owed(MOST, asked);
+            let claims = self.limiter.owed(MOST, asked);
             if claims.is_empty() {
                 self.behind = None;
-                self.shared.0.tell_again(&early);
                 return Sweep::Done;
             }
+            let early = open.claims.len();
+            open.claims.extend(&claims);
             match self.tell(&claims).await {
                 Ok(answers) => {
-                    self.shared.0.settle(&claims, &answers, asked);
+                    self.limiter.settle(&claims, &answers, asked);
+                    open.claims.truncate(early);
                     let unsure = claims.iter().zip(&answers).filter(|(_, answer)| answer.among.is_none());
-                    early.extend(unsure.map(|(claim, _)| *claim));
+                    open.claims.extend(unsure.map(|(claim, _)| *claim));
                     self.around.metrics.cluster.settled(ClusterShare::Rates, claims.len());
                 }
                 Err(fault) => {
                     tracing::debug!(%fault, keys = claims.len(), "rate limits could not be settled");
-                    self.shared.0.tell_again(&claims);
-                    self.shared.0.tell_again(&early);
                     self.behind.get_or_insert(asked);
                     return Sweep::Failed;
                 }
             }
             if clock::now().saturating_duration_since(began) >= PAUSE {
                 self.behind = None;
-                self.shared.0.tell_again(&early);
                 return Sweep::More;
             }
         }

@@ -12,6 +12,9 @@
 //! - Without a cluster there is one instance, it is not linked, and it leads.
 //! - An instance that was not heard of for [`DEAD_AFTER`] counts as dead: what it held is free again.
 //! - Without Redis for that long an instance leads itself: work that one alone should do is done twice rather than never.
+//! - Whoever leads knows it from an answer to a sign of life that is younger than its lease: after a pause of the process or of
+//!   its host another one may lead, and what was known before the pause says nothing.
+//! - Another connection to the same cluster changes nothing of what is known of the others.
 
 pub mod asking;
 
@@ -24,12 +27,15 @@ use parking_lot::Mutex;
 
 use self::asking::Asking;
 use super::upstream_tls::UpstreamTls;
+use crate::clock;
 use crate::config::{HostPort, types};
 
 /// Time between two signs of life in Redis.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long after its last sign of life an instance counts as dead.
 pub const DEAD_AFTER: Duration = Duration::from_secs(12);
+/// How long before the end of its lease a leader acts no more.
+const MARGIN: Duration = Duration::from_secs(2);
 
 /// The block `cluster`, compiled.
 #[derive(Debug)]
@@ -74,6 +80,8 @@ pub struct Leader {
     pub id: String,
     /// Grows with each change of hands.
     pub token: u64,
+    /// When the sign of life was given that was answered so, by [`clock::since_boot`]: the lease lasts from then on at least.
+    pub asked: Duration,
 }
 
 /// What is known of the cluster at a moment.
@@ -100,6 +108,8 @@ pub struct ClusterState {
     /// When Redis could be used last, or since when there is a cluster.
     used: Mutex<Instant>,
     configured: AtomicBool,
+    /// The cluster that the members are of.
+    cluster: Mutex<Option<String>>,
     /// How often Redis could be used again.
     links: AtomicU32,
     /// Who wants something of the tasks that talk to Redis.
@@ -117,17 +127,28 @@ impl ClusterState {
             instances: AtomicU32::new(1),
             used: Mutex::new(now),
             configured: AtomicBool::new(false),
+            cluster: Mutex::default(),
             links: AtomicU32::new(0),
             asking: Asking::default(),
         }
     }
 
-    /// Begins anew, with a cluster or without.
-    pub fn begin(&self, configured: bool, now: Instant) {
-        self.configured.store(configured, Ordering::Relaxed);
-        self.linked.store(false, Ordering::Relaxed);
-        *self.used.lock() = now;
-        self.change(|view| *view = View::default());
+    /// Begins anew, in the cluster of this name or without one. Whether what is known of others is none of its business any more,
+    /// since they are in another cluster. Where it is the same one, they are there still, whether Redis can be used or not.
+    pub fn begin(&self, cluster: Option<&str>, now: Instant) -> bool {
+        let before = std::mem::replace(&mut *self.cluster.lock(), cluster.map(str::to_owned));
+        let same = before.as_deref() == cluster;
+        self.configured.store(cluster.is_some(), Ordering::Relaxed);
+        if self.linked.swap(false, Ordering::Relaxed) || !same {
+            *self.used.lock() = now;
+        }
+        self.change(|view| {
+            let View { own, members, .. } = std::mem::take(view);
+            if same {
+                (view.own, view.members) = (own, members);
+            }
+        });
+        before.is_some() && !same
     }
 
     /// Whether there is a cluster.
@@ -173,6 +194,10 @@ impl ClusterState {
 
     /// Whether this instance does what one alone should do.
     pub fn leads(&self, now: Instant) -> bool {
+        self.leads_at(now, clock::since_boot())
+    }
+
+    fn leads_at(&self, now: Instant, since_boot: Duration) -> bool {
         if !self.is_configured() {
             return true;
         }
@@ -180,7 +205,8 @@ impl ClusterState {
             return now.saturating_duration_since(*self.used.lock()) >= DEAD_AFTER;
         }
         let view = self.view.load();
-        view.leader.as_ref().is_some_and(|leader| leader.id == view.own)
+        let holds = |leader: &Leader| since_boot.saturating_sub(leader.asked) < DEAD_AFTER.saturating_sub(MARGIN);
+        view.leader.as_ref().is_some_and(|leader| leader.id == view.own && holds(leader))
     }
 
     /// Changes what is known.
@@ -230,7 +256,9 @@ impl std::fmt::Debug for ClusterState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock;
+
+    /// When the lease was asked for.
+    const ASKED: Duration = Duration::from_secs(1000);
 
     fn member(id: &str, heard: Instant) -> Member {
         let text = String::new;
@@ -239,12 +267,12 @@ mod tests {
 
     fn state(now: Instant) -> ClusterState {
         let state = ClusterState::new(now);
-        state.begin(true, now);
+        state.begin(Some("front"), now);
         state.set_linked(true, None, now);
         state.change(|view| {
             "a".clone_into(&mut view.own);
             view.members = vec![member("a", now), member("b", now)];
-            view.leader = Some(Leader { id: "b".to_owned(), token: 1 });
+            view.leader = Some(Leader { id: "b".to_owned(), token: 1, asked: ASKED });
         });
         state
     }
@@ -280,5 +308,35 @@ mod tests {
         state.set_linked(false, Some("refused".to_owned()), now + DEAD_AFTER / 2);
         assert!(state.leads(now + DEAD_AFTER));
         assert_eq!(state.view().fault.as_deref(), Some("refused"));
+    }
+
+    #[test]
+    fn a_leader_whose_lease_may_be_over_leads_no_more() {
+        let now = clock::now();
+        let state = state(now);
+        state.change(|view| view.leader = Some(Leader { id: "a".to_owned(), token: 2, asked: ASKED }));
+        assert!(state.leads_at(now, ASKED) && state.leads_at(now, ASKED + HEARTBEAT * 3 / 2));
+        // The process stood still, or its host was suspended, which the other clock does not count.
+        assert!(!state.leads_at(now, ASKED + DEAD_AFTER - MARGIN) && !state.leads_at(now, ASKED + DEAD_AFTER * 3));
+        let asked = ASKED + DEAD_AFTER * 3;
+        state.change(|view| view.leader = Some(Leader { id: "a".to_owned(), token: 4, asked }));
+        assert!(state.leads_at(now, asked), "it was asked again");
+    }
+
+    #[test]
+    fn another_connection_to_the_same_cluster_leaves_the_others_there() {
+        let now = clock::now();
+        let state = state(now);
+        assert!(!state.begin(Some("front"), now + HEARTBEAT));
+        assert_eq!((state.instances(), state.unheard()), (2, 1));
+        assert!(!state.is_linked() && state.view().leader.is_none());
+        assert!(!state.leads(now + DEAD_AFTER) && state.leads(now + HEARTBEAT + DEAD_AFTER));
+        // It was gone before, too.
+        assert!(!state.begin(Some("front"), now + DEAD_AFTER));
+        assert!(state.leads(now + HEARTBEAT + DEAD_AFTER));
+        assert!(state.begin(Some("back"), now) && state.instances() == 1);
+        assert!(state.begin(None, now) && !state.is_configured());
+        assert!(!state.begin(None, now) && !state.begin(Some("front"), now));
+        assert_eq!(state.instances(), 1);
     }
 }

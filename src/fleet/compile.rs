@@ -87,7 +87,7 @@ pub fn compile(config: &Config, hash: String, around: &Surroundings<'_>) -> Resu
     };
     // Until it is known who leads, nothing is loaded that nobody asked for.
     lasting.dispatchers.lead(config.cluster.is_none());
-    lasting.cluster.begin(config.cluster.is_some(), around.now);
+    lasting.cluster.begin(config.cluster.as_ref().map(|cluster| cluster.name.as_str()), around.now);
     compile_with(config, hash, around, lasting, None)
 }
 

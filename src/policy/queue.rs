@@ -31,6 +31,9 @@ use fnv::FnvBuildHasher;
 /// Virtual time that one request of weight 1 takes.
 const STEP: u64 = 1 << 20;
 
+/// Whose turn it is, the least one's first: the class, lifted by what was waited, and since when it was.
+pub type Turn = (f64, f64);
+
 /// The class of a waiter; the first goes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
@@ -62,6 +65,14 @@ impl Class {
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|class| class.as_str().eq_ignore_ascii_case(word.trim()))
     }
+
+    /// The turn of one of this class that has waited since then; `aging` is in seconds.
+    #[must_use]
+    pub fn turn(self, since: f64, now: f64, aging: f64) -> Turn {
+        let waited = (now - since).max(0.0);
+        let lifted = if aging > 0.0 { (waited / aging).floor() } else { 0.0 };
+        ((f64::from(self as u8) - lifted).max(0.0), since)
+    }
 }
 
 /// Whose request waits, and how much it may.
@@ -81,6 +92,14 @@ pub struct Place {
     class: Class,
     start: u64,
     number: u64,
+}
+
+impl Place {
+    /// The class of whoever stands there.
+    #[must_use]
+    pub const fn class(self) -> Class {
+        self.class
+    }
 }
 
 struct Waiter<T> {
@@ -144,19 +163,24 @@ impl<T> FairQueue<T> {
 
     /// Who goes first among those that `accept` lets: its place and itself. `aging` is in seconds.
     pub fn first(&self, now: f64, aging: f64, mut accept: impl FnMut(&T) -> bool) -> Option<(Place, &T)> {
-        let mut best: Option<((f64, f64), Place, &T)> = None;
+        let mut best: Option<(Turn, Place, &T)> = None;
         for (class, tree) in Class::ALL.into_iter().zip(&self.waiters) {
             let Some((&(start, number), waiter)) = tree.iter().find(|(_, waiter)| accept(&waiter.item)) else {
                 continue;
             };
-            let waited = (now - waiter.since).max(0.0);
-            let lifted = if aging > 0.0 { (waited / aging).floor() } else { 0.0 };
-            let order = ((f64::from(class as u8) - lifted).max(0.0), waiter.since);
-            if best.is_none_or(|(least, ..)| order < least) {
-                best = Some((order, Place { class, start, number }, &waiter.item));
+            let turn = class.turn(waiter.since, now, aging);
+            if best.is_none_or(|(least, ..)| turn < least) {
+                best = Some((turn, Place { class, start, number }, &waiter.item));
             }
         }
         best.map(|(_, place, item)| (place, item))
+    }
+
+    /// The turn of the waiter at a place.
+    #[must_use]
+    pub fn turn(&self, place: Place, now: f64, aging: f64) -> Option<Turn> {
+        let waiter = self.waiters[place.class as usize].get(&(place.start, place.number))?;
+        Some(place.class.turn(waiter.since, now, aging))
     }
 
     /// Lets the waiter at a place go: its turn has come.
@@ -178,7 +202,7 @@ impl<T> FairQueue<T> {
         self.waiters[place.class as usize].get_mut(&(place.start, place.number)).map(|waiter| &mut waiter.item)
     }
 
-    /// All waiters, with the time since when each waits; in no order between classes.
+    /// All waiters, with the time since when each waits; those of one class in their order, in no order between classes.
     pub fn iter(&self) -> impl Iterator<Item = (Place, f64, &T)> {
         Class::ALL.into_iter().zip(&self.waiters).flat_map(|(class, tree)| {
             tree.iter()

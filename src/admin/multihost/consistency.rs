@@ -196,6 +196,9 @@ fn of_redis(found: &Comparison, instances: &[views::InstanceView], issues: &mut 
         let message = match (one.here, one.there) {
             (here, 0) => format!("Redis lacked version {here} and got it back"),
             (0, there) => format!("this instance lacked version {there} and followed it"),
+            (here, there) if here == there => {
+                format!("another decision had version {here} in Redis: the later of the two holds")
+            }
             (here, there) if here > there => format!("Redis had version {there} and got version {here}"),
             (here, there) => format!("this instance had version {here} and followed version {there}"),
         };

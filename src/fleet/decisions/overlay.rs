@@ -5,8 +5,10 @@
 //! instance may come back that was away while the others went on. In the end all must have decided the same.
 //!
 //! # Shape
-//! An entry for each thing that was ever decided about, with a version that the cluster counts. The higher version wins. What
-//! was lifted stays as an entry without a value for [`TOMBSTONE`], so that it does not come back with somebody who was away.
+//! An entry for each thing that was ever decided about, with a version that the cluster counts. The higher version wins. A Redis
+//! that lost what it counted may give a version twice: of two entries of one version the one that was decided later wins, and of
+//! two of one moment that of the instance whose name comes later ([`Entry::precedence`]). What was lifted stays as an entry
+//! without a value for [`TOMBSTONE`], so that it does not come back with somebody who was away.
 //!
 //! What was decided here is seen by comparison with what was decided a moment ago ([`Overlay::look`]), so it does not matter
 //! who decided it: an operator, a rule, or the start of the process. It waits as pending until the cluster gave it a version.
@@ -17,6 +19,7 @@
 //! - What was made again from the store at the start gives way to any version that is not older than it.
 //! - An entry about something that the configuration lacks is kept, and made when the configuration has it.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -39,7 +42,7 @@ pub struct Entry {
     /// Counted by the cluster; 0 while it is not told yet.
     #[serde(default)]
     pub version: u64,
-    /// When it was decided, seconds since 1970.
+    /// When it was decided, seconds since 1970; whole milliseconds, which are the same wherever they are read.
     pub at: f64,
     /// Name of the instance where.
     pub by: String,
@@ -71,6 +74,19 @@ impl Entry {
             None => Some(self.at + TOMBSTONE.as_secs_f64()),
             Some(held) => held.until.map(|until| until + TOMBSTONE.as_secs_f64()),
         }
+    }
+
+    /// Which of two about the same thing stands: the greater one. `restore.lua` goes by the same.
+    #[must_use]
+    pub fn precedence(&self, other: &Self) -> Ordering {
+        let by_time = || self.at.total_cmp(&other.at);
+        self.version.cmp(&other.version).then_with(by_time).then_with(|| self.by.cmp(&other.by))
+    }
+
+    /// Whether it says something else than another one: also where that has the same version.
+    #[must_use]
+    pub fn differs(&self, other: &Self) -> bool {
+        self.precedence(other) != Ordering::Equal || !same_values(self, other)
     }
 
     /// What is shown here: who decided it elsewhere did it by way of that instance.
@@ -149,6 +165,12 @@ impl Overlay {
         self.entries.iter()
     }
 
+    /// The entry about one thing.
+    #[must_use]
+    pub fn entry(&self, about: &About) -> Option<&Entry> {
+        self.entries.get(about)
+    }
+
     /// How many decisions hold.
     #[must_use]
     pub fn in_force(&self, now: f64) -> usize {
@@ -225,7 +247,8 @@ impl Overlay {
     }
 
     /// Something was decided here.
-    pub fn decided(&mut self, about: About, entry: Entry) {
+    pub fn decided(&mut self, about: About, mut entry: Entry) {
+        entry.at = (entry.at * 1000.0).round() / 1000.0;
         if entry.value.is_none() {
             self.held.remove(&about);
         }
@@ -242,11 +265,12 @@ impl Overlay {
         self.entries.insert(told.about, Entry { version, ..told.entry });
     }
 
-    /// Takes an entry of the cluster; what is to be done with it, if it is newer than ours.
+    /// Takes an entry of the cluster; what is to be done with it, if it stands rather than ours. Where nothing says which of two
+    /// that differ stands, it is the one that the cluster has.
     pub fn take(&mut self, about: About, entry: Entry, own: &str, unix: f64, is_here: bool) -> Vec<Step> {
         self.saw(entry.version);
-        let known = self.entries.get(&about).map_or(0, |known| known.version);
-        if entry.version <= known || entry.version > MOST_VERSION {
+        let stands = |known: &Entry| !entry.differs(known) || entry.precedence(known) == Ordering::Less;
+        if entry.version == 0 || entry.version > MOST_VERSION || self.entries.get(&about).is_some_and(stands) {
             return Vec::new();
         }
         let value = entry.seen_by(own);
@@ -291,11 +315,12 @@ impl Overlay {
         steps
     }
 
-    /// What the cluster lacks of all that we know, given the versions that it has.
+    /// What the cluster lacks of all that we know, given the entries that it has.
     #[must_use]
-    pub fn missing(&self, there: &BTreeMap<About, u64>, unix: f64) -> Vec<(About, Entry)> {
+    pub fn missing(&self, there: &BTreeMap<About, Entry>, unix: f64) -> Vec<(About, Entry)> {
         let lacks = |(about, entry): &(&About, &Entry)| {
-            entry.version > there.get(about).copied().unwrap_or(0) && entry.ends().is_none_or(|end| end > unix + 60.0)
+            there.get(about).is_none_or(|there| entry.precedence(there) == Ordering::Greater)
+                && entry.ends().is_none_or(|end| end > unix + 60.0)
         };
         self.entries.iter().filter(lacks).map(|(about, entry)| (about.clone(), entry.clone())).collect()
     }

@@ -165,15 +165,58 @@ fn the_cluster_gets_back_what_it_lost_but_nothing_that_is_long_over() {
     bench.take(&drain("s"), entry(3, T, "b", Some(held("bob"))));
     bench.take(&drain("lifted"), entry(4, T, "b", None));
     bench.take(&drain("old"), entry(5, T - TOMBSTONE.as_secs_f64(), "b", None));
-    let missing = |there: &BTreeMap<About, u64>| {
+    let missing = |there: &BTreeMap<About, Entry>| {
         let all = bench.overlay.missing(there, T + 100.0);
         all.into_iter().map(|(about, entry)| (about.subject(), entry.version)).collect::<Vec<_>>()
     };
     let all = [("fleet/lifted".to_owned(), 4), ("fleet/s".to_owned(), 3)];
     assert_eq!(missing(&BTreeMap::new()), all);
-    assert_eq!(missing(&[(drain("s"), 3)].into()), all[..1]);
+    assert_eq!(missing(&[(drain("s"), entry(3, T, "b", Some(held("bob"))))].into()), all[..1]);
     bench.overlay.forget(T + 100.0);
     assert_eq!((bench.overlay.entries().count(), bench.overlay.highest()), (2, 5));
+}
+
+#[test]
+fn of_two_decisions_of_one_version_all_take_the_same_one() {
+    // The later one, or that of the later name; and where neither says anything, what the cluster has.
+    let about = drain("s");
+    for (ours, theirs, wins) in [
+        (entry(5, T + 1.0, "a", Some(held("ana"))), entry(5, T + 2.0, "b", Some(held("bob"))), "bob"),
+        (entry(5, T + 2.0, "a", Some(held("ana"))), entry(5, T + 1.0, "b", Some(held("bob"))), "ana"),
+        (entry(5, T + 1.0, "B", Some(held("bea"))), entry(5, T + 1.0, "a", Some(held("ana"))), "ana"),
+        (entry(6, T, "a", Some(held("ana"))), entry(5, T + 1.0, "b", Some(held("bob"))), "ana"),
+    ] {
+        let (mut one, mut other) = (Bench::new("x"), Bench::new("y"));
+        one.take(&about, ours.clone());
+        other.take(&about, theirs.clone());
+        let (missing, none) = ([(about.clone(), theirs.clone())].into(), [(about.clone(), ours.clone())].into());
+        let lacks = one.overlay.missing(&missing, T).len() + other.overlay.missing(&none, T).len();
+        assert_eq!(lacks, 1, "one of the two gives way: {ours:?} {theirs:?}");
+        one.take(&about, theirs.clone());
+        other.take(&about, ours.clone());
+        let who = |bench: &Bench| bench.who(&about).map(|who| who.split(' ').next().unwrap_or_default().to_owned());
+        assert_eq!((who(&one).as_deref(), who(&other).as_deref()), (Some(wins), Some(wins)), "{ours:?} {theirs:?}");
+    }
+    let (ours, theirs) = (entry(5, T, "a", Some(held("ana"))), entry(5, T, "a", None));
+    assert!(ours.differs(&theirs) && !ours.differs(&ours));
+    let mut bench = Bench::new("a");
+    bench.take(&about, ours);
+    assert!(bench.overlay.missing(&[(about.clone(), theirs.clone())].into(), T).is_empty());
+    bench.take(&about, theirs);
+    assert_eq!(bench.who(&about), None);
+}
+
+#[test]
+fn the_moment_of_a_decision_is_the_same_wherever_it_is_read() {
+    let (mut bench, about) = (Bench::new("a"), drain("s"));
+    for fraction in 0..1000 {
+        let at = T + 12_345.0 + f64::from(fraction) * 0.000_123_456;
+        bench.overlay.decided(about.clone(), entry(0, at, "a", None));
+        let told = bench.overlay.pending().pop().expect("something to tell").entry;
+        let text = serde_json::to_string(&told).expect("written");
+        assert_eq!(serde_json::from_str::<Entry>(&text).expect("read"), told);
+        assert!((told.at - at).abs() < 0.001);
+    }
 }
 
 #[test]

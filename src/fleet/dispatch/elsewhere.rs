@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 use super::super::server::ServerState;
 use super::Dispatcher;
 use crate::clock;
-use crate::policy::schedule::elsewhere::{Elsewhere, Others, OthersOfPair, Own};
+use crate::policy::schedule::elsewhere::{self, Elsewhere, Others, OthersOfPair, Own};
 use crate::policy::schedule::{ModelId, Scheduler, ServerId};
 
 /// Most requests that another instance is believed to have anywhere.
 const MOST: u32 = 1 << 20;
+/// Two ages of one who waits may differ by so many milliseconds.
+const NEAR: u128 = 5;
 /// Longest time that another instance is believed not to try a load again, in milliseconds.
 const LONGEST: u64 = 3_600_000;
 
@@ -36,18 +38,18 @@ pub struct ServerLoad {
     pub models: BTreeMap<String, Amount>,
 }
 
+/// How many of a class wait, and how long the one has been waiting that goes first; none where there is nobody.
+type Line = Option<(u32, u64)>;
+
 /// How much runs and waits. Ages are in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Amount {
     /// Requests that run.
     #[serde(rename = "r", default, skip_serializing_if = "is_zero")]
     pub running: u32,
-    /// Requests that wait.
-    #[serde(rename = "w", default, skip_serializing_if = "is_zero")]
-    pub waiting: u32,
-    /// How long the oldest of those has been waiting.
-    #[serde(rename = "o", default, skip_serializing_if = "Option::is_none")]
-    pub oldest: Option<u64>,
+    /// Requests that wait, by class.
+    #[serde(rename = "q", default, skip_serializing_if = "is_nobody")]
+    pub lines: [Line; 3],
     /// How long ago a load began.
     #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
     pub loading: Option<u64>,
@@ -61,36 +63,49 @@ const fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+fn is_nobody(lines: &[Line; 3]) -> bool {
+    lines.iter().all(Option::is_none)
+}
+
 impl Amount {
+    /// How many requests wait.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        self.lines.iter().flatten().fold(0, |all, (count, _)| count.saturating_add(all))
+    }
+
     fn add(&mut self, more: &Self) {
         self.running += more.running;
-        self.waiting += more.waiting;
-        self.oldest = self.oldest.max(more.oldest);
+        for (line, more) in self.lines.iter_mut().zip(more.lines) {
+            let both = line.zip(more).map(|((one, age), (other, older))| (one + other, age.max(older)));
+            *line = both.or(*line).or(more);
+        }
         self.loading = self.loading.max(more.loading);
         self.broken = self.broken.max(more.broken);
     }
 }
 
 impl UpstreamLoad {
-    /// Whether it says the same; ages grow by themselves.
+    /// Whether it says the same as what was said so long ago; ages grow by themselves.
     #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
+    pub fn is_same(&self, before: &Self, passed: Duration) -> bool {
+        // Another one may go first by now though there are as many as before.
+        let near = |age: u64, before: u64| (u128::from(before) + passed.as_millis()).abs_diff(age.into()) <= NEAR;
+        let same_line = |(one, other): (Line, Line)| match (one, other) {
+            (Some(one), Some(other)) => one.0 == other.0 && near(one.1, other.1),
+            (one, other) => one == other,
+        };
         let same = |one: &Amount, other: &Amount| {
-            (one.running, one.waiting, one.oldest.is_some(), one.loading.is_some(), one.broken.is_some())
-                == (
-                    other.running,
-                    other.waiting,
-                    other.oldest.is_some(),
-                    other.loading.is_some(),
-                    other.broken.is_some(),
-                )
+            (one.running, one.loading.is_some(), one.broken.is_some())
+                == (other.running, other.loading.is_some(), other.broken.is_some())
+                && one.lines.into_iter().zip(other.lines).all(same_line)
         };
         let models = |one: &ServerLoad, other: &ServerLoad| {
             one.models.len() == other.models.len()
                 && one.models.iter().zip(&other.models).all(|(one, other)| one.0 == other.0 && same(one.1, other.1))
         };
-        self.0.len() == other.0.len()
-            && self.0.iter().zip(&other.0).all(|(one, other)| one.0 == other.0 && models(one.1, other.1))
+        self.0.len() == before.0.len()
+            && self.0.iter().zip(&before.0).all(|(one, other)| one.0 == other.0 && models(one.1, other.1))
     }
 }
 
@@ -121,8 +136,7 @@ impl Dispatcher {
         };
         let amount = |own: Own| Amount {
             running: own.running,
-            waiting: own.waiting,
-            oldest: own.oldest.map(|since| millis(now - since)),
+            lines: own.lines.map(|line| (line.count > 0).then(|| (line.count, millis(now - line.since)))),
             loading: own.loading.map(|since| millis(now - since)),
             broken: own.broken_until.map(|until| millis(until - now)),
         };
@@ -192,8 +206,10 @@ impl Sums {
         let add = |sum: &mut Elsewhere, amount: &Amount| {
             sum.running = (sum.running + amount.running.min(MOST)).min(MOST);
             if fresh {
-                sum.waiting = (sum.waiting + amount.waiting.min(MOST)).min(MOST);
-                sum.oldest = sum.oldest.min(amount.oldest.map_or(f64::INFINITY, since));
+                for (line, told) in sum.lines.iter_mut().zip(amount.lines) {
+                    let told = told.map(|(count, age)| elsewhere::Line { count: count.min(MOST), since: since(age) });
+                    line.add(&told.unwrap_or_default());
+                }
             }
         };
         add(self.servers.entry(server).or_default(), &load.all);
@@ -237,5 +253,44 @@ impl Sums {
                 })
                 .collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(lines: [Line; 3]) -> UpstreamLoad {
+        let amount = Amount { running: 1, lines, ..Amount::default() };
+        let server = ServerLoad { all: amount, models: [("m".to_owned(), amount)].into() };
+        UpstreamLoad([("http://s".to_owned(), server)].into())
+    }
+
+    #[test]
+    fn what_is_told_is_read_again_and_what_is_left_out_is_nothing() {
+        let told = load([None, Some((4, 1200)), Some((1, 90_000))]);
+        let text = serde_json::to_string(&told).expect("written");
+        assert!(text.contains(r#"{"r":1,"q":[null,[4,1200],[1,90000]]}"#), "{text}");
+        assert_eq!(serde_json::from_str::<UpstreamLoad>(&text).expect("read"), told);
+        let none: Amount = serde_json::from_str(r#"{"r":1}"#).expect("read");
+        assert_eq!((none, none.waiting()), (Amount { running: 1, ..Amount::default() }, 0));
+        assert_eq!(serde_json::to_string(&none).expect("written"), r#"{"r":1}"#);
+    }
+
+    #[test]
+    fn it_says_something_else_once_another_one_goes_first() {
+        let (before, passed) = (load([None, Some((2, 1000)), None]), Duration::from_millis(300));
+        assert!(load([None, Some((2, 1301)), None]).is_same(&before, passed));
+        assert!(!load([None, Some((2, 20)), None]).is_same(&before, passed), "one went and one came");
+        assert!(!load([None, Some((3, 1300)), None]).is_same(&before, passed));
+        assert!(!load([Some((2, 1300)), None, None]).is_same(&before, passed));
+    }
+
+    #[test]
+    fn what_several_have_is_one_line_for_each_class() {
+        let mut sum = Amount { lines: [None, Some((2, 10)), None], ..Amount::default() };
+        sum.add(&Amount { lines: [Some((1, 5)), Some((3, 70)), None], ..Amount::default() });
+        assert_eq!(sum.lines, [Some((1, 5)), Some((5, 70)), None]);
+        assert_eq!(sum.waiting(), 6);
     }
 }

@@ -17,8 +17,9 @@
 //! ```
 //!
 //! So `n` instances that see the same `free` slots take `n ⌈free / n⌉` at most, which is less than `free + n`. A freed slot
-//! is for whoever has waited longest, wherever: an instance leaves as many slots free as others wait for that came before
-//! its own.
+//! is for whoever goes first, wherever: each tells how many of each class wait, and since when the one does that goes first of
+//! them. By class, lifted by age, and then by that time an instance leaves as many slots free as others wait for before its
+//! own. Fairness between flows is each instance's own: whom it lets go first of a class, it tells.
 //!
 //! What runs elsewhere counts in the scores as what runs here; a load that another instance ordered is one like ours.
 //!
@@ -32,24 +33,63 @@ use std::collections::{BTreeMap, HashSet};
 use super::residency::Residency;
 use super::state::Scheduler;
 use super::words::{ModelId, Moment, ServerId};
+use crate::policy::queue::{Class, Turn};
+
+/// Those of one class that wait.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Line {
+    /// How many.
+    pub count: u32,
+    /// Since when the one has been waiting that goes first; infinite where there is none.
+    pub since: f64,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self { count: 0, since: f64::INFINITY }
+    }
+}
+
+impl Line {
+    /// The same with others.
+    pub fn add(&mut self, more: &Self) {
+        self.count = self.count.saturating_add(more.count);
+        self.since = self.since.min(more.since);
+    }
+}
+
+/// Those that wait, by class.
+pub type Lines = [Line; Class::ALL.len()];
 
 /// What others have on a server, or on it for one model, and what they know of ours.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Elsewhere {
     /// Requests of others that run.
     pub running: u32,
     /// Requests of others that wait.
-    pub waiting: u32,
-    /// Since when the oldest of those has been waiting.
-    pub oldest: f64,
+    pub lines: Lines,
     /// Of our own that run, those that the others know of.
     pub known: u32,
 }
 
-impl Default for Elsewhere {
-    fn default() -> Self {
-        Self { running: 0, waiting: 0, oldest: f64::INFINITY, known: 0 }
+impl Elsewhere {
+    /// How many requests of others wait.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        count(&self.lines)
     }
+
+    /// How many of them come before one whose turn this is. Where the first of a class does, all of them are taken to: whether the
+    /// next one does is told when that one has gone.
+    fn before(&self, turn: Turn, now: f64, aging: f64) -> u32 {
+        let is_before = |(class, line): &(Class, &Line)| line.count > 0 && class.turn(line.since, now, aging) < turn;
+        let before = Class::ALL.into_iter().zip(&self.lines).filter(is_before);
+        before.fold(0, |count, (_, line)| line.count.saturating_add(count))
+    }
+}
+
+fn count(lines: &Lines) -> u32 {
+    lines.iter().fold(0, |count, line| line.count.saturating_add(count))
 }
 
 /// What is known of all others together.
@@ -86,9 +126,7 @@ pub struct Own {
     /// Requests that run.
     pub running: u32,
     /// Requests that wait.
-    pub waiting: u32,
-    /// Since when the oldest of those has been waiting.
-    pub oldest: Option<f64>,
+    pub lines: Lines,
     /// When a load of ours began.
     pub loading: Option<f64>,
     /// Until when a load that failed is not tried again.
@@ -108,31 +146,43 @@ struct Part {
 }
 
 impl Part {
-    /// Whether one more request may begin, whose turn is since `since`.
-    fn allows(&self, there: &Elsewhere, since: f64) -> bool {
+    /// Whether one more request may begin.
+    fn allows(&self, there: &Elsewhere) -> bool {
         let room = self.most.saturating_sub(there.running);
-        if self.own >= room {
-            return false;
-        }
-        if self.alone {
-            return true;
-        }
         let free = room.saturating_sub(there.known);
         let step = there.known.saturating_add(free.div_ceil(self.instances));
-        let before = if there.oldest < since { there.waiting } else { 0 };
-        self.own < step && (before == 0 || self.own.saturating_add(before) < room)
+        self.own < room && (self.alone || self.own < step)
+    }
+
+    /// Whether a slot is left then for each of so many others.
+    fn leaves(&self, there: &Elsewhere, others: u32) -> bool {
+        let room = self.most.saturating_sub(there.running);
+        self.alone || others == 0 || self.own.saturating_add(others) < room
     }
 }
 
 impl Scheduler {
-    /// Whether a request may begin there whose turn is since `since`, as far as slots are concerned.
-    pub(super) fn has_slot(&self, server: ServerId, model: ModelId, since: f64) -> bool {
+    /// The part of the slots of a server and of those of a model on it, with what others have there.
+    fn parts(&self, server: ServerId, model: ModelId) -> [(Part, &Elsewhere); 2] {
         let (host, pair) = (&self.servers[server], &self.pairs[(server, model)]);
-        // Where nobody may wait, a request that is not let in now is refused.
+        // Where nobody may wait, whoever is not let in now is refused. Parts would refuse a burst that comes to one instance
+        // although slots are free; without them several such bursts at a time wait on the server. Where one slot is free, each
+        // instance may take it with or without them.
         let alone = self.deaf || self.instances <= 1 || self.settings.max_pending == 0;
         let part = |most, own| Part { most, own, instances: self.instances, alone };
-        part(host.facts.max_in_flight, host.in_flight).allows(&host.elsewhere, since)
-            && part(self.most_running(server, model), pair.in_flight).allows(&pair.elsewhere, since)
+        let model = part(self.most_running(server, model), pair.in_flight);
+        [(part(host.facts.max_in_flight, host.in_flight), &host.elsewhere), (model, &pair.elsewhere)]
+    }
+
+    /// Whether a request may begin there, as far as slots are concerned.
+    pub(super) fn has_slot(&self, server: ServerId, model: ModelId) -> bool {
+        self.parts(server, model).into_iter().all(|(part, there)| part.allows(there))
+    }
+
+    /// Whether one whose turn this is may have a slot there, with one left for each of others that come before it.
+    pub(super) fn is_next(&self, server: ServerId, model: ModelId, turn: Turn, now: f64) -> bool {
+        let before = |there: &Elsewhere| there.before(turn, now, self.settings.aging);
+        self.parts(server, model).into_iter().all(|(part, there)| part.leaves(there, before(there)))
     }
 
     /// Takes what is known of the others now, and goes on with what that makes possible.
@@ -225,6 +275,21 @@ impl Scheduler {
         ready || self.models[model].remote || !self.settings.loads
     }
 
+    /// Those that wait for a model on a server.
+    fn lines(&self, server: ServerId, model: ModelId) -> Lines {
+        let mut lines = Lines::default();
+        let here = self.models[model].queue.iter().filter(|(_, _, waiter)| waiter.server == server);
+        for (place, since, _) in here {
+            let line = &mut lines[place.class() as usize];
+            // They come in the order in which they go.
+            if line.count == 0 {
+                line.since = since;
+            }
+            line.count += 1;
+        }
+        lines
+    }
+
     /// What the others are to know: each server with anything, and each model on it.
     #[must_use]
     pub fn own(&self, now: f64) -> Vec<OwnOfServer> {
@@ -235,9 +300,7 @@ impl Scheduler {
         for (server, host) in self.servers.iter().enumerate() {
             // Whoever may not begin anyway keeps nobody from beginning.
             for model in host.awaited.iter().filter(|_| !self.paused) {
-                let own = pairs.entry((server, *model)).or_default();
-                own.waiting = self.pairs[(server, *model)].waiting;
-                own.oldest = self.oldest_waiter(server, *model);
+                pairs.entry((server, *model)).or_default().lines = self.lines(server, *model);
             }
             if let Some(model) = host.loading
                 && let Residency::Loading { since, .. } = self.pairs[(server, model)].residency
@@ -259,8 +322,7 @@ impl Scheduler {
             sum.running += own.running;
             // Who waits for a model to come into memory could not begin: nobody need leave a slot for that one.
             if self.is_there(server, model) {
-                sum.waiting += own.waiting;
-                sum.oldest = [sum.oldest, own.oldest].into_iter().flatten().min_by(f64::total_cmp);
+                sum.lines.iter_mut().zip(&own.lines).for_each(|(sum, line)| sum.add(line));
             }
             models.push((model, own));
         }
@@ -272,10 +334,19 @@ impl Scheduler {
 mod tests {
     use super::*;
 
+    /// How many may begin, of those that nobody said anything about and that wait since 0.
     fn begun(most: u32, instances: u32, there: Elsewhere) -> u32 {
-        (0..)
-            .find(|own| !Part { most, own: *own, instances, alone: instances == 1 }.allows(&there, 0.0))
-            .unwrap_or(u32::MAX)
+        let may = |own: u32| {
+            let part = Part { most, own, instances, alone: instances == 1 };
+            part.allows(&there) && part.leaves(&there, there.before(Class::Normal.turn(0.0, 5.0, 10.0), 5.0, 10.0))
+        };
+        (0..).find(|own| !may(*own)).unwrap_or(u32::MAX)
+    }
+
+    fn waits(class: Class, count: u32, since: f64) -> Elsewhere {
+        let mut there = Elsewhere { running: 2, known: 2, ..Elsewhere::default() };
+        there.lines[class as usize] = Line { count, since };
+        there
     }
 
     #[test]
@@ -313,15 +384,30 @@ mod tests {
 
     #[test]
     fn a_slot_is_left_for_whoever_has_waited_longer() {
-        let waits = |oldest| Elsewhere { running: 2, waiting: 1, oldest, known: 2 };
-        assert_eq!(begun(4, 2, waits(-1.0)), 1, "one slot is left");
-        assert_eq!(begun(4, 2, waits(1.0)), 2, "it came later");
+        assert_eq!(begun(4, 2, waits(Class::Normal, 1, -1.0)), 1, "one slot is left");
+        assert_eq!(begun(4, 2, waits(Class::Normal, 1, 1.0)), 2, "it came later");
+        assert_eq!(begun(4, 2, waits(Class::Normal, 9, -1.0)), 0);
+    }
+
+    #[test]
+    fn a_slot_is_left_for_a_higher_class_and_not_for_a_lower_one() {
+        assert_eq!(begun(4, 2, waits(Class::High, 1, 1.0)), 1, "it came later, and goes first");
+        assert_eq!(begun(4, 2, waits(Class::Low, 9, -1.0)), 2, "it came first, and goes later");
+        assert_eq!(
+            begun(4, 2, waits(Class::Low, 1, -10.0)),
+            1,
+            "it has waited for so long that it is of the same class"
+        );
+        let mut both = waits(Class::Low, 9, -1.0);
+        both.lines[Class::High as usize] = Line { count: 1, since: 1.0 };
+        assert_eq!(begun(4, 2, both), 1, "one of ten comes before");
     }
 
     #[test]
     fn who_cannot_hear_the_others_goes_on_with_what_is_left() {
         let part = |own| Part { most: 4, own, instances: 3, alone: true };
-        let there = Elsewhere { running: 1, waiting: 9, oldest: -1.0, known: 0 };
-        assert!(part(2).allows(&there, 0.0) && !part(3).allows(&there, 0.0));
+        let there = Elsewhere { running: 1, known: 0, ..waits(Class::High, 9, -1.0) };
+        assert!(part(2).allows(&there) && !part(3).allows(&there));
+        assert!(part(2).leaves(&there, 9));
     }
 }

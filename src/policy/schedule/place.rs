@@ -160,7 +160,12 @@ impl Scheduler {
 
     /// Whether a request could run on a server at once.
     pub(super) fn can_begin(&self, server: ServerId, request: &Request, moment: &Moment<'_>) -> bool {
-        !self.paused && self.has_slot(server, request.model, moment.now) && self.can_run(server, request, moment.now)
+        let (model, now) = (request.model, moment.now);
+        let turn = request.rank.class.turn(now, now, self.settings.aging);
+        !self.paused
+            && self.has_slot(server, model)
+            && self.is_next(server, model, turn, now)
+            && self.can_run(server, request, now)
     }
 
     /// Whether a model is there for a request, as it wants it.
@@ -179,24 +184,20 @@ impl Scheduler {
     }
 
     /// Gives the free slots of a model on a server to those that wait: to whose turn it is, wherever it waits, unless that
-    /// one is better off where it is; then to the next one that waits here.
+    /// one is better off where it is; then to the next one that waits here. Nobody gets one who comes after those of others.
     pub(super) fn serve(&mut self, server: ServerId, model: ModelId, moment: &Moment<'_>) {
         if self.paused || self.models[model].queue.is_empty() || !self.may_serve(server, model, moment) {
             return;
         }
-        while self.has_slot(server, model, self.since(server, model, moment.now)) {
+        let now = moment.now;
+        while self.has_slot(server, model) {
             let Some(place) = self.whose_turn(server, model, moment) else { return };
-            self.bind(server, model, place, moment.now);
+            let turn = self.models[model].queue.turn(place, now, self.settings.aging);
+            if !turn.is_some_and(|turn| self.is_next(server, model, turn, now)) {
+                return;
+            }
+            self.bind(server, model, place, now);
         }
-    }
-
-    /// Since when the one who may be next has waited; asked only where others wait too.
-    fn since(&self, server: ServerId, model: ModelId, now: f64) -> f64 {
-        if self.servers[server].elsewhere.waiting == 0 {
-            return now;
-        }
-        let waiters = self.models[model].queue.iter().map(|(_, since, _)| since);
-        waiters.min_by(f64::total_cmp).unwrap_or(now)
     }
 
     /// Serves all models that somebody waits for on a server, the one that was waited for longest first.

@@ -183,7 +183,7 @@ impl Server {
 
     /// Requests that run or wait there, of others too.
     pub(super) fn all(&self) -> f64 {
-        f64::from(self.in_flight + self.waiting + self.elsewhere.running + self.elsewhere.waiting)
+        f64::from(self.in_flight + self.waiting + self.elsewhere.running + self.elsewhere.waiting())
     }
 }
 
@@ -199,8 +199,8 @@ impl Pair {
     }
 
     /// Requests that run or wait there, of others too.
-    pub(super) const fn all(&self) -> u32 {
-        self.running() + self.waiting + self.elsewhere.waiting
+    pub(super) fn all(&self) -> u32 {
+        self.running() + self.waiting + self.elsewhere.waiting()
     }
 }
 

@@ -1,7 +1,8 @@
 //! What other instances do on the same servers.
 
-use super::super::elsewhere::{Elsewhere, Others, OthersOfPair};
+use super::super::elsewhere::{Elsewhere, Lines, Others, OthersOfPair};
 use super::*;
+use crate::policy::queue::Class;
 
 /// What is heard of others about models on server 0: `loading` are those that they load, `broken` those they failed to.
 fn heard(bench: &Bench, loading: &[&str], broken: &[&str], running: &[(&str, u32)]) -> Others {
@@ -63,8 +64,8 @@ fn who_waits_for_a_model_that_is_not_there_keeps_no_slot() {
     bench.warm(0, &[("a", 5)]);
     bench.arrive("b");
     let (_, sum, models) = bench.scheduler.own(bench.now).remove(0);
-    assert_eq!((sum.waiting, sum.oldest), (0, None));
-    assert_eq!(models.iter().map(|(_, own)| own.waiting).sum::<u32>(), 1);
+    assert_eq!(sum.lines, Lines::default());
+    assert_eq!(models.iter().map(|(_, own)| own.lines[Class::Normal as usize].count).sum::<u32>(), 1);
 }
 
 #[test]
@@ -96,4 +97,142 @@ fn where_nobody_may_wait_every_free_slot_may_be_taken() {
     hear(&mut bench, &none);
     let begun = (0..4).filter(|_| matches!(bench.arrive("a").1, Arrival::Bound(0))).count();
     assert_eq!(begun, 4);
+}
+
+/// Two instances before one server of one slot, in virtual time: each hears the other one every [`TICK`].
+struct Two {
+    instances: [Bench; 2],
+    /// Those that wait: where, and since when.
+    waiting: HashMap<(usize, Ticket), (Class, f64)>,
+    /// Those that run, and until when.
+    running: Vec<(usize, Ticket, f64)>,
+    /// Those that waited and began: where, of which class, since when each waited, and when it began.
+    begun: Vec<(usize, Class, f64, f64)>,
+}
+
+const BEGIN: f64 = 2000.0;
+const TICK: f64 = 0.015;
+/// How long a request runs.
+const RUNS: f64 = 0.5;
+
+impl Two {
+    fn new() -> Self {
+        let instance = || {
+            let mut bench = Bench::new(&[(1, 24)], &[("a", 5)]);
+            bench.warm(0, &[("a", 5)]);
+            bench.now = BEGIN;
+            bench
+        };
+        let mut two = Self {
+            instances: [instance(), instance()],
+            waiting: HashMap::new(),
+            running: Vec::new(),
+            begun: Vec::new(),
+        };
+        two.exchange();
+        two
+    }
+
+    fn now(&self) -> f64 {
+        self.instances[0].now - BEGIN
+    }
+
+    fn arrive(&mut self, at: usize, class: Class, flow: u64) {
+        let now = self.now();
+        let rank = Rank { class, flow, ..Rank::default() };
+        match self.instances[at].arrive_with("a", Request { rank, ..Request::default() }) {
+            (ticket, Arrival::Bound(_)) => self.running.push((at, ticket, now + RUNS)),
+            (ticket, Arrival::Waits) => {
+                self.waiting.insert((at, ticket), (class, now));
+            }
+            other => panic!("{other:?}"),
+        }
+        self.follow(at);
+    }
+
+    /// Those that are bound begin.
+    fn follow(&mut self, at: usize) {
+        let now = self.now();
+        for (ticket, _) in bound(&self.instances[at].scheduler.take_actions()) {
+            let (class, since) = self.waiting.remove(&(at, ticket)).expect("it waited");
+            self.begun.push((at, class, since, now));
+            self.running.push((at, ticket, now + RUNS));
+        }
+        assert!(self.running.len() <= 2, "{:?}", self.running);
+    }
+
+    /// What an instance hears of the other one.
+    fn heard(&self, at: usize) -> Others {
+        let (own, other) = (&self.instances[at], &self.instances[1 - at]);
+        let known = own.scheduler.servers[0].in_flight;
+        let told = other.scheduler.own(other.now).pop().map(|(_, own, _)| own).unwrap_or_default();
+        let elsewhere = Elsewhere { running: told.running, lines: told.lines, known };
+        let pair = OthersOfPair { server: 0, model: 0, elsewhere, load: None, broken_until: 0.0 };
+        Others { instances: 2, deaf: false, servers: vec![(0, elsewhere)], pairs: vec![pair] }
+    }
+
+    fn exchange(&mut self) {
+        let heard = [self.heard(0), self.heard(1)];
+        for (at, others) in heard.iter().enumerate() {
+            self.instances[at].tell(|scheduler, moment| scheduler.hear(others, moment));
+            self.follow(at);
+        }
+    }
+
+    /// Time passes.
+    fn until(&mut self, end: f64) {
+        while self.now() < end {
+            self.instances.iter_mut().for_each(|bench| bench.now += TICK);
+            let now = self.now();
+            let over: Vec<_> = self.running.extract_if(.., |(_, _, until)| *until <= now).collect();
+            for (at, ticket, _) in over {
+                let usage = Usage { good: true, ..Usage::default() };
+                self.instances[at].tell(|scheduler, moment| scheduler.finished(ticket, &usage, moment));
+                self.follow(at);
+            }
+            self.exchange();
+        }
+    }
+}
+
+#[test]
+fn a_higher_class_goes_first_wherever_it_waits_and_nobody_holds_back_for_a_lower_one() {
+    let mut two = Two::new();
+    // While one runs others come: one of the lowest class there, then a high one here, then high ones there, more than can run.
+    two.arrive(1, Class::High, 0);
+    two.until(0.1);
+    two.arrive(1, Class::Low, 1);
+    two.until(0.2);
+    two.arrive(0, Class::High, 2);
+    two.until(0.3);
+    for turn in 0..60 {
+        two.arrive(1, Class::High, 3);
+        if turn % 10 == 9 {
+            two.arrive(0, Class::High, 2);
+        }
+        two.until(0.3 + RUNS * f64::from(turn + 1));
+    }
+    let first = two.begun[0];
+    assert_eq!((first.0, first.1), (0, Class::High), "{:?}", &two.begun[..4]);
+    let high: Vec<f64> = two.begun.iter().filter(|one| one.1 == Class::High).map(|one| one.2).collect();
+    assert!(high.len() > 40 && high.windows(2).all(|pair| pair[0] <= pair[1] + 2.0 * TICK), "{high:?}");
+    let low = two.begun.iter().find(|one| one.1 == Class::Low).expect("it is lifted in time");
+    assert!((20.0..22.0).contains(&low.3), "{low:?}");
+    assert!(two.begun.len() > 52, "the slot is used: {} of 60", two.begun.len());
+}
+
+#[test]
+fn one_that_has_waited_for_long_behind_its_own_flow_keeps_nobody_elsewhere_waiting() {
+    let mut two = Two::new();
+    two.arrive(1, Class::Normal, 0);
+    two.until(0.1);
+    (0..20).for_each(|_| two.arrive(1, Class::Normal, 1));
+    two.until(0.2);
+    two.arrive(0, Class::Normal, 2);
+    two.until(0.3);
+    // Of the flood one goes, then one of another flow there that came last: that is later than the one here.
+    two.arrive(1, Class::Normal, 3);
+    two.until(RUNS * 5.0);
+    let order: Vec<(usize, f64)> = two.begun.iter().map(|one| (one.0, one.2)).collect();
+    assert_eq!(order.iter().position(|(at, _)| *at == 0), Some(1), "{order:?}");
 }
