@@ -33,7 +33,7 @@ use simulate::{Outcome, Policy, Workload};
 
 const REQUESTS: usize = 300;
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=15;
-const RIGHT: Policy = Policy::ExpectedWait { off: 1, plan: false };
+const RIGHT: Policy = Policy::ExpectedWait { off: 1, plan: false, instances: 1 };
 
 /// Workloads of all seeds at a share of what the best fixed placement can do.
 fn workloads(setup: &Setup, util: f64) -> impl Iterator<Item = (u64, Workload<'_>)> {
@@ -84,9 +84,26 @@ fn the_first_token_comes_sooner_than_behind_a_balancer_with_a_third_of_the_loads
 fn estimates_that_are_off_by_two_cost_less_than_half_again() {
     let setup = Setup::new(Kind::Hetero, 8, 4);
     let ratios = workloads(&setup, 0.7).map(|(seed, workload)| {
-        let wrong = workload.play(Policy::ExpectedWait { off: 2, plan: false }, seed);
+        let wrong = workload.play(Policy::ExpectedWait { off: 2, plan: false, instances: 1 }, seed);
         wrong.p99 / workload.play(RIGHT, seed).p99
     });
     let ratio = median(&ratios.collect::<Vec<_>>());
     assert!(ratio <= 1.5, "{ratio:.2}");
+}
+
+#[test]
+fn three_instances_are_about_as_good_as_one() {
+    for kind in [Kind::Homog, Kind::Hetero, Kind::Subset] {
+        let setup = Setup::new(kind, 8, 4);
+        let (mut one, mut three) = (Vec::new(), Vec::new());
+        for (seed, workload) in workloads(&setup, 0.7) {
+            one.push(all_answered(workload.play(RIGHT, seed)).p99);
+            three.push(
+                all_answered(workload.play(Policy::ExpectedWait { off: 1, plan: false, instances: 3 }, seed)).p99,
+            );
+        }
+        let ratio = median(&three) / median(&one);
+        println!("{kind:?}: {ratio:.2}");
+        assert!(ratio <= 1.15, "{kind:?}: {ratio:.2} of the p99 of one");
+    }
 }

@@ -2,10 +2,14 @@
 //!
 //! A run of 300 requests takes milliseconds, so that an idea can be tried on hundreds of workloads. What wins here is then
 //! shown through real sockets, by the scene `replay`.
+//!
+//! Several instances are several schedulers, to which requests come in turn; each hears of the others what they said one
+//! gossip before.
 
 use std::collections::BTreeMap;
 
 use arriero::policy::balance::scramble;
+use arriero::policy::schedule::elsewhere::{Elsewhere, Others, OthersOfPair, Own, OwnOfServer};
 use arriero::policy::schedule::loads::LoadOutcome;
 use arriero::policy::schedule::residency::Listed;
 use arriero::policy::schedule::{
@@ -23,8 +27,12 @@ use crate::workload;
 const POLL: f64 = 2.0;
 /// The first requests are not scored: the fleet has nothing in memory.
 const WARM_UP: f64 = 0.1;
+/// Seconds between two messages of an instance: the pause between two, and their way.
+const GOSSIP: f64 = 0.02;
 /// The timer's mark for [`POLL`]; other marks are requests.
 const LOOK: u64 = u64::MAX;
+/// The same for [`GOSSIP`].
+const TELL: u64 = u64::MAX - 1;
 
 /// Who chooses servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +43,8 @@ pub enum Policy {
         off: u32,
         /// Whether a placement is learned.
         plan: bool,
+        /// How many instances there are.
+        instances: usize,
     },
     /// Each model's servers in turn, as nginx does it with one group for each model.
     RoundRobin,
@@ -99,12 +109,18 @@ struct Run<'s> {
     workload: &'s Workload<'s>,
     fleet: Fleet<'s>,
     policy: Policy,
-    scheduler: Scheduler,
-    /// By place of the model.
+    /// One for each instance.
+    schedulers: Vec<Scheduler>,
+    /// What each said last.
+    said: Vec<Vec<OwnOfServer>>,
+    is_telling: bool,
+    /// By place of the model, the same for all.
     ids: Vec<ModelId>,
-    /// Requests by ticket, and back.
-    jobs: BTreeMap<Ticket, usize>,
-    tickets: Vec<Ticket>,
+    /// Requests by instance and ticket, and back.
+    jobs: BTreeMap<(usize, Ticket), usize>,
+    tickets: Vec<(usize, Ticket)>,
+    /// Whose load it is, by job.
+    loads: BTreeMap<usize, usize>,
     /// Requests of each model on each server, for balancers.
     in_flight: Vec<Vec<usize>>,
     turns: Vec<usize>,
@@ -119,7 +135,7 @@ impl<'s> Run<'s> {
     fn new(workload: &'s Workload<'s>, policy: Policy, seed: u64) -> Self {
         let setup = workload.setup;
         let plan = matches!(policy, Policy::ExpectedWait { plan: true, .. });
-        let mut scheduler = Scheduler::new(Settings { max_pending: usize::MAX, plan, ..Settings::default() });
+        let instances = if let Policy::ExpectedWait { instances, .. } = policy { instances } else { 1 };
         let facts: Vec<ServerFacts> = setup
             .servers
             .iter()
@@ -132,8 +148,15 @@ impl<'s> Run<'s> {
                 weight: 1,
             })
             .collect();
-        scheduler.set_servers(&facts);
-        let ids = setup.models.iter().map(|model| scheduler.model(&model.name)).collect();
+        let mut ids = Vec::new();
+        let schedulers: Vec<Scheduler> = (0..instances)
+            .map(|_| {
+                let mut scheduler = Scheduler::new(Settings { max_pending: usize::MAX, plan, ..Settings::default() });
+                scheduler.set_servers(&facts);
+                ids = setup.models.iter().map(|model| scheduler.model(&model.name)).collect();
+                scheduler
+            })
+            .collect();
         let mut fleet = Fleet::new(setup);
         fleet.timer(0.0, LOOK);
         for request in &workload.requests {
@@ -147,10 +170,13 @@ impl<'s> Run<'s> {
             workload,
             fleet,
             policy,
-            scheduler,
+            said: vec![Vec::new(); schedulers.len()],
+            schedulers,
+            is_telling: false,
             ids,
             jobs: BTreeMap::new(),
-            tickets: vec![0; count],
+            tickets: vec![(0, 0); count],
+            loads: BTreeMap::new(),
             in_flight: vec![vec![0; setup.models.len()]; setup.servers.len()],
             turns: vec![0; setup.models.len()],
             times: BTreeMap::new(),
@@ -161,19 +187,23 @@ impl<'s> Run<'s> {
     }
 
     fn happens(&mut self, event: Event) {
+        if event != Event::Timer(TELL) {
+            self.tells();
+        }
         match event {
             Event::Timer(LOOK) => self.look(),
+            Event::Timer(TELL) => self.gossip(),
             Event::Timer(request) => self.arrives(request as usize),
             Event::First(job) => {
-                let ticket = self.tickets[job];
-                self.tell(|scheduler, moment| scheduler.first_byte(ticket, moment));
+                let (instance, ticket) = self.tickets[job];
+                self.tell(instance, |scheduler, moment| scheduler.first_byte(ticket, moment));
             }
             Event::Done(job) => self.ends(job),
-            Event::Loaded(job) => {
-                let job = &self.fleet.jobs[job];
+            Event::Loaded(number) => {
+                let job = &self.fleet.jobs[number];
                 let (server, model) = (job.server, self.ids[job.model]);
                 let outcome = LoadOutcome::Done { seconds: self.fleet.now - job.sent };
-                self.tell(|scheduler, moment| scheduler.loaded(server, model, outcome, moment));
+                self.tell(self.loads[&number], |scheduler, moment| scheduler.loaded(server, model, outcome, moment));
             }
         }
     }
@@ -189,9 +219,10 @@ impl<'s> Run<'s> {
                     conversation: Some(scramble(planned.conversation)),
                     ..Request::default()
                 };
-                let (ticket, arrival) = self.tell(|scheduler, moment| scheduler.arrive(asked, moment));
-                self.tickets[request] = ticket;
-                self.jobs.insert(ticket, request);
+                let instance = request % self.schedulers.len();
+                let (ticket, arrival) = self.tell(instance, |scheduler, moment| scheduler.arrive(asked, moment));
+                self.tickets[request] = (instance, ticket);
+                self.jobs.insert((instance, ticket), request);
                 match arrival {
                     Arrival::Bound(server) => self.fleet.send(request, server),
                     Arrival::Waits => {}
@@ -253,8 +284,8 @@ impl<'s> Run<'s> {
             output_tokens: ended.answer,
             output: (ended.done_at - ended.first_at) * off(2),
         };
-        let ticket = self.tickets[job];
-        self.tell(|scheduler, moment| scheduler.finished(ticket, &usage, moment));
+        let (instance, ticket) = self.tickets[job];
+        self.tell(instance, |scheduler, moment| scheduler.finished(ticket, &usage, moment));
     }
 
     /// Servers are asked what they have, and the clock ticks.
@@ -270,28 +301,60 @@ impl<'s> Run<'s> {
             self.told[server].clone_from(&in_memory);
             let on_disk: Vec<_> = setup.servers[server].models.iter().map(row).collect();
             let in_memory: Vec<_> = in_memory.iter().map(row).collect();
-            self.tell(|scheduler, moment| scheduler.listed(server, &on_disk, &in_memory, moment.now, moment));
+            for instance in 0..self.schedulers.len() {
+                self.tell(instance, |scheduler, moment| {
+                    scheduler.listed(server, &on_disk, &in_memory, moment.now, moment);
+                });
+            }
         }
-        let due = self.tell(|scheduler, moment| {
-            scheduler.tick(moment);
-            Some((scheduler.plan_is_due(moment.now)?, moment.random))
-        });
-        if let Some(plan) = due.and_then(|(problem, random)| problem.solve(random)) {
-            self.scheduler.set_plan(&plan);
+        for instance in 0..self.schedulers.len() {
+            let due = self.tell(instance, |scheduler, moment| {
+                scheduler.tick(moment);
+                Some((scheduler.plan_is_due(moment.now)?, moment.random))
+            });
+            if let Some(plan) = due.and_then(|(problem, random)| problem.solve(random)) {
+                self.schedulers[instance].set_plan(&plan);
+            }
+        }
+    }
+
+    /// Each hears what all said one gossip before, and says what has changed since.
+    fn gossip(&mut self) {
+        self.is_telling = false;
+        let said = self.said.clone();
+        for instance in 0..self.schedulers.len() {
+            let others = others(&said, instance);
+            self.tell(instance, |scheduler, moment| scheduler.hear(&others, moment));
+        }
+        let now = self.fleet.now;
+        self.said = self.schedulers.iter().map(|scheduler| scheduler.own(now)).collect();
+        // What was said is yet to be heard.
+        if self.said != said {
+            self.tells();
+        }
+    }
+
+    fn tells(&mut self) {
+        if self.schedulers.len() > 1 && !self.is_telling {
+            self.is_telling = true;
+            self.fleet.timer(self.fleet.now + GOSSIP, TELL);
         }
     }
 
     /// Tells the scheduler, and carries out what it wants.
-    fn tell<T>(&mut self, tell: impl FnOnce(&mut Scheduler, &Moment<'_>) -> T) -> T {
+    fn tell<T>(&mut self, instance: usize, tell: impl FnOnce(&mut Scheduler, &Moment<'_>) -> T) -> T {
         self.random = scramble(self.random);
         let excluded = |_, _| None;
         let moment = Moment { now: self.fleet.now, random: self.random, excluded: &excluded };
-        let told = tell(&mut self.scheduler, &moment);
-        for action in self.scheduler.take_actions() {
+        let told = tell(&mut self.schedulers[instance], &moment);
+        for action in self.schedulers[instance].take_actions() {
             let place = |id: ModelId| self.ids.iter().position(|known| *known == id).expect("a model of the fleet");
             match action {
-                Action::Bind { ticket, server } => self.fleet.send(self.jobs[&ticket], server),
-                Action::Load { server, model, .. } => self.fleet.load(server, place(model)),
+                Action::Bind { ticket, server } => self.fleet.send(self.jobs[&(instance, ticket)], server),
+                Action::Load { server, model, .. } => {
+                    self.loads.insert(self.fleet.jobs.len(), instance);
+                    self.fleet.load(server, place(model));
+                }
                 Action::Unload { server, model, .. } => self.fleet.unload(server, place(model)),
                 // There is no operator here, and what leaves memory by itself is nobody's business.
                 Action::Ended { .. } | Action::Left { .. } => {}
@@ -299,5 +362,50 @@ impl<'s> Run<'s> {
             }
         }
         told
+    }
+}
+
+/// What all but one said, and what they know of that one's own.
+fn others(said: &[Vec<OwnOfServer>], own: usize) -> Others {
+    let mut servers: BTreeMap<usize, Elsewhere> = BTreeMap::new();
+    let mut pairs: BTreeMap<(usize, ModelId), OthersOfPair> = BTreeMap::new();
+    for (instance, said) in said.iter().enumerate() {
+        let add = |sum: &mut Elsewhere, amount: &Own| {
+            if instance == own {
+                sum.known = amount.running;
+                return;
+            }
+            sum.running += amount.running;
+            for (sum, line) in sum.lines.iter_mut().zip(&amount.lines) {
+                sum.add(line);
+            }
+        };
+        for (server, all, models) in said {
+            add(servers.entry(*server).or_default(), all);
+            for (model, amount) in models {
+                let nothing = OthersOfPair {
+                    server: *server,
+                    model: *model,
+                    elsewhere: Elsewhere::default(),
+                    load: None,
+                    broken_until: 0.0,
+                    sent_out: None,
+                };
+                let pair = pairs.entry((*server, *model)).or_insert(nothing);
+                add(&mut pair.elsewhere, amount);
+                if instance != own {
+                    pair.sent_out = [pair.sent_out, amount.sent_out].into_iter().flatten().max_by(f64::total_cmp);
+                }
+                if let Some(since) = amount.loading.filter(|_| instance != own) {
+                    pair.load = Some(pair.load.map_or(since, |load| load.min(since)));
+                }
+            }
+        }
+    }
+    Others {
+        instances: u32::try_from(said.len()).unwrap_or(u32::MAX),
+        deaf: false,
+        servers: servers.into_iter().collect(),
+        pairs: pairs.into_values().collect(),
     }
 }

@@ -6,13 +6,14 @@ use crate::setup::Setup;
 use crate::simulate::{self, Outcome, Policy, Workload};
 use crate::{trace, workload};
 
-const ROWS: [(&str, Policy); 6] = [
+const ROWS: [(&str, Policy); 7] = [
     ("round robin", Policy::RoundRobin),
     ("least connections", Policy::LeastConnections),
     ("fastest response", Policy::FastestResponse),
-    ("expected_wait", Policy::ExpectedWait { off: 1, plan: false }),
-    ("... estimates off by 2", Policy::ExpectedWait { off: 2, plan: false }),
-    ("... with a learned plan", Policy::ExpectedWait { off: 1, plan: true }),
+    ("expected_wait", Policy::ExpectedWait { off: 1, plan: false, instances: 1 }),
+    ("... estimates off by 2", Policy::ExpectedWait { off: 2, plan: false, instances: 1 }),
+    ("... three instances", Policy::ExpectedWait { off: 1, plan: false, instances: 3 }),
+    ("... with a learned plan", Policy::ExpectedWait { off: 1, plan: true, instances: 1 }),
 ];
 const BALANCERS: usize = 2;
 const HEAD: [&str; 7] = ["policy", "p99", "mean", "loads", "p99 / best balancer", "its worst seed", "loads / best"];

@@ -56,6 +56,9 @@ pub struct Amount {
     /// How long a load that failed is not tried again.
     #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
     pub broken: Option<u64>,
+    /// How long ago the model was sent out of memory.
+    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
+    pub sent_out: Option<u64>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
@@ -82,6 +85,7 @@ impl Amount {
         }
         self.loading = self.loading.max(more.loading);
         self.broken = self.broken.max(more.broken);
+        self.sent_out = [self.sent_out, more.sent_out].into_iter().flatten().min();
     }
 }
 
@@ -96,8 +100,8 @@ impl UpstreamLoad {
             (one, other) => one == other,
         };
         let same = |one: &Amount, other: &Amount| {
-            (one.running, one.loading.is_some(), one.broken.is_some())
-                == (other.running, other.loading.is_some(), other.broken.is_some())
+            (one.running, one.loading.is_some(), one.broken.is_some(), one.sent_out.is_some())
+                == (other.running, other.loading.is_some(), other.broken.is_some(), other.sent_out.is_some())
                 && one.lines.into_iter().zip(other.lines).all(same_line)
         };
         let models = |one: &ServerLoad, other: &ServerLoad| {
@@ -139,6 +143,7 @@ impl Dispatcher {
             lines: own.lines.map(|line| (line.count > 0).then(|| (line.count, millis(now - line.since)))),
             loading: own.loading.map(|since| millis(now - since)),
             broken: own.broken_until.map(|until| millis(until - now)),
+            sent_out: own.sent_out.map(|at| millis(now - at)),
         };
         let mut servers: BTreeMap<String, ServerLoad> = BTreeMap::new();
         for (server, all, models) in inner.scheduler.own(now) {
@@ -198,6 +203,7 @@ struct Pair {
     elsewhere: Elsewhere,
     load: Option<f64>,
     broken_until: f64,
+    sent_out: Option<f64>,
 }
 
 impl Sums {
@@ -220,6 +226,9 @@ impl Sums {
             add(&mut pair.elsewhere, amount);
             if let Some(age) = amount.loading {
                 pair.load = Some(pair.load.unwrap_or(f64::INFINITY).min(since(age)));
+            }
+            if let Some(age) = amount.sent_out {
+                pair.sent_out = [pair.sent_out, Some(since(age))].into_iter().flatten().max_by(f64::total_cmp);
             }
             if let Some(left) = amount.broken {
                 pair.broken_until = pair.broken_until.max(at + left.min(LONGEST) as f64 / 1000.0);
@@ -244,12 +253,13 @@ impl Sums {
             pairs: self
                 .pairs
                 .into_iter()
-                .map(|((server, model), Pair { elsewhere, load, broken_until })| OthersOfPair {
+                .map(|((server, model), Pair { elsewhere, load, broken_until, sent_out })| OthersOfPair {
                     server,
                     model,
                     elsewhere,
                     load,
                     broken_until,
+                    sent_out,
                 })
                 .collect(),
         }

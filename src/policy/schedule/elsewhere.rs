@@ -21,7 +21,9 @@
 //! them. By class, lifted by age, and then by that time an instance leaves as many slots free as others wait for before its
 //! own. Fairness between flows is each instance's own: whom it lets go first of a class, it tells.
 //!
-//! What runs elsewhere counts in the scores as what runs here; a load that another instance ordered is one like ours.
+//! What runs elsewhere counts in the scores as what runs here; a load that another instance ordered is one like ours, and what
+//! it sent out of memory is gone before the server is asked what it has. Who sees its part of the requests takes the demand for
+//! a model for so many times as much.
 //!
 //! # Invariants
 //!
@@ -118,6 +120,8 @@ pub struct OthersOfPair {
     pub load: Option<f64>,
     /// Until when none of them tries a load again that failed.
     pub broken_until: f64,
+    /// When one of them had the model leave the memory of the server.
+    pub sent_out: Option<f64>,
 }
 
 /// What this instance tells the others about a server, or about a model on it.
@@ -131,10 +135,15 @@ pub struct Own {
     pub loading: Option<f64>,
     /// Until when a load that failed is not tried again.
     pub broken_until: Option<f64>,
+    /// When we had the model leave the memory of the server.
+    pub sent_out: Option<f64>,
 }
 
 /// A server with anything, all that it has, and each model on it.
 pub type OwnOfServer = (ServerId, Own, Vec<(ModelId, Own)>);
+
+/// Seconds for which the others are told that a model was sent out of memory: after that the server itself has told them.
+pub(super) const TOLD_FOR: f64 = 10.0;
 
 /// How many slots this instance may have in use.
 struct Part {
@@ -195,7 +204,10 @@ impl Scheduler {
         for server in &mut self.servers {
             (server.elsewhere, server.foreign_load) = (Elsewhere::default(), None);
         }
-        let mut ended = Vec::new();
+        for (_, model, _) in &self.heard {
+            self.models[*model].waiting_elsewhere = 0;
+        }
+        let (mut ended, mut left) = (Vec::new(), Vec::new());
         for (server, model, loaded) in std::mem::take(&mut self.heard) {
             let pair = &mut self.pairs[(server, model)];
             let host = &mut self.servers[server];
@@ -233,11 +245,22 @@ impl Scheduler {
                     self.set_residency(server, model, Residency::Loading { since, ready_at }, moment.now);
                 }
             }
+            if let Some(at) = one.sent_out
+                && matches!(residency, Residency::Ready { since } if since < at)
+            {
+                self.will_leave(server, model);
+                self.set_residency(server, model, Residency::Cold, moment.now);
+                left.push((server, model));
+            }
+            self.models[model].waiting_elsewhere += one.elsewhere.waiting();
             self.heard.push((server, model, one.load.is_some()));
             changed.push(server);
         }
         for (server, model) in ended {
             self.foreign_load_ended(server, model, moment);
+        }
+        for (server, model) in left {
+            self.place_again(server, model, moment);
         }
         changed.sort_unstable();
         changed.dedup();
@@ -311,6 +334,11 @@ impl Scheduler {
                 && now < self.pairs[(server, model)].broken_until
             {
                 pairs.entry((server, model)).or_default().broken_until = Some(self.pairs[(server, model)].broken_until);
+            }
+        }
+        for (server, model, at) in &self.sent_out {
+            if now - at < TOLD_FOR && self.pairs[(*server, *model)].residency == Residency::Cold {
+                pairs.entry((*server, *model)).or_default().sent_out = Some(*at);
             }
         }
         let mut all: Vec<OwnOfServer> = Vec::new();

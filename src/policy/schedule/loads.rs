@@ -53,7 +53,9 @@ impl Scheduler {
             let victims = self.victims(server, model, moment.now);
             let patient = moment.now - since < PATIENCE * self.load(server, model);
             let unfair = victims.models.iter().any(|victim| {
-                let theirs = self.oldest_waiter(server, *victim);
+                let lines = &self.pairs[(server, *victim)].elsewhere.lines;
+                let others = lines.iter().filter(|line| line.count > 0).map(|line| line.since);
+                let theirs = self.oldest_waiter(server, *victim).into_iter().chain(others).min_by(f64::total_cmp);
                 theirs.is_some_and(|theirs| theirs < since || patient)
             });
             if victims.may_begin && victims.possible && !unfair {

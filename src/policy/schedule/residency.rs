@@ -12,6 +12,7 @@
 //! A server that does not answer `/api/ps` in time is most likely loading something (Ollama's handler waits for the
 //! runner); what was known of it stays. A model that requests of ours run for is in memory, whatever the list says.
 
+use super::elsewhere::TOLD_FOR;
 use super::orders::OrderEnd;
 use super::state::Scheduler;
 use super::words::{Action, Eviction, ModelId, Moment, ServerId};
@@ -185,6 +186,10 @@ impl Scheduler {
     pub(super) fn send_out(&mut self, server: ServerId, model: ModelId, why: Eviction, now: f64) {
         self.set_residency(server, model, Residency::Cold, now);
         self.will_leave(server, model);
+        self.sent_out.retain(|(_, _, at)| now - at < TOLD_FOR);
+        if self.instances > 1 {
+            self.sent_out.push((server, model, now));
+        }
         self.actions.push(Action::Unload { server, model, why });
     }
 

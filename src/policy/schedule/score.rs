@@ -88,7 +88,11 @@ impl Scheduler {
     pub(super) fn demand(&self, model: ModelId, now: f64) -> f64 {
         let model = &self.models[model];
         let tau = self.memory();
-        if model.rate <= 0.0 { 0.0 } else { model.rate * ((model.rate_at - now) / tau).exp() / tau }
+        if model.rate <= 0.0 {
+            return 0.0;
+        }
+        // Each instance sees its part of them.
+        f64::from(self.instances) * model.rate * ((model.rate_at - now) / tau).exp() / tau
     }
 
     /// How long popularity is remembered, s.
@@ -223,7 +227,13 @@ impl Scheduler {
             .awaited
             .iter()
             .filter(|other| **other != model && self.pairs[(server, **other)].residency == Residency::Cold);
-        running + waited_for.map(|other| self.load(server, *other)).sum::<f64>()
+        let of_others = self.heard.iter().filter(|heard| {
+            let pair = &self.pairs[(server, heard.1)];
+            let only_theirs = pair.residency == Residency::Cold && pair.elsewhere.waiting() > 0 && pair.waiting == 0;
+            heard.0 == server && heard.1 != model && only_theirs
+        });
+        let of_others = of_others.map(|heard| self.load(server, heard.1)).sum::<f64>();
+        running + waited_for.map(|other| self.load(server, *other)).sum::<f64>() + of_others
     }
 
     /// Who would make room for a model on a server: the cheapest first, the idle before the busy.
@@ -305,7 +315,8 @@ impl Scheduler {
             price += PLANNED * load;
         }
         if pair.all() > 0 {
-            price += (2.0 + self.models[model].queue.len() as f64) * load;
+            let waiting = self.models[model].queue.len() as f64 + f64::from(self.models[model].waiting_elsewhere);
+            price += (2.0 + waiting) * load;
         }
         DEAR * price * self.models[model].rules.worth()
     }

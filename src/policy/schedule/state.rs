@@ -116,6 +116,8 @@ pub(super) struct Model {
     /// The quickest load among the holders, s, and the [`Scheduler::load_epoch`] in which that was found.
     pub(super) quickest_load: (u64, f64),
     pub(super) queue: FairQueue<Waiter>,
+    /// Requests of other instances that wait for it, wherever.
+    pub(super) waiting_elsewhere: u32,
     pub(super) typical: Typical,
     /// Arrivals, decaying.
     pub(super) rate: f64,
@@ -153,6 +155,8 @@ pub struct Scheduler {
     pub(super) paused: bool,
     /// How many instances there are.
     pub(super) instances: u32,
+    /// Models that were sent out of memory lately: server, model, when.
+    pub(super) sent_out: Vec<(ServerId, ModelId, f64)>,
     /// Whether the others cannot be heard.
     pub(super) deaf: bool,
     /// Where others have something, as was heard last, and whether that is a load.
@@ -229,6 +233,7 @@ impl Scheduler {
             visited: 0,
             paused: false,
             instances: 1,
+            sent_out: Vec::new(),
             deaf: false,
             heard: Vec::new(),
             planned_at: 0.0,
@@ -313,6 +318,7 @@ impl Scheduler {
             copies: Vec::new(),
             quickest_load: (0, 0.0),
             queue: FairQueue::default(),
+            waiting_elsewhere: 0,
             typical: Typical::default(),
             rate: 0.0,
             rate_at: 0.0,

@@ -10,7 +10,7 @@ fn heard(bench: &Bench, loading: &[&str], broken: &[&str], running: &[(&str, u32
     let mut pairs: Vec<OthersOfPair> = Vec::new();
     let mut add = |model, load, broken_until, running| {
         let elsewhere = Elsewhere { running, ..Elsewhere::default() };
-        pairs.push(OthersOfPair { server: 0, model, elsewhere, load, broken_until });
+        pairs.push(OthersOfPair { server: 0, model, elsewhere, load, broken_until, sent_out: None });
     };
     loading.iter().for_each(|name| add(id(name), Some(bench.now), 0.0, 0));
     broken.iter().for_each(|name| add(id(name), None, bench.now + 60.0, 0));
@@ -167,7 +167,7 @@ impl Two {
         let known = own.scheduler.servers[0].in_flight;
         let told = other.scheduler.own(other.now).pop().map(|(_, own, _)| own).unwrap_or_default();
         let elsewhere = Elsewhere { running: told.running, lines: told.lines, known };
-        let pair = OthersOfPair { server: 0, model: 0, elsewhere, load: None, broken_until: 0.0 };
+        let pair = OthersOfPair { server: 0, model: 0, elsewhere, load: None, broken_until: 0.0, sent_out: None };
         Others { instances: 2, deaf: false, servers: vec![(0, elsewhere)], pairs: vec![pair] }
     }
 
@@ -235,4 +235,62 @@ fn one_that_has_waited_for_long_behind_its_own_flow_keeps_nobody_elsewhere_waiti
     two.until(RUNS * 5.0);
     let order: Vec<(usize, f64)> = two.begun.iter().map(|one| (one.0, one.2)).collect();
     assert_eq!(order.iter().position(|(at, _)| *at == 0), Some(1), "{order:?}");
+}
+
+#[test]
+fn what_others_sent_out_of_memory_is_not_there_though_the_server_was_not_asked_since() {
+    let mut bench = Bench::new(&[(4, 80)], &[("a", 5)]);
+    bench.warm(0, &[("a", 5)]);
+    let mut others = heard(&bench, &[], &[], &[]);
+    let model = bench.scheduler.known_model("a").unwrap();
+    let out = |sent_out| OthersOfPair {
+        server: 0,
+        model,
+        elsewhere: Elsewhere::default(),
+        load: None,
+        broken_until: 0.0,
+        sent_out: Some(sent_out),
+    };
+    // That was before it was loaded here.
+    others.pairs = vec![out(0.0)];
+    hear(&mut bench, &others);
+    assert!(matches!(residency(&bench, "a"), Residency::Ready { .. }));
+    others.pairs = vec![out(bench.now - 0.1)];
+    hear(&mut bench, &others);
+    assert_eq!(residency(&bench, "a"), Residency::Cold);
+}
+
+#[test]
+fn the_others_are_told_what_was_sent_out_of_memory_until_it_is_there_again() {
+    let mut bench = Bench::new(&[(4, 10)], &[("a", 6), ("b", 6)]);
+    let none = heard(&bench, &[], &[], &[]);
+    hear(&mut bench, &none);
+    bench.warm(0, &[("a", 6)]);
+    bench.arrive("b");
+    let told = |bench: &Bench, name| {
+        let model = bench.scheduler.known_model(name).unwrap();
+        let own = bench.scheduler.own(bench.now);
+        own.iter()
+            .flat_map(|(_, _, models)| models)
+            .find(|(known, _)| *known == model)
+            .and_then(|(_, own)| own.sent_out)
+    };
+    assert_eq!((told(&bench, "a"), told(&bench, "b")), (Some(bench.now), None));
+    bench.now += super::super::elsewhere::TOLD_FOR + 1.0;
+    assert_eq!(told(&bench, "a"), None, "the server has told that by now");
+}
+
+#[test]
+fn who_waits_elsewhere_keeps_a_model_in_memory_as_who_waits_here_does() {
+    let mut bench = Bench::new(&[(1, 10)], &[("a", 6), ("b", 6)]);
+    bench.warm(0, &[("a", 6)]);
+    let mut others = heard(&bench, &[], &[], &[("a", 1)]);
+    let mut lines = Lines::default();
+    lines[1] = super::super::elsewhere::Line { count: 2, since: bench.now - 1.0 };
+    others.pairs[0].elsewhere.lines = lines;
+    hear(&mut bench, &others);
+    bench.arrive("b");
+    assert_eq!(loads(&bench.scheduler.take_actions()), Vec::<usize>::new(), "those who wait for a came first");
+    let none = heard(&bench, &[], &[], &[]);
+    assert_eq!(loads(&hear(&mut bench, &none)), [0], "nobody waits for it any more");
 }
