@@ -27,8 +27,15 @@ pub fn play(options: &Options) -> Result<bool, String> {
     for seed in &options.seed {
         let requests = workload::requests(&trace, options.n, options.util * full, &shares, *seed);
         let workload = Workload { setup: &setup, requests };
-        for ((_, policy), outcomes) in ROWS.iter().zip(&mut outcomes) {
-            outcomes.push(workload.play(*policy, *seed));
+        for ((name, policy), outcomes) in ROWS.iter().zip(&mut outcomes) {
+            let outcome = workload.play(*policy, *seed);
+            if outcome.answered < options.n {
+                return Err(format!(
+                    "{name}, seed {seed}: {} of {} requests were answered",
+                    outcome.answered, options.n
+                ));
+            }
+            outcomes.push(outcome);
         }
     }
     let best = |seed: usize, figure: fn(&Outcome) -> f64| {

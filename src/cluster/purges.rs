@@ -120,12 +120,16 @@ impl Known {
         let is_another = now < turn.now || before.any(|(_, said)| !theirs.contains(&(said.n, &*said.i)));
         if is_another {
             self.lost = self.lost.max(self.now).max(self.last());
+            // All that they mean was born before that. Kept, those that it does not know would be missing at each comparison.
+            let lost = self.lost;
+            self.purges.retain(|(at, said)| *at > lost || theirs.contains(&(said.n, &*said.i)));
         }
         let more = is_another || lost > since;
         self.lost = self.lost.max(lost);
         let missed =
             purges.into_iter().filter(|(at, said)| self.add(*at, said.clone())).map(|(_, said)| said).collect();
         self.hear(now);
+        self.seen = self.seen.max(now);
         self.complete = true;
         Some(Missed { purges: missed, more, since })
     }
@@ -242,6 +246,9 @@ mod tests {
         // Redis knows less, or says that it does.
         assert_eq!(compared(&mut known, told(3000, 0, &[(1000, 1)])), (vec![], true));
         assert!(!allows(&known, "b", 2500, 3000) && allows(&known, "b", 2501, 3000));
+        // Once is enough.
+        assert_eq!(compared(&mut known, told(3100, 0, &[(1000, 1)])), (vec![], false));
+        assert!(!allows(&known, "b", 2500, 3100) && allows(&known, "b", 2501, 3100));
         assert_eq!(compared(&mut known, told(4000, 3500, &[])), (vec![], true));
         assert!(!allows(&known, "b", 3500, 4000) && allows(&known, "b", 3501, 4000));
     }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -162,15 +162,20 @@ impl Answers {
         }
     }
 
-    /// Looks once. Where that takes too long, nobody waits for it any more, and nobody looks for a while.
+    /// Looks once. Where that takes too long, nobody waits for it any more; where not even a short answer came, nobody looks for a
+    /// while.
     async fn look_in_time(&self, wanted: &Wanted, seen: &Stamp, reply: &mut Option<oneshot::Sender<Found>>) -> Looked {
         let rests = self.resting.lock().is_some_and(|until| clock::now() < until);
         let Some(permit) = self.few.try_acquire().ok().filter(|_| !rests) else { return Looked::Nothing };
-        let mut look = pin!(self.look(wanted, seen));
+        let is_found = AtomicBool::new(false);
+        let mut look = pin!(self.look(wanted, seen, &is_found));
         let looked = match tokio::time::timeout(self.patience, &mut look).await {
             Ok(looked) => looked,
             Err(_) => {
-                *self.resting.lock() = Some(clock::now() + REST);
+                // A long answer that takes its time says nothing of Redis.
+                if !is_found.load(Ordering::Relaxed) {
+                    *self.resting.lock() = Some(clock::now() + REST);
+                }
                 drop(reply.take());
                 look.await
             }
@@ -179,8 +184,11 @@ impl Answers {
         looked
     }
 
-    async fn look(&self, wanted: &Wanted, seen: &Stamp) -> Looked {
-        match self.ask(wanted, seen, SHORT).await {
+    /// Looks; says on its way whether the first answer has come.
+    async fn look(&self, wanted: &Wanted, seen: &Stamp, is_found: &AtomicBool) -> Looked {
+        let looked = self.ask(wanted, seen, SHORT).await;
+        is_found.store(true, Ordering::Relaxed);
+        match looked {
             Looked::Long(bytes) => match self.room.try_acquire_many(kibibytes(bytes)) {
                 Ok(_room) => self.ask(wanted, seen, bytes).await,
                 Err(_) => Looked::Nothing,

@@ -110,13 +110,18 @@ impl Entries {
 
     /// Changes how many bytes they may take, and how long an answer may be; what is too much is thrown out.
     pub(super) fn set_max(&self, max_bytes: u64, max_object: u64) {
+        let parts = wanted(max_bytes, max_object);
+        let is_near = |now: &Parts| now.capacity().abs_diff(max_bytes) < now.num_shards() as u64;
+        // Mostly nothing changes, and whoever changes what is there need not be waited for.
+        if *self.wanted.read() == parts && is_near(&self.parts.load()) {
+            return;
+        }
         let mut known = self.wanted.write();
         let now = self.parts.load();
         // What is asked for least goes before anything is moved.
-        if now.capacity().abs_diff(max_bytes) >= now.num_shards() as u64 {
+        if !is_near(&now) {
             now.set_capacity(max_bytes);
         }
-        let parts = wanted(max_bytes, max_object);
         if *known != parts {
             *known = parts;
             let others = empty(max_bytes, parts, self.evictions.clone());

@@ -256,6 +256,7 @@ impl Scheduler {
             self.heard.push((server, model, one.load.is_some()));
             changed.push(server);
         }
+        self.heard.sort_unstable();
         for (server, model) in ended {
             self.foreign_load_ended(server, model, moment);
         }

@@ -98,6 +98,7 @@ impl Scheduler {
         // What requests run for is in memory until the last of them has ended.
         if pair.running() == 0 {
             self.set_residency(server, model, Residency::Cold, now);
+            self.tell_sent_out(server, model, now);
         }
         self.pairs[(server, model)].put_out = pinned || kept;
         Ok(())

@@ -186,11 +186,16 @@ impl Scheduler {
     pub(super) fn send_out(&mut self, server: ServerId, model: ModelId, why: Eviction, now: f64) {
         self.set_residency(server, model, Residency::Cold, now);
         self.will_leave(server, model);
+        self.tell_sent_out(server, model, now);
+        self.actions.push(Action::Unload { server, model, why });
+    }
+
+    /// The other instances are to know that a model leaves.
+    pub(super) fn tell_sent_out(&mut self, server: ServerId, model: ModelId, now: f64) {
         self.sent_out.retain(|(_, _, at)| now - at < TOLD_FOR);
         if self.instances > 1 {
             self.sent_out.push((server, model, now));
         }
-        self.actions.push(Action::Unload { server, model, why });
     }
 
     /// Notes that a model was told to leave the memory of a server: when it does, that is no surprise.

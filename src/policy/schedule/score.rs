@@ -227,10 +227,11 @@ impl Scheduler {
             .awaited
             .iter()
             .filter(|other| **other != model && self.pairs[(server, **other)].residency == Residency::Cold);
-        let of_others = self.heard.iter().filter(|heard| {
+        let first = self.heard.partition_point(|heard| heard.0 < server);
+        let of_others = self.heard[first..].iter().take_while(|heard| heard.0 == server).filter(|heard| {
             let pair = &self.pairs[(server, heard.1)];
             let only_theirs = pair.residency == Residency::Cold && pair.elsewhere.waiting() > 0 && pair.waiting == 0;
-            heard.0 == server && heard.1 != model && only_theirs
+            heard.1 != model && only_theirs
         });
         let of_others = of_others.map(|heard| self.load(server, heard.1)).sum::<f64>();
         running + waited_for.map(|other| self.load(server, *other)).sum::<f64>() + of_others

@@ -73,8 +73,9 @@ pub(super) fn begin(exchange: &Exchange<'_>, way: &Way<'_>, look: &Look, stored:
 
 async fn run(exchange: &mut Exchange<'_>, way: &Way<'_>, key: &str, begun: u64, old: Old, mut flight: Flight) {
     // Of all instances, one asks a server; those who wait for it give what is stale meanwhile.
-    let share =
-        way.cache.store.share().filter(|share| !way.asked.is_own && !way.asked.credentials.any() && share.is_linked());
+    // What is never fresh is of no use to them.
+    let is_for_all = !way.asked.is_own && !way.asked.credentials.any() && old.stored.life.fresh > 0;
+    let share = way.cache.store.share().filter(|share| is_for_all && share.is_linked());
     if let Some(share) = share {
         let end = clock::now() + way.upstream.queue_timeout + way.route.timeouts.first_byte;
         match shared::obtain(exchange, end, &share, &way.cache.store, way.asked).await {
