@@ -37,6 +37,19 @@ async fn three(origin: &Origin, redis: &str) -> Vec<Proxy> {
     proxies
 }
 
+/// A server whose first answer waits until the gate is open.
+async fn held_at_first() -> (Origin, Gate) {
+    let gate = Gate::new();
+    let waits = gate.clone();
+    let origin = Origin::start(move |seen| {
+        let mut steps = if seen.number == 0 { vec![Step::Wait(waits.clone())] } else { Vec::new() };
+        steps.extend(good(FIELDS, "the answer"));
+        steps
+    })
+    .await;
+    (origin, gate)
+}
+
 async fn linked(proxies: &[Proxy]) {
     for proxy in proxies {
         eventually("answers are shared", || async {
@@ -226,14 +239,7 @@ async fn what_belongs_to_credentials_stays_where_it_was_fetched() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_waits_for_an_instance_that_died_asks_itself() {
     let redis = Redis::start().await;
-    let gate = Gate::new();
-    let waits = gate.clone();
-    let origin = Origin::start(move |seen| {
-        let mut steps = if seen.number == 0 { vec![Step::Wait(waits.clone())] } else { Vec::new() };
-        steps.extend(good(FIELDS, "the answer"));
-        steps
-    })
-    .await;
+    let (origin, gate) = held_at_first().await;
     let proxies = three(&origin, &redis.url()).await;
     // Its client leaves while the others wait for what it fetches.
     let mut client = tokio::net::TcpStream::connect(proxies[0].address()).await.expect("connected");
@@ -496,14 +502,7 @@ async fn numbers_of_fetches_grow_whatever_becomes_of_the_counter() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_waits_for_what_redis_does_not_take() {
     let redis = Redis::start().await;
-    let gate = Gate::new();
-    let waits = gate.clone();
-    let origin = Origin::start(move |seen| {
-        let mut steps = if seen.number == 0 { vec![Step::Wait(waits.clone())] } else { Vec::new() };
-        steps.extend(good(FIELDS, "the answer"));
-        steps
-    })
-    .await;
+    let (origin, gate) = held_at_first().await;
     let proxies = three(&origin, &redis.url()).await;
     let mut all = JoinSet::new();
     for proxy in &proxies {
