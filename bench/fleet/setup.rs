@@ -65,6 +65,8 @@ pub struct Setup {
     pub servers: Vec<Server>,
     /// Requests that a model which is not a vision model answers at once.
     pub parallel: usize,
+    /// Whether servers have what they have on disk in memory from the beginning.
+    pub warm: bool,
 }
 
 impl Setup {
@@ -84,7 +86,7 @@ impl Setup {
         let servers = cards.iter().flat_map(|(name, card, count)| {
             (1..=*count).map(move |number| Server { name: format!("{name}-{number}"), card: *card, models: Vec::new() })
         });
-        let mut setup = Self { models, servers: servers.collect(), parallel };
+        let mut setup = Self { models, servers: servers.collect(), parallel, warm: false };
         setup.put_models(kind);
         setup
     }
@@ -102,6 +104,13 @@ impl Setup {
                 self.servers[holder].models.push(place);
             }
         }
+    }
+
+    /// The same fleet with a fixed placement: each server has these models in memory, and no others at all.
+    pub fn fixed(&self, kept: &[Vec<usize>]) -> Self {
+        let mut fixed = Self { warm: true, ..self.clone() };
+        fixed.servers.iter_mut().zip(kept).for_each(|(server, kept)| server.models.clone_from(kept));
+        fixed
     }
 
     /// Places of the servers that have a model.

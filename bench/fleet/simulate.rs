@@ -16,7 +16,7 @@ use arriero::policy::schedule::{
     Action, Arrival, ModelId, Moment, Request, Scheduler, ServerFacts, Settings, Ticket, Usage,
 };
 
-use crate::capacity::{self, Traffic};
+use crate::capacity::{self, Placement, Traffic};
 use crate::figures::{mean, percentile};
 use crate::setup::{MAX_LOADED, Setup};
 use crate::trace;
@@ -67,13 +67,13 @@ pub struct Outcome {
     pub answered: usize,
 }
 
-/// Requests a second of the best fixed placement, for the lengths of a trace; and the share of each model.
-pub fn capacity(setup: &Setup, trace: &[trace::Arrival]) -> (f64, Vec<f64>) {
+/// The best fixed placement for the lengths of a trace; and the share of each model.
+pub fn capacity(setup: &Setup, trace: &[trace::Arrival]) -> (Placement, Vec<f64>) {
     let weights = crate::random::zipf(setup.models.len(), 0.9);
     let all: f64 = weights.iter().sum();
     let shares: Vec<f64> = weights.iter().map(|weight| weight / all).collect();
     let traffic = Traffic { shares: shares.clone(), means: trace::means(trace) };
-    (capacity::best(setup, &traffic).rate, shares)
+    (capacity::best(setup, &traffic), shares)
 }
 
 /// A workload: a fleet and the requests for it.

@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 use crate::random::Random;
-use crate::setup::{MAX_LOADED, Setup};
+use crate::setup::{MAX_LOADED, Server, Setup};
 
 /// What each further answer of a batch adds to its step.
 const BATCH_COST: f64 = 0.25;
@@ -81,6 +81,12 @@ struct Runner {
     slots: Vec<Option<(u64, f64, f64)>>,
 }
 
+impl Runner {
+    fn new(ready: bool, slots: usize) -> Self {
+        Self { ready, active: Vec::new(), waiting: VecDeque::new(), users: 0, leaving: false, slots: vec![None; slots] }
+    }
+}
+
 #[derive(Default)]
 struct Host {
     runners: BTreeMap<usize, Runner>,
@@ -127,11 +133,16 @@ pub struct Fleet<'s> {
 }
 
 impl<'s> Fleet<'s> {
-    /// A fleet that has nothing in memory.
+    /// A fleet that has nothing in memory, or everything if it is to be warm.
     pub fn new(setup: &'s Setup) -> Self {
         let mut random = Random::new(7);
         let order = (0..setup.models.len()).map(|_| random.below(1 << 30)).collect();
-        let hosts = setup.servers.iter().map(|_| Host::default()).collect();
+        let in_memory = |model: &usize| (*model, Runner::new(true, setup.slots(*model)));
+        let host = |server: &Server| Host {
+            runners: server.models.iter().filter(|_| setup.warm).map(in_memory).collect(),
+            ..Host::default()
+        };
+        let hosts = setup.servers.iter().map(host).collect();
         let events = BinaryHeap::new();
         Self { setup, hosts, jobs: Vec::new(), now: 0.0, loads: 0, events, number: 0, order }
     }
@@ -397,14 +408,7 @@ impl<'s> Fleet<'s> {
     }
 
     fn begin_load(&mut self, host: usize, model: usize, takes: f64) {
-        let runner = Runner {
-            ready: false,
-            active: Vec::new(),
-            waiting: VecDeque::new(),
-            users: 0,
-            leaving: false,
-            slots: vec![None; self.setup.slots(model)],
-        };
+        let runner = Runner::new(false, self.setup.slots(model));
         self.loads += 1;
         self.hosts[host].loading = true;
         self.hosts[host].runners.insert(model, runner);

@@ -93,7 +93,7 @@ pub struct ModelRule {
     #[schemars(range(min = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_warm: Option<u32>,
-    /// How long they stay in memory at least. By default about as long as a load takes.
+    /// How long they stay in memory at least. By default half as long as its load took.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_residency: Option<Duration>,
     /// How long they stay without a request; then they are taken out of memory. Ollama's own `keep_alive` holds besides.

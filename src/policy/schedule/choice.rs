@@ -80,7 +80,7 @@ impl Scheduler {
         for server in self.warm_holders(model) {
             let residency = self.pairs[(server, model)].residency;
             let excluded = excluded(server);
-            let terms = excluded.is_none().then(|| self.score(server, request, known, moment.now, 0));
+            let terms = excluded.is_none().then(|| self.score(server, request, known, moment.now, false));
             least = terms.map_or(least, |terms| least.min(terms.total()));
             into.push(Candidate { server, residency, terms, excluded });
         }
@@ -106,7 +106,7 @@ impl Scheduler {
             }
             let slow = || (self.load(server, model) > limit).then_some(TAKES_LONGER);
             let excluded = barred.or_else(|| excluded(server)).or_else(slow);
-            let terms = excluded.is_none().then(|| self.score(server, request, known, moment.now, 0));
+            let terms = excluded.is_none().then(|| self.score(server, request, known, moment.now, false));
             into.push(Candidate { server, residency, terms, excluded });
         }
     }

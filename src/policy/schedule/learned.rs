@@ -7,7 +7,7 @@
 //! | prefill of a model on a server, tokens/s | the server's constant / size, else the fleet's, else 15,000 tokens GB/s / size | `prompt_eval_count / prompt_eval_duration` |
 //! | decode, tokens/s | the same with 400 | `eval_count / eval_duration` |
 //! | load, s | (size / 1.5 GB/s + 1.5 s), times what the server's, else the fleet's loads took of that | our own loads |
-//! | prompt of a model, tokens | bytes of the body / 4; 1,000 without a body | `prompt_eval_count` |
+//! | prompt of a model, tokens | bytes of the body / 4, at most 16 mean ones; 1,000 without a body | `prompt_eval_count` |
 //! | answer, tokens | the fleet's mean, else 150 | `eval_count` |
 //! | parallel slots | `max_in_flight_per_model`, else 4, 1 for vision models | whether requests beside others had to wait on the server |
 //!
@@ -39,6 +39,8 @@ const OUTPUT: f64 = 150.0;
 const BYTES_PER_TOKEN: f64 = 4.0;
 /// What each further request of a batch adds to its step (measured on llama.cpp; the simulator's figure too).
 pub(super) const BATCHING: f64 = 0.25;
+/// A prompt is taken for no longer than this many mean ones: pictures are megabytes of a body and few tokens.
+const LONGEST: f64 = 16.0;
 /// Observations in a row without a wait after which one slot more is tried.
 const SLOT_TRIAL: u32 = 32;
 /// Observations that a prior counts for.
@@ -233,11 +235,12 @@ impl Scheduler {
 
     /// Tokens of the prompt of a request with such a body.
     pub(super) fn prompt_tokens(&self, model: ModelId, bytes: u64) -> f64 {
-        let typical = &self.models[model].typical;
+        let mean = self.lengths(model).0;
         if bytes == 0 {
-            return self.lengths(model).0;
+            return mean;
         }
-        (bytes as f64 * typical.density.unwrap_or(1.0 / BYTES_PER_TOKEN)).max(1.0)
+        let density = self.models[model].typical.density.unwrap_or(1.0 / BYTES_PER_TOKEN);
+        (bytes as f64 * density).clamp(1.0, LONGEST * mean.max(1.0))
     }
 
     /// Tokens of a prompt and of an answer.

@@ -16,6 +16,7 @@
 //! - [`learned`]: speeds, load times, lengths and slots, from what answers say about themselves; each has a prior.
 //! - [`score`]: what a request would wait on each server, term by term, and what it would cost the others.
 //! - [`place`]: a request comes, gets a slot, which may be stolen from another server, runs, ends.
+//! - `prompts`: how long prompts are read, and how many at a time.
 //! - [`card`]: what the cards leave for models, and what a model loses that is not on them.
 //! - `choice`: the server that it should wait for.
 //! - `waiters`: those that wait, and when they go elsewhere.
@@ -66,6 +67,7 @@ pub mod orders;
 mod pairs;
 pub mod place;
 pub mod plan;
+mod prompts;
 pub mod residency;
 pub mod rules;
 pub mod score;

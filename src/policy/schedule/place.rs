@@ -33,9 +33,9 @@ impl Scheduler {
             }
         }
         let rank = request.rank;
-        let place = self.models[model].queue.push(Waiter { ticket, server, request }, rank, moment.now);
+        let place = self.models[model].queue.push(Waiter { ticket, server, reading: 0.0, request }, rank, moment.now);
         self.waiting.insert(ticket, (model, place));
-        self.comes(server, model);
+        self.comes(place, server, model, moment.now);
         self.serve(server, model, moment);
         self.begin_loads(server, moment);
         if let Some(position) = self
@@ -53,7 +53,7 @@ impl Scheduler {
     pub fn leave(&mut self, ticket: Ticket) {
         let Some((model, place)) = self.waiting.remove(&ticket) else { return };
         if let Some(waiter) = self.models[model].queue.remove(place) {
-            self.left(waiter.server, model);
+            self.left(waiter.server, model, waiter.reading);
         }
     }
 
@@ -62,12 +62,12 @@ impl Scheduler {
         self.prompt_is_read(ticket);
         let Some(ran) = self.running.get(&ticket) else { return };
         let (server, model) = (ran.server, ran.model);
-        // A load of our own tells itself when it is done.
-        let host = &self.servers[server];
-        if host.loading != Some(model) && !matches!(self.pairs[(server, model)].residency, Residency::Ready { .. }) {
+        // A load of our own tells itself when it is done, and what was told to leave does so after its last answer.
+        let (host, pair) = (&self.servers[server], &self.pairs[(server, model)]);
+        if host.loading != Some(model) && !pair.sent_out && !matches!(pair.residency, Residency::Ready { .. }) {
             self.set_residency(server, model, Residency::Ready { since: moment.now }, moment.now);
-            self.serve(server, model, moment);
         }
+        self.serve_server(server, moment);
     }
 
     /// A request that ran has ended, and its slot is free.
@@ -120,22 +120,10 @@ impl Scheduler {
         let candidates = self.holders(model).filter(open);
         candidates
             .map(|server| {
-                let terms = self.score(server, &request, None, moment.now, 0);
+                let terms = self.score(server, &request, None, moment.now, false);
                 terms.wait + terms.load
             })
             .min_by(f64::total_cmp)
-    }
-
-    /// The answer to a request begins, or it ends without one.
-    fn prompt_is_read(&mut self, ticket: Ticket) {
-        let Some(ran) = self.running.get_mut(&ticket).filter(|ran| !ran.answers) else { return };
-        let (host, pair) = (&mut self.servers[ran.server], &mut self.pairs[(ran.server, ran.model)]);
-        ran.answers = true;
-        ran.sharing = (ran.sharing + host.sharing()) / 2.0;
-        host.answering += u32::from(pair.answering() == 0);
-        host.prefilling -= 1;
-        pair.prefilling -= 1;
-        ran.sharing_answer = host.sharing();
     }
 
     fn note_demand(&mut self, model: ModelId, now: f64) {
@@ -164,6 +152,7 @@ impl Scheduler {
         let turn = request.rank.class.turn(now, now, self.settings.aging);
         !self.paused
             && self.has_slot(server, model)
+            && self.may_read(server, request, now)
             && self.is_next(server, model, turn, now)
             && self.can_run(server, request, now)
     }
@@ -194,6 +183,10 @@ impl Scheduler {
             let Some(place) = self.whose_turn(server, model, moment) else { return };
             let turn = self.models[model].queue.turn(place, now, self.settings.aging);
             if !turn.is_some_and(|turn| self.is_next(server, model, turn, now)) {
+                return;
+            }
+            let next = self.models[model].queue.get(place);
+            if !next.is_some_and(|waiter| self.may_read(server, &waiter.request, now)) {
                 return;
             }
             self.bind(server, model, place, now);
@@ -240,22 +233,22 @@ impl Scheduler {
         }
         let prompt = self.prompt_tokens(model, waiter.request.bytes);
         let here = prompt / self.prefill(server, model) * self.active(server, model);
-        let behind = i64::from(self.pairs[(waiter.server, model)].waiting);
         let known = self.known(&waiter.request);
-        let there = self.score(waiter.server, &waiter.request, known, moment.now, -behind).first_token();
+        let there = self.score(waiter.server, &waiter.request, known, moment.now, true).first_token();
         here <= there || !self.may_serve(waiter.server, model, moment)
     }
 
     fn bind(&mut self, server: ServerId, model: ModelId, place: Place, now: f64) {
         let Some(waiter) = self.models[model].queue.pop(place) else { return };
         self.waiting.remove(&waiter.ticket);
-        self.left(waiter.server, model);
+        self.left(waiter.server, model, waiter.reading);
         let request = waiter.request;
         let state = self.state(server, model, &request, now);
         let load = self.load(server, model);
         let prompt = self.prompt_tokens(model, request.bytes);
         let known = self.known(&request).filter(|_| state == State::Ready);
         let cached = self.cached(server, model, known, prompt);
+        let reading = self.reading(server, &request, now);
         let answer = self.lengths(model).1;
         let (host, pair) = (&mut self.servers[server], &mut self.pairs[(server, model)]);
         pair.turns += 1;
@@ -271,13 +264,26 @@ impl Scheduler {
         pair.used = now;
         host.in_flight += 1;
         host.prefilling += 1;
+        host.reading += reading;
         host.active += u32::from(beside == 0);
         let sharing = host.sharing();
         if matches!(state, State::Other | State::Cold) && self.settings.loads {
             self.set_residency(server, model, Residency::Loading { since: now, ready_at: now + load }, now);
         }
         let bytes = request.bytes;
-        let ran = Running { server, model, beside, bytes, cached, answers: false, sharing, sharing_answer: sharing };
+        let read_by = now + reading * sharing;
+        let ran = Running {
+            server,
+            model,
+            beside,
+            bytes,
+            cached,
+            reading,
+            read_by,
+            answers: false,
+            sharing,
+            sharing_answer: sharing,
+        };
         self.running.insert(waiter.ticket, ran);
         self.actions.push(Action::Bind { ticket: waiter.ticket, server });
     }

@@ -101,8 +101,11 @@ impl Scheduler {
                 self.set_size(model, row.size);
                 self.models[model].size_is_known = true;
             }
+            let loads = self.servers[server].loading.is_some();
             let pair = &mut self.pairs[(server, model)];
-            if pair.residency == Residency::Cold && pair.changed <= asked {
+            // What was told to leave is listed until its last answer has ended, and must get no more of them.
+            let leaves = pair.sent_out && (pair.running() > 0 || loads);
+            if pair.residency == Residency::Cold && pair.changed <= asked && !leaves {
                 pair.used = now;
                 self.set_residency(server, model, Residency::Ready { since: now }, now);
             }

@@ -58,8 +58,8 @@ impl RuleBook for NoRules {
     }
 }
 
-/// A model just loaded stays for this many typical loads.
-const MIN_RESIDENCY: f64 = 2.0;
+/// A model just loaded stays for this share of the time that its load took, which is to be of some use.
+const MIN_RESIDENCY: f64 = 0.5;
 
 impl Scheduler {
     /// Takes the rules of a configuration.
@@ -114,8 +114,8 @@ impl Scheduler {
     }
 
     /// Seconds that a model stays in memory at least.
-    pub(super) fn min_residency(&self, model: ModelId) -> f64 {
-        self.models[model].rules.min_residency.unwrap_or_else(|| MIN_RESIDENCY * self.typical_load())
+    pub(super) fn min_residency(&self, server: ServerId, model: ModelId) -> f64 {
+        self.models[model].rules.min_residency.unwrap_or_else(|| MIN_RESIDENCY * self.load(server, model))
     }
 
     /// A server is new or has come back: what is to be warm there is loaded again.

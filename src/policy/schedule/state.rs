@@ -29,9 +29,13 @@ pub(super) struct Server {
     pub(super) in_flight: u32,
     /// Requests that wait for it.
     pub(super) waiting: u32,
+    /// Seconds for which it will read their prompts.
+    pub(super) unread: f64,
+    /// Seconds for which it reads those prompts, alone, that it is at.
+    pub(super) reading: f64,
     /// Models that requests run for, of others too.
     pub(super) active: u32,
-    /// Requests that run and whose answer has not begun.
+    /// Requests that run and whose prompt is being read.
     pub(super) prefilling: u32,
     /// Models that answers come from.
     pub(super) answering: u32,
@@ -80,6 +84,8 @@ pub(super) struct Pair {
     pub(super) turns: u64,
     /// Requests that wait here.
     pub(super) waiting: u32,
+    /// Seconds for which their prompts will be read.
+    pub(super) unread: f64,
     /// What was learned about it.
     pub(super) learned: super::learned::Learned,
     /// When it was last used or became ready.
@@ -277,6 +283,8 @@ impl Scheduler {
             awaited: Vec::new(),
             in_flight: 0,
             waiting: 0,
+            unread: 0.0,
+            reading: 0.0,
             active: 0,
             prefilling: 0,
             answering: 0,

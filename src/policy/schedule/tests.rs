@@ -203,6 +203,18 @@ fn the_cheapest_victim_makes_room_and_never_a_pinned_one() {
 }
 
 #[test]
+fn nobody_makes_room_in_vain() {
+    let mut bench = Bench::new(&[(4, 30)], &[("small", 4), ("large", 20), ("new", 18)]);
+    bench.warm(0, &[("small", 4), ("large", 20)]);
+    // The small one is the cheaper of the two, and would not be enough.
+    let (ticket, _) = bench.arrive("large");
+    bench.finish(ticket);
+    bench.now += 1.0;
+    bench.arrive("new");
+    assert_eq!(unloads(&bench.scheduler.take_actions()), [1]);
+}
+
+#[test]
 fn a_model_that_was_just_loaded_is_left_in_peace() {
     let mut bench = Bench::new(&[(4, 10)], &[("a", 5), ("b", 5)]);
     bench.arrive("a");
@@ -387,5 +399,7 @@ fn decisions_tell_their_terms() {
 
 mod cards;
 mod elsewhere;
+mod leaving;
 mod orders;
+mod prompts;
 mod whatever_happens;

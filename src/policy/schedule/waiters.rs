@@ -14,6 +14,7 @@ impl Scheduler {
     /// What the clock brings: waiters whose server is out of the question find another, others go where they are better
     /// off by now, loads begin, rules are followed.
     pub fn tick(&mut self, moment: &Moment<'_>) {
+        self.prompts_are_read(moment.now);
         let mut visits = VISITS;
         let count = self.servers.len();
         let first = self.visited % count.max(1);
@@ -39,11 +40,10 @@ impl Scheduler {
     /// Chooses anew for all that wait for a model on a server.
     pub(super) fn place_again(&mut self, server: ServerId, model: ModelId, moment: &Moment<'_>) {
         for place in self.waiting_here(server, model) {
-            let Some(request) = self.models[model].queue.get(place).map(|waiter| waiter.request.clone()) else {
-                continue;
-            };
+            let Some(waiter) = self.models[model].queue.get(place) else { continue };
+            let (request, reading) = (waiter.request.clone(), waiter.reading);
             // It does not wait behind itself.
-            self.left(server, model);
+            self.left(server, model, reading);
             let Some(better) = self.choose(&request, Among::All, moment) else {
                 if let Some(waiter) = self.models[model].queue.remove(place) {
                     self.waiting.remove(&waiter.ticket);
@@ -61,10 +61,11 @@ impl Scheduler {
         let mut decision = std::mem::take(&mut self.revision);
         for place in self.waiting_here(server, model) {
             let waiter = self.models[model].queue.get(place).filter(|waiter| waiter.server == server);
-            let Some(request) = waiter.map(|waiter| waiter.request.clone()).filter(|_| *visits > 0) else { continue };
+            let Some(waiter) = waiter.filter(|_| *visits > 0) else { continue };
+            let (request, reading) = (waiter.request.clone(), waiter.reading);
             *visits -= 1;
             decision.begin(moment.now, model);
-            self.left(server, model);
+            self.left(server, model, reading);
             let chosen = self.weigh(&request, Among::All, moment, &mut decision);
             let stays = decision.total(server);
             let better = chosen.filter(|chosen| {
@@ -86,22 +87,27 @@ impl Scheduler {
 
     /// A waiter that has left its server waits for another, or for the same again.
     fn goes(&mut self, place: Place, model: ModelId, from: ServerId, to: ServerId, moment: &Moment<'_>) {
-        self.comes(to, model);
+        self.comes(place, to, model, moment.now);
         if to == from {
             return;
-        }
-        if let Some(waiter) = self.models[model].queue.get_mut(place) {
-            waiter.server = to;
         }
         self.serve(to, model, moment);
         self.begin_loads(to, moment);
     }
 
-    pub(super) fn comes(&mut self, server: ServerId, model: ModelId) {
-        let host = &mut self.servers[server];
+    /// A waiter waits for a server from now on.
+    pub(super) fn comes(&mut self, place: Place, server: ServerId, model: ModelId, now: f64) {
+        let waiter = self.models[model].queue.get(place);
+        let reading = waiter.map_or(0.0, |waiter| self.reading(server, &waiter.request, now));
+        if let Some(waiter) = self.models[model].queue.get_mut(place) {
+            (waiter.server, waiter.reading) = (server, reading);
+        }
+        let (host, pair) = (&mut self.servers[server], &mut self.pairs[(server, model)]);
         host.waiting += 1;
-        self.pairs[(server, model)].waiting += 1;
-        if self.pairs[(server, model)].waiting == 1 {
+        host.unread += reading;
+        pair.waiting += 1;
+        pair.unread += reading;
+        if pair.waiting == 1 {
             host.awaited.push(model);
         }
     }
@@ -109,16 +115,19 @@ impl Scheduler {
     pub(super) fn push_out(&mut self, model: ModelId, place: Place) {
         if let Some(waiter) = self.models[model].queue.remove(place) {
             self.waiting.remove(&waiter.ticket);
-            self.left(waiter.server, model);
+            self.left(waiter.server, model, waiter.reading);
             self.actions.push(Action::PushedOut { ticket: waiter.ticket });
         }
     }
 
-    pub(super) fn left(&mut self, server: ServerId, model: ModelId) {
-        let host = &mut self.servers[server];
+    /// A waiter, whose prompt would have been read for so long, waits for a server no more.
+    pub(super) fn left(&mut self, server: ServerId, model: ModelId, reading: f64) {
+        let (host, pair) = (&mut self.servers[server], &mut self.pairs[(server, model)]);
         host.waiting -= 1;
-        self.pairs[(server, model)].waiting -= 1;
-        if self.pairs[(server, model)].waiting == 0 {
+        host.unread = if host.waiting == 0 { 0.0 } else { host.unread - reading };
+        pair.waiting -= 1;
+        pair.unread = if pair.waiting == 0 { 0.0 } else { pair.unread - reading };
+        if pair.waiting == 0 {
             host.awaited.retain(|awaited| *awaited != model);
         }
     }

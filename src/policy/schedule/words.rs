@@ -87,6 +87,8 @@ pub struct Waiter {
     pub ticket: Ticket,
     /// Where it waits.
     pub server: ServerId,
+    /// Seconds for which that server reads its prompt.
+    pub reading: f64,
     /// What it asks for.
     pub request: Request,
 }
@@ -104,7 +106,11 @@ pub struct Running {
     pub bytes: u64,
     /// Tokens of its prompt that the server should know already.
     pub cached: f64,
-    /// Whether its answer has begun.
+    /// Seconds for which a server that does nothing else reads its prompt.
+    pub reading: f64,
+    /// When its prompt should have been read, s.
+    pub read_by: f64,
+    /// Whether its answer has begun, or should have.
     pub answers: bool,
     /// How many shared the card, itself included, while its prompt was read: the mean of its beginning and its end.
     pub sharing: f64,

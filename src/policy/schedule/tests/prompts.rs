@@ -1,0 +1,115 @@
+//! How many prompts are read at a time, and that they count by their length.
+
+use super::*;
+
+/// Bytes of a prompt of 10,000 tokens, and of one of ten.
+const LONG: u64 = 40_000;
+const SHORT: u64 = 40;
+
+/// Servers that have the model in memory and have told that they read a thousand tokens a second.
+fn readers(count: usize, settings: Settings) -> Bench {
+    let mut bench = Bench::with(settings, &vec![(8, 24); count], &[("a", 5)]);
+    (0..count).for_each(|server| bench.warm(server, &[("a", 5)]));
+    for server in 0..count {
+        only(&bench, count, server);
+        let (ticket, arrival) = bench.arrive("a");
+        assert_eq!(arrival, Arrival::Bound(server));
+        let told = Usage { good: true, total: 1.0, prompt: 1.0, prompt_tokens: 1000.0, ..Usage::default() };
+        bench.tell(|scheduler, moment| scheduler.finished(ticket, &told, moment));
+    }
+    bench.excluded.borrow_mut().clear();
+    bench
+}
+
+/// Leaves one server open.
+fn only(bench: &Bench, count: usize, open: ServerId) {
+    bench.excluded.borrow_mut().clear();
+    (0..count).filter(|server| *server != open).for_each(|server| bench.exclude(server, false));
+}
+
+fn sized(bytes: u64) -> Request {
+    Request { bytes, ..Request::default() }
+}
+
+fn arrivals(bench: &mut Bench, bytes: u64, count: usize) -> Vec<(Ticket, bool)> {
+    let arrive = |_| {
+        let (ticket, arrival) = bench.arrive_with("a", sized(bytes));
+        (ticket, matches!(arrival, Arrival::Bound(_)))
+    };
+    (0..count).map(arrive).collect()
+}
+
+fn begun(arrivals: &[(Ticket, bool)]) -> usize {
+    arrivals.iter().filter(|(_, bound)| *bound).count()
+}
+
+#[test]
+fn two_long_prompts_are_read_at_a_time() {
+    let mut bench = readers(1, Settings::default());
+    let came = arrivals(&mut bench, LONG, 4);
+    assert_eq!(begun(&came), 2);
+    bench.tell(|scheduler, moment| scheduler.first_byte(came[1].0, moment));
+    assert_eq!(bound(&bench.scheduler.take_actions()), [(came[2].0, 0)], "an answer begins, and the next prompt");
+    let actions = bench.finish(came[0].0);
+    assert_eq!(bound(&actions), [(came[3].0, 0)], "it ended without one");
+}
+
+#[test]
+fn short_prompts_are_read_together() {
+    let mut bench = readers(1, Settings::default());
+    assert_eq!(begun(&arrivals(&mut bench, SHORT, 8)), 8);
+    let mut bench = readers(1, Settings::default());
+    assert_eq!(begun(&arrivals(&mut bench, LONG, 1)), 1);
+    assert_eq!(begun(&arrivals(&mut bench, SHORT, 3)), 1, "one beside a long one");
+}
+
+#[test]
+fn an_answer_that_comes_as_a_whole_holds_nobody_back_for_longer_than_its_prompt_takes() {
+    let mut bench = readers(1, Settings::default());
+    let came = arrivals(&mut bench, LONG, 3);
+    bench.now += 5.0;
+    bench.tell(Scheduler::tick);
+    assert_eq!(bound(&bench.scheduler.take_actions()), []);
+    bench.now += 100.0;
+    bench.tell(Scheduler::tick);
+    assert_eq!(bound(&bench.scheduler.take_actions()), [(came[2].0, 0)]);
+    for (ticket, _) in came {
+        bench.tell(|scheduler, moment| scheduler.first_byte(ticket, moment));
+        bench.finish(ticket);
+    }
+    let host = &bench.scheduler.servers[0];
+    assert_eq!(
+        (host.prefilling, host.answering, host.reading, host.unread),
+        (0, 0, 0.0, 0.0),
+        "nothing is counted twice"
+    );
+}
+
+#[test]
+fn where_speeds_are_unknown_or_nobody_may_wait_nobody_is_held_back() {
+    let mut bench = Bench::new(&[(8, 24)], &[("a", 5)]);
+    bench.warm(0, &[("a", 5)]);
+    assert_eq!(begun(&arrivals(&mut bench, LONG, 8)), 8);
+    let mut bench = readers(1, Settings { max_pending: 0, ..Settings::default() });
+    assert_eq!(begun(&arrivals(&mut bench, LONG, 8)), 8);
+}
+
+#[test]
+fn prompts_count_by_their_length() {
+    let mut bench = readers(2, Settings::default());
+    only(&bench, 2, 0);
+    assert_eq!(begun(&arrivals(&mut bench, LONG, 2)), 2);
+    only(&bench, 2, 1);
+    assert_eq!(begun(&arrivals(&mut bench, LONG / 10, 2)), 2);
+    bench.excluded.borrow_mut().clear();
+    bench.arrive_with("a", sized(LONG / 10));
+    let decision = bench.scheduler.decisions().last().unwrap();
+    assert_eq!(decision.chosen, Some(1), "as many are before it on each, and shorter ones here: {decision:?}");
+}
+
+#[test]
+fn a_body_with_pictures_is_no_endless_prompt() {
+    let bench = readers(1, Settings::default());
+    let tokens = bench.scheduler.prompt_tokens(0, 20_000_000);
+    assert!((10_000.0..20_000.0).contains(&tokens), "{tokens}");
+}
