@@ -151,7 +151,12 @@ impl<'s> Run<'s> {
         let mut ids = Vec::new();
         let schedulers: Vec<Scheduler> = (0..instances)
             .map(|_| {
-                let mut scheduler = Scheduler::new(Settings { max_pending: usize::MAX, plan, ..Settings::default() });
+                let mut scheduler = Scheduler::new(Settings {
+                    max_pending: usize::MAX,
+                    patience: f64::INFINITY,
+                    plan,
+                    ..Settings::default()
+                });
                 scheduler.set_servers(&facts);
                 ids = setup.models.iter().map(|model| scheduler.model(&model.name)).collect();
                 scheduler

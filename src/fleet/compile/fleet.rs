@@ -29,6 +29,7 @@ pub(super) fn schedule(upstream: &Upstream) -> Settings {
     Settings {
         max_pending: upstream.queue.max_pending as usize,
         aging: upstream.queue.aging.0.as_secs_f64(),
+        patience: upstream.queue.timeout.0.as_secs_f64() / 2.0,
         loads: upstream.kind == Kind::Ollama,
         only_loaded: upstream.balance.model_affinity == ModelAffinity::RequireLoaded,
         plan: upstream.balance.plan == Plan::Learned,

@@ -190,7 +190,9 @@ impl Scheduler {
 
     /// Whether one whose turn this is may have a slot there, with one left for each of others that come before it.
     pub(super) fn is_next(&self, server: ServerId, model: ModelId, turn: Turn, now: f64) -> bool {
-        let before = |there: &Elsewhere| there.before(turn, now, self.settings.aging);
+        // No more of them begin than prompts are read at a time.
+        let at_once = self.read_at_a_time(server).saturating_mul(self.instances);
+        let before = |there: &Elsewhere| there.before(turn, now, self.settings.aging).min(at_once);
         self.parts(server, model).into_iter().all(|(part, there)| part.leaves(there, before(there)))
     }
 

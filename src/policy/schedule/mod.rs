@@ -45,7 +45,7 @@
 //! # Time scale
 //!
 //! Fleets differ: a load takes 3 s or 3 min. What has no natural length of its own (how long popularity is remembered, how
-//! long a fresh model is left in peace, the price of waiting for one) is a multiple of the typical load time that was
+//! long prompts may be read together, the price of waiting for a load) is a multiple of the typical load time that was
 //! observed ([`Scheduler::typical_load`]).
 //!
 //! # Invariants

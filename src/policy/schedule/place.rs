@@ -64,7 +64,12 @@ impl Scheduler {
         let (server, model) = (ran.server, ran.model);
         // A load of our own tells itself when it is done, and what was told to leave does so after its last answer.
         let (host, pair) = (&self.servers[server], &self.pairs[(server, model)]);
-        if host.loading != Some(model) && !pair.sent_out && !matches!(pair.residency, Residency::Ready { .. }) {
+        let is_there = match pair.residency {
+            Residency::Ready { .. } => true,
+            Residency::Cold => pair.sent_out,
+            Residency::Loading { .. } => false,
+        };
+        if host.loading != Some(model) && !is_there {
             self.set_residency(server, model, Residency::Ready { since: moment.now }, moment.now);
         }
         self.serve_server(server, moment);
@@ -86,13 +91,14 @@ impl Scheduler {
         host.answering -= u32::from(pair.answering() == 0);
         if pair.in_flight == 0 {
             host.active -= u32::from(pair.elsewhere.running == 0);
-            if host.loading != Some(model) && matches!(pair.residency, Residency::Loading { .. }) && !usage.good {
-                // It was to bring the model into memory, and did not.
-                self.set_residency(server, model, Residency::Cold, moment.now);
+            if host.loading != Some(model) && matches!(pair.residency, Residency::Loading { .. }) {
+                // It was to bring the model into memory, and did, or did not.
+                let residency = if usage.good { Residency::Ready { since: moment.now } } else { Residency::Cold };
+                self.set_residency(server, model, residency, moment.now);
             }
         }
-        self.serve(server, model, moment);
         self.serve_server(server, moment);
+        self.serve(server, model, moment);
         self.begin_loads(server, moment);
     }
 
@@ -152,7 +158,6 @@ impl Scheduler {
         let turn = request.rank.class.turn(now, now, self.settings.aging);
         !self.paused
             && self.has_slot(server, model)
-            && self.may_read(server, request, now)
             && self.is_next(server, model, turn, now)
             && self.can_run(server, request, now)
     }
@@ -181,12 +186,12 @@ impl Scheduler {
         let now = moment.now;
         while self.has_slot(server, model) {
             let Some(place) = self.whose_turn(server, model, moment) else { return };
-            let turn = self.models[model].queue.turn(place, now, self.settings.aging);
-            if !turn.is_some_and(|turn| self.is_next(server, model, turn, now)) {
+            let queue = &self.models[model].queue;
+            let (Some(turn), Some(next)) = (queue.turn(place, now, self.settings.aging), queue.get(place)) else {
                 return;
-            }
-            let next = self.models[model].queue.get(place);
-            if !next.is_some_and(|waiter| self.may_read(server, &waiter.request, now)) {
+            };
+            let waited = now - turn.1;
+            if !self.is_next(server, model, turn, now) || !self.may_read(server, &next.request, waited, now) {
                 return;
             }
             self.bind(server, model, place, now);
@@ -245,6 +250,11 @@ impl Scheduler {
         let request = waiter.request;
         let state = self.state(server, model, &request, now);
         let load = self.load(server, model);
+        let until_there = match state {
+            State::Ready => 0.0,
+            State::Loading { left } => left,
+            State::Cold | State::Other => load,
+        };
         let prompt = self.prompt_tokens(model, request.bytes);
         let known = self.known(&request).filter(|_| state == State::Ready);
         let cached = self.cached(server, model, known, prompt);
@@ -271,7 +281,7 @@ impl Scheduler {
             self.set_residency(server, model, Residency::Loading { since: now, ready_at: now + load }, now);
         }
         let bytes = request.bytes;
-        let read_by = now + reading * sharing;
+        let read_by = now + until_there + reading * sharing;
         let ran = Running {
             server,
             model,

@@ -13,13 +13,15 @@
 //! of a typical load: short prompts are read together, at little more than the cost of one.
 //!
 //! A prompt has been read when its answer begins. An answer that comes as a whole does not tell, so a prompt is also taken for
-//! read when the time is over that it should have taken. Where a server has not told yet how fast it reads, and where nobody
-//! may wait, nobody is held back. In the simulation (`make bench-fleet FLEET=simulate`, 300 seeds) the 99th percentile of the
+//! read when the time is over that it should have taken. Places are given to those that waited longest on the server, for
+//! whichever model. Nobody is held back who has waited for half of the time that one may wait, who would be turned away since
+//! the queue is full, or where a server has not told yet how fast it reads. Each instance before a server has its part of the
+//! two, at least one. In the simulation (`make bench-fleet FLEET=simulate`, 300 seeds) the 99th percentile of the
 //! time to the first token is 5 % lower with this rule.
 
 use super::score::State;
 use super::state::Scheduler;
-use super::words::{ModelId, Request, ServerId, Ticket};
+use super::words::{ModelId, Moment, Request, ServerId, Ticket};
 
 /// Prompts that are read at a time, however long they are.
 const AT_A_TIME: u32 = 2;
@@ -46,18 +48,26 @@ impl Scheduler {
     pub(super) fn unread(&self, server: ServerId, model: ModelId, first: bool) -> f64 {
         let (host, pair) = (&self.servers[server], &self.pairs[(server, model)]);
         let behind = if first { pair.unread } else { 0.0 };
-        // Of those of others only the number is known.
-        let theirs = f64::from(host.elsewhere.waiting()) * self.lengths(model).0 / self.prefill(server, model);
-        (host.reading + host.unread - behind).max(0.0) + theirs
+        let ours = (host.reading + host.unread - behind).max(0.0);
+        match host.elsewhere.waiting() {
+            0 => ours,
+            // Of those of others only the number is known.
+            theirs => ours + f64::from(theirs) * self.lengths(model).0 / self.prefill(server, model),
+        }
     }
 
-    /// Whether a card may begin to read the prompt of a request.
-    pub(super) fn may_read(&self, server: ServerId, request: &Request, now: f64) -> bool {
+    /// How many prompts of ours a card reads at a time, however long they are.
+    pub(super) fn read_at_a_time(&self, server: ServerId) -> u32 {
+        if self.servers[server].speed.prefill.is_some() { AT_A_TIME.div_ceil(self.instances) } else { u32::MAX }
+    }
+
+    /// Whether a card may begin to read the prompt of a request that has waited for so many seconds.
+    pub(super) fn may_read(&self, server: ServerId, request: &Request, waited: f64, now: f64) -> bool {
         let host = &self.servers[server];
-        host.prefilling < AT_A_TIME.div_ceil(self.instances)
-            || self.settings.max_pending == 0
-            || host.speed.prefill.is_none()
+        host.prefilling < self.read_at_a_time(server)
             || self.models[request.model].remote
+            || waited >= self.settings.patience
+            || self.pending(request.model) > self.settings.max_pending
             || host.reading + self.reading(server, request, now) <= SHORT * self.typical_load()
     }
 
@@ -74,11 +84,15 @@ impl Scheduler {
         ran.sharing_answer = host.sharing();
     }
 
-    /// Prompts that should have been read by now are taken for read.
-    pub(super) fn prompts_are_read(&mut self, now: f64) {
-        let overdue = self.running.iter().filter(|(_, ran)| !ran.answers && now >= ran.read_by);
-        for ticket in overdue.map(|(ticket, _)| *ticket).collect::<Vec<_>>() {
-            self.prompt_is_read(ticket);
+    /// Prompts that should have been read by now are taken for read, and others begin.
+    pub(super) fn prompts_are_read(&mut self, moment: &Moment<'_>) {
+        let overdue = self.running.iter().filter(|(_, ran)| !ran.answers && moment.now >= ran.read_by);
+        let overdue: Vec<(Ticket, ServerId)> = overdue.map(|(ticket, ran)| (*ticket, ran.server)).collect();
+        for (ticket, _) in &overdue {
+            self.prompt_is_read(*ticket);
+        }
+        for (_, server) in overdue {
+            self.serve_server(server, moment);
         }
     }
 }

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! A server that does not answer `/api/ps` in time is most likely loading something (Ollama's handler waits for the
-//! runner); what was known of it stays. A model that requests of ours run for is in memory, whatever the list says.
+//! runner); what was known of it stays. A model that requests of ours run for is in memory, whatever the list says, unless it
+//! was told to leave: then it gets no more of them, though it is there until the last has ended.
 
 use super::elsewhere::TOLD_FOR;
 use super::orders::OrderEnd;
@@ -101,10 +102,12 @@ impl Scheduler {
                 self.set_size(model, row.size);
                 self.models[model].size_is_known = true;
             }
-            let loads = self.servers[server].loading.is_some();
+            let loads = !self.servers[server].is_free_to_load();
             let pair = &mut self.pairs[(server, model)];
-            // What was told to leave is listed until its last answer has ended, and must get no more of them.
-            let leaves = pair.sent_out && (pair.running() > 0 || loads);
+            // What was told to leave is listed until its last answer has ended, and must get no more of them. Others that go on
+            // to ask for it keep it there.
+            let answers = pair.in_flight > 0 || pair.elsewhere.running > 0 && now - pair.changed < TOLD_FOR;
+            let leaves = pair.sent_out && (answers || loads);
             if pair.residency == Residency::Cold && pair.changed <= asked && !leaves {
                 pair.used = now;
                 self.set_residency(server, model, Residency::Ready { since: now }, now);

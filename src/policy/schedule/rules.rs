@@ -20,7 +20,7 @@ pub struct Rules {
     pub min_warm: u32,
     /// Most copies in memory.
     pub max_warm: Option<u32>,
-    /// Seconds that it stays in memory at least; a multiple of the typical load otherwise.
+    /// Seconds that it stays in memory at least; a part of the time of its load otherwise.
     pub min_residency: Option<f64>,
     /// Seconds without a request after which it is taken out of memory.
     pub idle_unload: Option<f64>,

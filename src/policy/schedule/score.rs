@@ -11,7 +11,7 @@
 //! wait     = unread - load, at least the prompts that wait for this model        beside a load
 //! prefill  = (prompt - what the server knows of this conversation) / prefill (1 + A)   at least a twentieth of the prompt
 //! eviction = for each victim twice: its load time times the chance that it will be asked for meanwhile, two loads more if
-//!            it is in use and one for each that waits for it; and the load, for those whose load has to wait for this one
+//!            it is in use and one for each that waits for it; and 0.75 of the load, for those whose load waits for this one
 //! crowding = work of this request for the card, for each of those that it slows down
 //! penalty  = what makes the server a bad choice just now: a load that may not begin yet, a server that said it was busy,
 //!            a model that is not, or would not be, on its cards as a whole
@@ -80,6 +80,9 @@ pub struct Victims {
 const NOT_YET: f64 = 2.0;
 /// Unloading takes this share of a typical load.
 const UNLOAD: f64 = 0.05;
+/// The share of a load that others lose whose load waits for it: one at a time on a server. It also keeps a model from
+/// being loaded everywhere in the moment in which a fleet starts.
+const IN_THE_WAY: f64 = 0.75;
 /// How long popularity is remembered, in typical loads.
 const MEMORY: f64 = 6.5;
 
@@ -164,8 +167,7 @@ impl Scheduler {
                 let victims = self.victims(server, model, now);
                 let load = self.load(server, model);
                 terms.load = load + victims.drain + self.loads_before(server, model, now);
-                // One load at a time: others whose load has to wait for this one lose as much.
-                terms.eviction = victims.price + load;
+                terms.eviction = victims.price + IN_THE_WAY * load;
                 if !victims.may_begin {
                     terms.penalty += NOT_YET * self.typical_load();
                 }

@@ -14,7 +14,7 @@ impl Scheduler {
     /// What the clock brings: waiters whose server is out of the question find another, others go where they are better
     /// off by now, loads begin, rules are followed.
     pub fn tick(&mut self, moment: &Moment<'_>) {
-        self.prompts_are_read(moment.now);
+        self.prompts_are_read(moment);
         let mut visits = VISITS;
         let count = self.servers.len();
         let first = self.visited % count.max(1);

@@ -18,6 +18,8 @@ pub struct Settings {
     pub max_pending: usize,
     /// Seconds of waiting that lift a waiter by one class.
     pub aging: f64,
+    /// Seconds after which nobody is kept from a free slot any more, so that all begin before they would be turned away.
+    pub patience: f64,
     /// Parallel slots of a model on a server that nothing is known about.
     pub slots: u32,
     /// Whether models come into memory by being asked for (Ollama), or are there or not.
@@ -30,7 +32,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max_pending: 100, aging: 10.0, slots: 4, loads: true, only_loaded: false, plan: false }
+        Self { max_pending: 100, aging: 10.0, patience: 15.0, slots: 4, loads: true, only_loaded: false, plan: false }
     }
 }
 

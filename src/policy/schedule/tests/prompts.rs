@@ -113,3 +113,35 @@ fn a_body_with_pictures_is_no_endless_prompt() {
     let tokens = bench.scheduler.prompt_tokens(0, 20_000_000);
     assert!((10_000.0..20_000.0).contains(&tokens), "{tokens}");
 }
+
+#[test]
+fn nobody_is_held_back_until_it_would_be_turned_away() {
+    let mut bench = readers(1, Settings::default());
+    let came = arrivals(&mut bench, LONG, 3);
+    bench.now += Settings::default().patience;
+    // What is being read takes longer than that.
+    bench.tell(|scheduler, moment| scheduler.resume(moment));
+    assert_eq!(bound(&bench.scheduler.take_actions()), [(came[2].0, 0)]);
+
+    let mut bench = readers(1, Settings { max_pending: 1, ..Settings::default() });
+    assert_eq!(begun(&arrivals(&mut bench, LONG, 3)), 2);
+    let (_, arrival) = bench.arrive_with("a", sized(LONG));
+    assert_eq!(arrival, Arrival::Waits, "slots are free: nobody is turned away");
+    assert_eq!(bound(&bench.scheduler.take_actions()).len(), 1, "the one before it begins");
+}
+
+#[test]
+fn a_place_to_read_is_for_whoever_waits_longest_whatever_the_model() {
+    let mut bench = readers(1, Settings::default());
+    bench.list(0, &[("a", 5), ("b", 5)], &[("a", 5), ("b", 5)]);
+    bench.now += 1.0;
+    arrivals(&mut bench, LONG, 3);
+    let (other, arrival) = bench.arrive_with("b", sized(LONG));
+    assert_eq!(arrival, Arrival::Waits);
+    bench.now += 1.0;
+    let (late, _) = bench.arrive_with("a", sized(LONG));
+    bench.now += 12.0;
+    bench.tell(Scheduler::tick);
+    let begun: Vec<Ticket> = bound(&bench.scheduler.take_actions()).into_iter().map(|(ticket, _)| ticket).collect();
+    assert!(begun.contains(&other) || !begun.contains(&late), "{begun:?}");
+}

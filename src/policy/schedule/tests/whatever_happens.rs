@@ -10,9 +10,13 @@ use super::super::*;
 use super::Bench;
 use crate::policy::queue::{Class, Rank};
 
+/// What each answer says: a thousand tokens a second.
+const TOLD: Usage =
+    Usage { good: true, total: 1.0, load: 0.0, prompt_tokens: 1000.0, prompt: 1.0, output_tokens: 0.0, output: 0.0 };
+
 #[derive(Clone, Debug)]
 enum Event {
-    Arrive { model: usize, flow: u64, class: Class },
+    Arrive { model: usize, flow: u64, class: Class, bytes: u64 },
     Leave(prop::sample::Index),
     Finish(prop::sample::Index),
     FirstByte(prop::sample::Index),
@@ -31,8 +35,8 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     let index = any::<prop::sample::Index>;
     prop_oneof![
-        6 => (0..3_usize, 0..3_u64, prop::sample::select(Class::ALL.to_vec()))
-            .prop_map(|(model, flow, class)| Event::Arrive { model, flow, class }),
+        6 => (0..3_usize, 0..3_u64, prop::sample::select(Class::ALL.to_vec()), prop::sample::select(vec![0, 40, 40_000]))
+            .prop_map(|(model, flow, class, bytes)| Event::Arrive { model, flow, class, bytes }),
         1 => index().prop_map(Event::Leave),
         4 => index().prop_map(Event::Finish),
         1 => index().prop_map(Event::FirstByte),
@@ -59,7 +63,7 @@ proptest! {
     #[test]
     fn counts_limits_and_exclusions_hold_and_nobody_is_forgotten(events in prop::collection::vec(event(), 1..150)) {
         const MODELS: [(&str, u64); 3] = [("a", 5), ("b", 8), ("c", 12)];
-        let mut bench = Bench::new(&[(2, 24), (1, 16), (3, 48)], &MODELS);
+        let mut bench = Bench::new(&[(2, 24), (1, 16), (4, 48)], &MODELS);
         let mut waiting: HashSet<Ticket> = HashSet::new();
         let mut running: HashMap<Ticket, ServerId> = HashMap::new();
         let mut pending_loads: Vec<(ServerId, ModelId)> = Vec::new();
@@ -74,9 +78,9 @@ proptest! {
         for step in steps {
             let sorted = |all: Vec<Ticket>| { let mut all = all; all.sort_unstable(); all };
             match step {
-                Some(Event::Arrive { model, flow, class }) => {
+                Some(Event::Arrive { model, flow, class, bytes }) => {
                     let rank = Rank { flow, weight: 1, class };
-                    let (ticket, arrival) = bench.arrive_with(MODELS[model].0, Request { rank, ..Request::default() });
+                    let (ticket, arrival) = bench.arrive_with(MODELS[model].0, Request { rank, bytes, ..Request::default() });
                     match arrival {
                         Arrival::Bound(server) => { arrived += 1; prop_assert!(running.insert(ticket, server).is_none()); }
                         Arrival::Waits => { arrived += 1; waiting.insert(ticket); }
@@ -93,7 +97,7 @@ proptest! {
                     let ticket = *index.get(&sorted(running.keys().copied().collect()));
                     running.remove(&ticket);
                     ended += 1;
-                    bench.tell(|scheduler, moment| scheduler.finished(ticket, &Usage::default(), moment));
+                    bench.tell(|scheduler, moment| scheduler.finished(ticket, &TOLD, moment));
                 }
                 Some(Event::FirstByte(index)) if !running.is_empty() => {
                     let ticket = *index.get(&sorted(running.keys().copied().collect()));
@@ -141,7 +145,7 @@ proptest! {
                     if let Some(ticket) = running.keys().copied().min() {
                         running.remove(&ticket);
                         ended += 1;
-                        bench.tell(|scheduler, moment| scheduler.finished(ticket, &Usage::default(), moment));
+                        bench.tell(|scheduler, moment| scheduler.finished(ticket, &TOLD, moment));
                     }
                     bench.tell(Scheduler::tick);
                 }
@@ -175,6 +179,14 @@ proptest! {
                 prop_assert!(server.in_flight <= server.facts.max_in_flight);
                 prop_assert_eq!(server.in_flight, pairs().map(|(_, pair)| pair.in_flight).sum::<u32>());
                 prop_assert_eq!(server.waiting, pairs().map(|(_, pair)| pair.waiting).sum::<u32>());
+                let read = || bench.scheduler.running.values().filter(|ran| ran.server == number && !ran.answers);
+                prop_assert_eq!(server.prefilling as usize, read().count());
+                prop_assert!((server.reading - read().map(|ran| ran.reading).sum::<f64>()).abs() < 1e-6);
+                prop_assert_eq!(server.answering as usize, pairs().filter(|(_, pair)| pair.answering() > 0).count());
+                let unread = bench.scheduler.models.iter().flat_map(|model| model.queue.iter());
+                let unread = unread.filter(|(_, _, waiter)| waiter.server == number).map(|(_, _, waiter)| waiter.reading);
+                prop_assert!((server.unread - unread.sum::<f64>()).abs() < 1e-6);
+                prop_assert!((server.unread - pairs().map(|(_, pair)| pair.unread).sum::<f64>()).abs() < 1e-6);
                 prop_assert_eq!(server.active as usize, pairs().filter(|(_, pair)| pair.in_flight > 0).count());
                 for (model, pair) in pairs() {
                     prop_assert_eq!(server.awaited.contains(&model), pair.waiting > 0);
