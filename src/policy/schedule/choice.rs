@@ -2,6 +2,7 @@
 
 use super::decision::{Candidate, Decision};
 use super::residency::Residency;
+use super::score::LEAST_OF_LOADS;
 use super::state::Scheduler;
 use super::words::{Moment, Request, ServerId};
 
@@ -52,7 +53,7 @@ impl Scheduler {
     }
 
     /// Servers that have the model in memory are scored first. A server that must load it is out of the question where
-    /// the load alone takes longer than the best of them: then nobody need be found who makes room, and where that holds
+    /// the load alone costs more than the best of them: then nobody need be found who makes room, and where that holds
     /// for all, none of them is looked at.
     fn candidates(
         &self,
@@ -95,7 +96,7 @@ impl Scheduler {
             None
         };
         let limit = self.near(least);
-        if least < f64::INFINITY && (barred.is_some() || quickest_load > limit) {
+        if least < f64::INFINITY && (barred.is_some() || LEAST_OF_LOADS * quickest_load > limit) {
             decision.passed_over = barred.or(Some(TAKES_LONGER));
             return;
         }
@@ -104,7 +105,7 @@ impl Scheduler {
             if residency != Residency::Cold {
                 continue;
             }
-            let slow = || (self.load(server, model) > limit).then_some(TAKES_LONGER);
+            let slow = || (LEAST_OF_LOADS * self.load(server, model) > limit).then_some(TAKES_LONGER);
             let excluded = barred.or_else(|| excluded(server)).or_else(slow);
             let terms = excluded.is_none().then(|| self.score(server, request, known, moment.now, false));
             into.push(Candidate { server, residency, terms, excluded });

@@ -83,6 +83,8 @@ const UNLOAD: f64 = 0.05;
 /// The share of a load that others lose whose load waits for it: one at a time on a server. It also keeps a model from
 /// being loaded everywhere in the moment in which a fleet starts.
 const IN_THE_WAY: f64 = 0.75;
+/// So many of its loads the score of a server is at least that has to load the model.
+pub(super) const LEAST_OF_LOADS: f64 = 1.0 + IN_THE_WAY;
 /// How long popularity is remembered, in typical loads.
 const MEMORY: f64 = 6.5;
 
