@@ -258,7 +258,8 @@ impl Scheduler {
         let prompt = self.prompt_tokens(model, request.bytes);
         let known = self.known(&request).filter(|_| state == State::Ready);
         let cached = self.cached(server, model, known, prompt);
-        let reading = self.reading(server, &request, now);
+        let remote = self.models[model].remote;
+        let reading = if remote { 0.0 } else { (prompt - cached) / self.prefill(server, model) };
         let answer = self.lengths(model).1;
         let (host, pair) = (&mut self.servers[server], &mut self.pairs[(server, model)]);
         pair.turns += 1;
