@@ -12,10 +12,13 @@
 //! A model that is partly in the host's memory is as slow as that part (layers there are computed by the processor), so a
 //! server is asked as if it had so much less of a share. It is never out of the question: where no card is large enough,
 //! the one that holds most of it has it.
+//!
+//! A model that runs elsewhere (`remote_host` in a list: ollama.com) takes neither memory nor time of a card: its requests are
+//! nobody's neighbours, and how quick it is says nothing about the server.
 
 use super::residency::Residency;
 use super::state::{Scheduler, Server};
-use super::words::{ModelId, ServerId};
+use super::words::{ModelId, Running, ServerId};
 
 /// Looks at memory of which the least counts: a model that somebody else loads is in use before it is listed.
 const LOOKS: usize = 6;
@@ -101,10 +104,39 @@ impl Scheduler {
         }
     }
 
+    /// Whether a model takes time and memory of a card: one that runs elsewhere does not.
+    pub(super) fn takes_a_card(&self, model: ModelId) -> bool {
+        !self.models[model].remote
+    }
+
+    /// A name stands for a model that runs elsewhere from now on, or for one that does not any more.
+    pub(super) fn set_remote(&mut self, model: ModelId, remote: bool) {
+        if self.models[model].remote == remote {
+            return;
+        }
+        self.models[model].remote = remote;
+        for server in 0..self.servers.len() {
+            self.count_work(server);
+        }
+    }
+
+    /// Counts anew what the cards of a server work on.
+    fn count_work(&mut self, server: ServerId) {
+        let on_card = |ran: &&Running| ran.server == server && self.takes_a_card(ran.model);
+        let read = self.running.values().filter(on_card).filter(|ran| !ran.answers);
+        let (prefilling, reading) = read.fold((0, 0.0), |(count, sum), ran| (count + 1, sum + ran.reading));
+        let models = self.pairs.of_server(server).filter(|(model, _)| self.takes_a_card(*model));
+        let (answering, active) = models.fold((0, 0), |(answering, active), (_, pair)| {
+            (answering + u32::from(pair.answering() > 0), active + u32::from(pair.running() > 0))
+        });
+        let host = &mut self.servers[server];
+        (host.prefilling, host.reading, host.answering, host.active) = (prefilling, reading, answering, active);
+    }
+
     /// The share of a model that is, or would be, on the cards of a server.
     fn on_card(&self, server: ServerId, model: ModelId) -> f64 {
         let (host, pair) = (&self.servers[server], &self.pairs[(server, model)]);
-        if self.models[model].remote {
+        if !self.takes_a_card(model) {
             return 1.0;
         }
         if host.is_without_card() {

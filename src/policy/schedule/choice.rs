@@ -85,7 +85,7 @@ impl Scheduler {
             least = terms.map_or(least, |terms| least.min(terms.total()));
             into.push(Candidate { server, residency, terms, excluded });
         }
-        if self.models[model].remote {
+        if !self.takes_a_card(model) {
             return;
         }
         let barred = if self.has_enough_copies(model) {

@@ -211,9 +211,10 @@ impl Scheduler {
         }
         let (mut ended, mut left) = (Vec::new(), Vec::new());
         for (server, model, loaded) in std::mem::take(&mut self.heard) {
+            let on_card = self.takes_a_card(model);
             let pair = &mut self.pairs[(server, model)];
             let host = &mut self.servers[server];
-            host.active -= u32::from(pair.in_flight == 0 && pair.elsewhere.running > 0);
+            host.active -= u32::from(on_card && pair.in_flight == 0 && pair.elsewhere.running > 0);
             pair.elsewhere = Elsewhere::default();
             if loaded && !loads.contains(&(server, model)) {
                 ended.push((server, model));
@@ -231,6 +232,7 @@ impl Scheduler {
             if server >= self.servers.len() || model >= self.models.len() {
                 continue;
             }
+            let on_card = self.takes_a_card(model);
             let pair = &mut self.pairs[(server, model)];
             pair.elsewhere = one.elsewhere;
             pair.broken_until = pair.broken_until.max(one.broken_until);
@@ -238,7 +240,7 @@ impl Scheduler {
                 pair.used = moment.now;
             }
             let host = &mut self.servers[server];
-            host.active += u32::from(pair.in_flight == 0 && one.elsewhere.running > 0);
+            host.active += u32::from(on_card && pair.in_flight == 0 && one.elsewhere.running > 0);
             let residency = pair.residency;
             if let Some(since) = one.load {
                 host.foreign_load = Some(model);
@@ -298,7 +300,7 @@ impl Scheduler {
     /// Whether requests for a model could begin on a server, if there were a slot.
     fn is_there(&self, server: ServerId, model: ModelId) -> bool {
         let ready = matches!(self.pairs[(server, model)].residency, Residency::Ready { .. });
-        ready || self.models[model].remote || !self.settings.loads
+        ready || !self.takes_a_card(model) || !self.settings.loads
     }
 
     /// Those that wait for a model on a server.

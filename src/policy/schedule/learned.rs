@@ -270,15 +270,19 @@ impl Scheduler {
         if usage.prompt > 0.0 && usage.prompt_tokens > 32.0 {
             let alone = usage.prompt_tokens / usage.prompt * ran.sharing.max(1.0);
             average(&mut self.pairs[(server, model)].learned.prefill, alone, 0.2);
-            average(&mut self.servers[server].speed.prefill, alone * size, 0.1);
-            average(&mut self.fleet_speed.prefill, alone * size, 0.02);
+            if self.takes_a_card(model) {
+                average(&mut self.servers[server].speed.prefill, alone * size, 0.1);
+                average(&mut self.fleet_speed.prefill, alone * size, 0.02);
+            }
         }
         if usage.output > 0.0 && usage.output_tokens > 8.0 {
             let batch = f64::from(ran.beside.min(self.slots(server, model).saturating_sub(1)));
             let alone = usage.output_tokens / usage.output * ran.sharing_answer.max(1.0) * (1.0 + BATCHING * batch);
             average(&mut self.pairs[(server, model)].learned.decode, alone, 0.2);
-            average(&mut self.servers[server].speed.decode, alone * size, 0.1);
-            average(&mut self.fleet_speed.decode, alone * size, 0.02);
+            if self.takes_a_card(model) {
+                average(&mut self.servers[server].speed.decode, alone * size, 0.1);
+                average(&mut self.fleet_speed.decode, alone * size, 0.02);
+            }
         }
         if usage.output_tokens > 0.0 {
             let fleet = self.typical.output.get().unwrap_or(OUTPUT);

@@ -47,7 +47,7 @@ impl Scheduler {
         }
         wanted.sort_by(|one, other| one.0.total_cmp(&other.0));
         for (since, model) in wanted {
-            if self.models[model].remote || !self.may_serve(server, model, moment) {
+            if !self.takes_a_card(model) || !self.may_serve(server, model, moment) {
                 continue;
             }
             let victims = self.victims(server, model, moment.now);

@@ -167,7 +167,7 @@ impl Scheduler {
         if !self.servers[server].present || self.models[model].holders.binary_search(&server).is_err() {
             return Some("the server does not have the model");
         }
-        if self.models[model].remote {
+        if !self.takes_a_card(model) {
             return Some("the model runs elsewhere and is never in memory there");
         }
         if !self.holds(server, model) {

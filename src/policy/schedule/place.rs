@@ -62,14 +62,15 @@ impl Scheduler {
         self.prompt_is_read(ticket);
         let Some(ran) = self.running.get(&ticket) else { return };
         let (server, model) = (ran.server, ran.model);
-        // A load of our own tells itself when it is done, and what was told to leave does so after its last answer.
+        // A load of our own tells itself when it is done, what was told to leave does so after its last answer, and what
+        // runs elsewhere is in no memory here.
         let (host, pair) = (&self.servers[server], &self.pairs[(server, model)]);
-        let is_there = match pair.residency {
-            Residency::Ready { .. } => true,
-            Residency::Cold => pair.sent_out,
-            Residency::Loading { .. } => false,
+        let comes = match pair.residency {
+            Residency::Ready { .. } => false,
+            Residency::Cold => !pair.sent_out,
+            Residency::Loading { .. } => true,
         };
-        if host.loading != Some(model) && !is_there {
+        if comes && host.loading != Some(model) && self.takes_a_card(model) {
             self.set_residency(server, model, Residency::Ready { since: moment.now }, moment.now);
         }
         self.serve_server(server, moment);
@@ -80,17 +81,20 @@ impl Scheduler {
         self.prompt_is_read(ticket);
         let Some(mut ran) = self.running.remove(&ticket) else { return };
         let (server, model) = (ran.server, ran.model);
-        ran.sharing_answer = (ran.sharing_answer + self.servers[server].sharing()) / 2.0;
+        if self.takes_a_card(model) {
+            ran.sharing_answer = (ran.sharing_answer + self.servers[server].sharing()) / 2.0;
+        }
         if usage.good {
             self.learn(&ran, usage);
         }
+        let on_card = self.takes_a_card(model);
         let (host, pair) = (&mut self.servers[server], &mut self.pairs[(server, model)]);
         host.in_flight -= 1;
         pair.in_flight -= 1;
         pair.used = moment.now;
-        host.answering -= u32::from(pair.answering() == 0);
+        host.answering -= u32::from(on_card && pair.answering() == 0);
         if pair.in_flight == 0 {
-            host.active -= u32::from(pair.elsewhere.running == 0);
+            host.active -= u32::from(on_card && pair.elsewhere.running == 0);
             if host.loading != Some(model) && matches!(pair.residency, Residency::Loading { .. }) {
                 // It was to bring the model into memory, and did, or did not.
                 let residency = if usage.good { Residency::Ready { since: moment.now } } else { Residency::Cold };
@@ -258,8 +262,8 @@ impl Scheduler {
         let prompt = self.prompt_tokens(model, request.bytes);
         let known = self.known(&request).filter(|_| state == State::Ready);
         let cached = self.cached(server, model, known, prompt);
-        let remote = self.models[model].remote;
-        let reading = if remote { 0.0 } else { (prompt - cached) / self.prefill(server, model) };
+        let on_card = self.takes_a_card(model);
+        let reading = if on_card { (prompt - cached) / self.prefill(server, model) } else { 0.0 };
         let answer = self.lengths(model).1;
         let (host, pair) = (&mut self.servers[server], &mut self.pairs[(server, model)]);
         pair.turns += 1;
@@ -274,10 +278,10 @@ impl Scheduler {
         pair.prefilling += 1;
         pair.used = now;
         host.in_flight += 1;
-        host.prefilling += 1;
+        host.prefilling += u32::from(on_card);
         host.reading += reading;
-        host.active += u32::from(beside == 0);
-        let sharing = host.sharing();
+        host.active += u32::from(on_card && beside == 0);
+        let sharing = if on_card { host.sharing() } else { 1.0 };
         if matches!(state, State::Other | State::Cold) && self.settings.loads {
             self.set_residency(server, model, Residency::Loading { since: now, ready_at: now + load }, now);
         }

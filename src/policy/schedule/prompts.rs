@@ -32,7 +32,7 @@ impl Scheduler {
     /// Seconds for which a card that does nothing else reads the prompt of a request, less what the server knows of it.
     pub(super) fn reading(&self, server: ServerId, request: &Request, now: f64) -> f64 {
         let model = request.model;
-        if self.models[model].remote {
+        if !self.takes_a_card(model) {
             return 0.0;
         }
         let prompt = self.prompt_tokens(model, request.bytes);
@@ -65,7 +65,7 @@ impl Scheduler {
     pub(super) fn may_read(&self, server: ServerId, request: &Request, waited: f64, now: f64) -> bool {
         let host = &self.servers[server];
         host.prefilling < self.read_at_a_time(server)
-            || self.models[request.model].remote
+            || !self.takes_a_card(request.model)
             || waited >= self.settings.patience
             || self.pending(request.model) > self.settings.max_pending
             || host.reading + self.reading(server, request, now) <= SHORT * self.typical_load()
@@ -76,10 +76,14 @@ impl Scheduler {
         let Some(ran) = self.running.get_mut(&ticket).filter(|ran| !ran.answers) else { return };
         let (host, pair) = (&mut self.servers[ran.server], &mut self.pairs[(ran.server, ran.model)]);
         ran.answers = true;
-        ran.sharing = (ran.sharing + host.sharing()) / 2.0;
-        host.answering += u32::from(pair.answering() == 0);
-        host.prefilling -= 1;
+        let answered = pair.answering() > 0;
         pair.prefilling -= 1;
+        if self.models[ran.model].remote {
+            return;
+        }
+        ran.sharing = (ran.sharing + host.sharing()) / 2.0;
+        host.answering += u32::from(!answered);
+        host.prefilling -= 1;
         host.reading = if host.prefilling == 0 { 0.0 } else { host.reading - ran.reading };
         ran.sharing_answer = host.sharing();
     }

@@ -147,8 +147,8 @@ impl Scheduler {
     }
 
     fn know(&mut self, server: ServerId, model: ModelId, row: &Listed<'_>) {
+        self.set_remote(model, row.remote);
         let (known, pair) = (&mut self.models[model], &mut self.pairs[(server, model)]);
-        known.remote = row.remote;
         if let Some(digest) = row.digest
             && pair.digest.as_deref() != Some(digest)
             && pair.digest.replace(digest.into()).is_some()

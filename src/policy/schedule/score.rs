@@ -107,6 +107,9 @@ impl Scheduler {
 
     /// Models that requests run for on a server, this one included.
     pub(super) fn active(&self, server: ServerId, model: ModelId) -> f64 {
+        if !self.takes_a_card(model) {
+            return 1.0;
+        }
         let others = self.servers[server].active - u32::from(self.pairs[(server, model)].running() > 0);
         f64::from(others + 1)
     }
@@ -151,10 +154,9 @@ impl Scheduler {
         let behind = if first { pair.waiting } else { 0 };
         let before = pair.all() - behind;
         let all = host.all() - f64::from(behind);
-        // A model that runs elsewhere takes no time of a card.
-        let remote = self.models[model].remote;
-        let unread = if remote { 0.0 } else { self.unread(server, model, first) };
-        let sharing = if remote { 1.0 } else { f64::from(host.answering + 1) };
+        let on_card = self.takes_a_card(model);
+        let unread = if on_card { self.unread(server, model, first) } else { 0.0 };
+        let sharing = if on_card { f64::from(host.answering + 1) } else { 1.0 };
         let own_unread = if first { 0.0 } else { pair.unread };
         let prompt = self.prompt_tokens(model, request.bytes);
         let mut cached = 0.0;
@@ -212,7 +214,7 @@ impl Scheduler {
     /// What a model is on a server, for a request with its options.
     pub(super) fn state(&self, server: ServerId, model: ModelId, request: &Request, now: f64) -> State {
         let pair = &self.pairs[(server, model)];
-        if self.models[model].remote {
+        if !self.takes_a_card(model) {
             return State::Ready;
         }
         match pair.residency {

@@ -16,6 +16,8 @@ struct Bench {
     scheduler: Scheduler,
     now: f64,
     excluded: RefCell<HashMap<ServerId, Excluded>>,
+    /// Models that lists say of that they run elsewhere.
+    remote: HashSet<String>,
 }
 
 impl Bench {
@@ -35,7 +37,7 @@ impl Bench {
             weight: 1,
         });
         scheduler.set_servers(&facts.collect::<Vec<_>>());
-        let mut bench = Self { scheduler, now: 100.0, excluded: RefCell::default() };
+        let mut bench = Self { scheduler, now: 100.0, excluded: RefCell::default(), remote: HashSet::new() };
         for server in 0..servers.len() {
             bench.list(server, models, &[]);
         }
@@ -44,7 +46,11 @@ impl Bench {
 
     fn list(&mut self, server: ServerId, on_disk: &[(&str, u64)], in_memory: &[(&str, u64)]) {
         let rows = |models: &[(&'static str, u64)]| -> Vec<Listed<'static>> {
-            models.iter().map(|(name, size)| Listed { name, size: size * GB, digest: None, remote: false }).collect()
+            let row = |(name, size): &(&'static str, u64)| {
+                let remote = self.remote.contains(*name);
+                Listed { name, size: size * GB, digest: None, remote }
+            };
+            models.iter().map(row).collect()
         };
         let leak = |models: &[(&str, u64)]| -> Vec<(&'static str, u64)> {
             models.iter().map(|(name, size)| (&*name.to_string().leak(), *size)).collect()

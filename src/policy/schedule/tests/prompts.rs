@@ -145,3 +145,25 @@ fn a_place_to_read_is_for_whoever_waits_longest_whatever_the_model() {
     let begun: Vec<Ticket> = bound(&bench.scheduler.take_actions()).into_iter().map(|(ticket, _)| ticket).collect();
     assert!(begun.contains(&other) || !begun.contains(&late), "{begun:?}");
 }
+
+#[test]
+fn a_model_that_runs_elsewhere_takes_nothing_of_a_card() {
+    let mut bench = readers(1, Settings::default());
+    let speed = bench.scheduler.servers[0].speed.clone();
+    bench.remote.insert("b".to_owned());
+    bench.list(0, &[("a", 5), ("b", 1)], &[("a", 5)]);
+    let remote: Vec<Ticket> = (0..4).map(|_| bench.arrive_with("b", sized(LONG)).0).collect();
+    bench.tell(|scheduler, moment| scheduler.first_byte(remote[0], moment));
+    let host = &bench.scheduler.servers[0];
+    assert_eq!((host.in_flight, host.prefilling, host.answering, host.active), (4, 0, 0, 0));
+    assert_eq!(host.resident, [0], "it is in no memory here");
+    assert_eq!(begun(&arrivals(&mut bench, LONG, 2)), 2, "prompts that are read elsewhere are in nobody's way");
+    let told = Usage { good: true, total: 1.0, prompt: 0.1, prompt_tokens: 9000.0, ..Usage::default() };
+    bench.tell(|scheduler, moment| scheduler.finished(remote[0], &told, moment));
+    assert_eq!(bench.scheduler.servers[0].speed, speed, "its speed is not the card's");
+
+    bench.remote.clear();
+    bench.list(0, &[("a", 5), ("b", 1)], &[("a", 5), ("b", 1)]);
+    let host = &bench.scheduler.servers[0];
+    assert_eq!((host.in_flight, host.prefilling, host.active), (5, 5, 2), "from now on it does");
+}

@@ -24,6 +24,7 @@ enum Event {
     Exclude { server: ServerId, soft: bool },
     Include(ServerId),
     Forget(ServerId),
+    RunsElsewhere { model: usize, remote: bool },
     Tick(f64),
     Pause,
     Resume,
@@ -44,6 +45,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..3_usize, any::<bool>()).prop_map(|(server, soft)| Event::Exclude { server, soft }),
         1 => (0..3_usize).prop_map(Event::Include),
         1 => (0..3_usize).prop_map(Event::Forget),
+        1 => (0..3_usize, any::<bool>()).prop_map(|(model, remote)| Event::RunsElsewhere { model, remote }),
         3 => (0.0..60.0).prop_map(Event::Tick),
         1 => Just(Event::Pause),
         2 => Just(Event::Resume),
@@ -111,6 +113,11 @@ proptest! {
                 Some(Event::Exclude { server, soft }) => bench.exclude(server, soft),
                 Some(Event::Include(server)) => { bench.excluded.borrow_mut().remove(&server); }
                 Some(Event::Forget(server)) => bench.list(server, &MODELS, &[]),
+                Some(Event::RunsElsewhere { model, remote }) => {
+                    let name = MODELS[model].0;
+                    let _ = if remote { bench.remote.insert(name.to_owned()) } else { bench.remote.remove(name) };
+                    bench.list(model, &MODELS, &[]);
+                }
                 Some(Event::Tick(seconds)) => { bench.now += seconds; bench.tell(Scheduler::tick); }
                 Some(Event::Pause) => bench.scheduler.pause(),
                 Some(Event::Resume) => bench.tell(Scheduler::resume),
@@ -174,20 +181,23 @@ proptest! {
             prop_assert_eq!(bench.scheduler.all_running(), running.len());
             for (number, server) in bench.scheduler.servers.iter().enumerate() {
                 let pairs = || bench.scheduler.pairs.of_server(number);
+                let on_card = |model| bench.scheduler.takes_a_card(model);
                 let here = running.values().filter(|at| **at == number).count();
                 prop_assert_eq!(server.in_flight as usize, here);
                 prop_assert!(server.in_flight <= server.facts.max_in_flight);
                 prop_assert_eq!(server.in_flight, pairs().map(|(_, pair)| pair.in_flight).sum::<u32>());
                 prop_assert_eq!(server.waiting, pairs().map(|(_, pair)| pair.waiting).sum::<u32>());
-                let read = || bench.scheduler.running.values().filter(|ran| ran.server == number && !ran.answers);
+                let at = || bench.scheduler.running.values().filter(|ran| ran.server == number);
+                let read = || at().filter(|ran| !ran.answers && on_card(ran.model));
                 prop_assert_eq!(server.prefilling as usize, read().count());
                 prop_assert!((server.reading - read().map(|ran| ran.reading).sum::<f64>()).abs() < 1e-6);
-                prop_assert_eq!(server.answering as usize, pairs().filter(|(_, pair)| pair.answering() > 0).count());
+                let worked_for = || pairs().filter(|(model, _)| on_card(*model));
+                prop_assert_eq!(server.answering as usize, worked_for().filter(|(_, pair)| pair.answering() > 0).count());
                 let unread = bench.scheduler.models.iter().flat_map(|model| model.queue.iter());
                 let unread = unread.filter(|(_, _, waiter)| waiter.server == number).map(|(_, _, waiter)| waiter.reading);
                 prop_assert!((server.unread - unread.sum::<f64>()).abs() < 1e-6);
                 prop_assert!((server.unread - pairs().map(|(_, pair)| pair.unread).sum::<f64>()).abs() < 1e-6);
-                prop_assert_eq!(server.active as usize, pairs().filter(|(_, pair)| pair.in_flight > 0).count());
+                prop_assert_eq!(server.active as usize, worked_for().filter(|(_, pair)| pair.in_flight > 0).count());
                 for (model, pair) in pairs() {
                     prop_assert_eq!(server.awaited.contains(&model), pair.waiting > 0);
                     let warm = pair.residency != Residency::Cold;
