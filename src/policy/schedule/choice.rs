@@ -75,15 +75,19 @@ impl Scheduler {
             let excluded = (moment.excluded)(server, model).filter(|excluded| !(excluded.soft && soft_too));
             excluded.map(|excluded| excluded.why)
         };
-        let known = self.known(request);
+        let asked = self.asked(request);
         let into = &mut decision.candidates;
         let mut least = f64::INFINITY;
         for server in self.warm_holders(model) {
             let residency = self.pairs[(server, model)].residency;
             let excluded = excluded(server);
-            let terms = excluded.is_none().then(|| self.score(server, request, known, moment.now, false));
-            least = terms.map_or(least, |terms| least.min(terms.total()));
-            into.push(Candidate { server, residency, terms, excluded });
+            if excluded.is_some() {
+                into.push(Candidate { server, residency, terms: None, excluded });
+                continue;
+            }
+            let terms = self.score(server, &asked, moment.now, false);
+            least = least.min(terms.total());
+            into.push(Candidate { server, residency, terms: Some(terms), excluded: None });
         }
         if !self.takes_a_card(model) {
             return;
@@ -107,7 +111,7 @@ impl Scheduler {
             }
             let slow = || (LEAST_OF_LOADS * self.load(server, model) > limit).then_some(TAKES_LONGER);
             let excluded = barred.or_else(|| excluded(server)).or_else(slow);
-            let terms = excluded.is_none().then(|| self.score(server, request, known, moment.now, false));
+            let terms = excluded.is_none().then(|| self.score(server, &asked, moment.now, false));
             into.push(Candidate { server, residency, terms, excluded });
         }
     }

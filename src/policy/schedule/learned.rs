@@ -171,6 +171,7 @@ impl Scheduler {
     }
 
     /// Tokens/s of one prompt alone.
+    #[inline]
     pub(super) fn prefill(&self, server: ServerId, model: ModelId) -> f64 {
         let prior = || {
             let speed = self.servers[server].speed.prefill.or(self.fleet_speed.prefill);
@@ -180,6 +181,7 @@ impl Scheduler {
     }
 
     /// Tokens/s of one answer alone.
+    #[inline]
     pub(super) fn decode(&self, server: ServerId, model: ModelId) -> f64 {
         let prior = || {
             let speed = self.servers[server].speed.decode.or(self.fleet_speed.decode);

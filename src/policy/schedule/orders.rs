@@ -164,7 +164,7 @@ impl Scheduler {
         if !self.settings.loads {
             return Some("the server has in memory what it has");
         }
-        if !self.servers[server].present || self.models[model].holders.binary_search(&server).is_err() {
+        if !self.servers[server].present || !self.pairs[(server, model)].on_disk {
             return Some("the server does not have the model");
         }
         if !self.takes_a_card(model) {

@@ -127,10 +127,11 @@ impl Scheduler {
     pub fn expected_wait(&self, model: ModelId, moment: &Moment<'_>) -> Option<f64> {
         let request = Request { model, ..Request::default() };
         let open = |server: &ServerId| (moment.excluded)(*server, model).is_none_or(|excluded| excluded.soft);
+        let asked = self.asked(&request);
         let candidates = self.holders(model).filter(open);
         candidates
             .map(|server| {
-                let terms = self.score(server, &request, None, moment.now, false);
+                let terms = self.score(server, &asked, moment.now, false);
                 terms.wait + terms.load
             })
             .min_by(f64::total_cmp)
@@ -240,10 +241,9 @@ impl Scheduler {
         if !matches!(self.pairs[(server, model)].residency, Residency::Ready { .. }) {
             return false;
         }
-        let prompt = self.prompt_tokens(model, waiter.request.bytes);
-        let here = prompt / self.prefill(server, model) * self.active(server, model);
-        let known = self.known(&waiter.request);
-        let there = self.score(waiter.server, &waiter.request, known, moment.now, true).first_token();
+        let asked = self.asked(&waiter.request);
+        let here = asked.prompt / self.prefill(server, model) * self.active(server, model);
+        let there = self.score(waiter.server, &asked, moment.now, true).first_token();
         here <= there || !self.may_serve(waiter.server, model, moment)
     }
 

@@ -178,11 +178,13 @@ impl Scheduler {
         let before = std::mem::take(&mut self.servers[server].on_disk);
         for gone in before.iter().filter(|model| models.binary_search(model).is_err()) {
             self.models[*gone].holders.retain(|holder| *holder != server);
+            self.pairs[(server, *gone)].on_disk = false;
         }
         for new in models.iter().filter(|model| before.binary_search(model).is_err()) {
             let holders = &mut self.models[*new].holders;
             let place = holders.partition_point(|holder| *holder < server);
             holders.insert(place, server);
+            self.pairs[(server, *new)].on_disk = true;
             self.load_epoch += 1;
         }
         self.servers[server].on_disk = models;

@@ -78,7 +78,7 @@ impl Scheduler {
 
     /// Whether a server has a model and may be asked for it.
     pub(super) fn holds(&self, server: ServerId, model: ModelId) -> bool {
-        self.models[model].holders.binary_search(&server).is_ok() && self.is_open(server, model)
+        self.pairs[(server, model)].on_disk && self.is_open(server, model)
     }
 
     /// Servers that have a model and may be asked for it.

@@ -57,7 +57,7 @@ impl Terms {
     /// What the choice goes by.
     #[must_use]
     pub fn total(&self) -> f64 {
-        self.first_token() + self.eviction + self.crowding + self.penalty
+        self.first_token() + (self.eviction + self.crowding + self.penalty)
     }
 }
 
@@ -118,10 +118,9 @@ impl Scheduler {
     pub(super) fn cost(&self, server: ServerId, model: ModelId) -> Cost {
         let (prompt, output) = self.lengths(model);
         let slots = f64::from(self.slots(server, model));
-        let prefill = self.prefill(server, model);
-        let answer = output / self.decode(server, model) * (1.0 + BATCHING * (slots - 1.0));
-        let answer = answer / slots;
-        Cost { slots, prefill, answer, work: prompt / prefill + answer }
+        let pace = 1.0 / self.prefill(server, model);
+        let answer = output * (1.0 + BATCHING * (slots - 1.0)) / (self.decode(server, model) * slots);
+        Cost { slots, pace, answer, work: prompt * pace + answer }
     }
 
     /// Where the conversation of a request was last.
@@ -137,16 +136,14 @@ impl Scheduler {
         if since < u64::from(self.slots(server, model)) { known.tokens.min(0.95 * prompt) } else { 0.0 }
     }
 
-    /// Scores a server for a request whose conversation is `known` somewhere; the `first` of those that wait for its model
-    /// there comes before them.
-    pub(super) fn score(
-        &self,
-        server: ServerId,
-        request: &Request,
-        known: Option<Known>,
-        now: f64,
-        first: bool,
-    ) -> Terms {
+    /// What is known of a request wherever it goes.
+    pub(super) fn asked<'r>(&self, request: &'r Request) -> Asked<'r> {
+        Asked { request, known: self.known(request), prompt: self.prompt_tokens(request.model, request.bytes) }
+    }
+
+    /// Scores a server for a request; the `first` of those that wait for its model there comes before them.
+    pub(super) fn score(&self, server: ServerId, asked: &Asked<'_>, now: f64, first: bool) -> Terms {
+        let Asked { request, known, prompt } = *asked;
         let model = request.model;
         let (host, pair) = (&self.servers[server], &self.pairs[(server, model)]);
         let cost = self.cost(server, model);
@@ -158,51 +155,50 @@ impl Scheduler {
         let unread = if on_card { self.unread(server, model, first) } else { 0.0 };
         let sharing = if on_card { f64::from(host.answering + 1) } else { 1.0 };
         let own_unread = if first { 0.0 } else { pair.unread };
-        let prompt = self.prompt_tokens(model, request.bytes);
-        let mut cached = 0.0;
-        let mut terms = Terms::default();
+        let (mut cached, mut wait, mut load, mut eviction, mut penalty) = (0.0, 0.0, 0.0, 0.0, 0.0);
         match self.state(server, model, request, now) {
             State::Ready => {
                 cached = self.cached(server, model, known, prompt);
-                terms.wait = self.slot(server, f64::from(before), all, cost.slots, work).max(unread * sharing);
+                wait = self.slot(server, f64::from(before), all, cost.slots, work).max(unread * sharing);
             }
-            State::Loading { left } => terms.load = left,
+            State::Loading { left } => load = left,
             State::Cold => {
                 let victims = self.victims(server, model, now);
-                let load = self.load(server, model);
-                terms.load = load + victims.drain + self.loads_before(server, model, now);
-                terms.eviction = victims.price + IN_THE_WAY * load;
+                let alone = self.load(server, model);
+                load = alone + victims.drain + self.loads_before(server, model, now);
+                eviction = victims.price + IN_THE_WAY * alone;
                 if !victims.may_begin {
-                    terms.penalty += NOT_YET * self.typical_load();
+                    penalty += NOT_YET * self.typical_load();
                 }
                 if !victims.possible {
-                    terms.penalty += 100.0 * self.typical_load();
+                    penalty += 100.0 * self.typical_load();
                 }
             }
             // The runner is there with other options: those who use it first, then it is loaded anew, and they will
             // load it back.
             State::Other => {
-                terms.load = self.load(server, model) + f64::from(pair.running()) * work;
-                terms.eviction = if pair.all() > 0 { 2.0 * terms.load } else { terms.load };
+                load = self.load(server, model) + f64::from(pair.running()) * work;
+                eviction = if pair.all() > 0 { 2.0 * load } else { load };
             }
         }
-        if terms.load > 0.0 {
+        if load > 0.0 {
             // Meanwhile the card reads what others wait for.
-            terms.wait = own_unread.max(unread * sharing - terms.load);
+            wait = own_unread.max(unread * sharing - load);
         }
-        let reading = (prompt - cached) / cost.prefill;
-        terms.prefill = reading * sharing;
+        let reading = (prompt - cached) * cost.pace;
         let own = reading + cost.answer;
-        terms.crowding = own * all.clamp(0.0, 8.0) / 4.0 / f64::from(host.facts.weight.max(1)) * self.mean_weight;
+        let crowding = own * all.clamp(0.0, 8.0) / 4.0 * host.crowds;
         let share = host.share * self.suits(server, model);
-        terms.penalty += (1.0 / share - 1.0) * cost.slots * work;
+        if share < 1.0 {
+            penalty += (1.0 / share - 1.0) * cost.slots * work;
+        }
         if now < pair.busy_until {
-            terms.penalty += NOT_YET * self.typical_load();
+            penalty += NOT_YET * self.typical_load();
         }
         if now < pair.broken_until {
-            terms.penalty += 10.0 * self.typical_load();
+            penalty += 10.0 * self.typical_load();
         }
-        terms
+        Terms { wait, load, prefill: reading * sharing, eviction, crowding, penalty }
     }
 
     /// Time until a slot is free, with so many before it for its model, and so many for all models.
@@ -388,13 +384,24 @@ const LEAST_LOST: f64 = 0.2;
 /// Loads that evicting against the plan costs.
 const PLANNED: f64 = 2.0;
 
+/// A request, with what is the same on every server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'r> {
+    /// The request.
+    pub(super) request: &'r Request,
+    /// Where its conversation was last.
+    pub(super) known: Option<Known>,
+    /// Tokens of its prompt.
+    pub(super) prompt: f64,
+}
+
 /// What a mean request costs a server that has nothing else to do.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cost {
     /// Requests at once.
     pub(super) slots: f64,
-    /// Tokens/s of the prompt.
-    pub(super) prefill: f64,
+    /// Seconds for a token of the prompt.
+    pub(super) pace: f64,
     /// Seconds of the card for the answer, when all slots are taken.
     pub(super) answer: f64,
     /// Seconds of the card for all of it.

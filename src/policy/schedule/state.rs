@@ -49,6 +49,8 @@ pub(super) struct Server {
     pub(super) elsewhere: Elsewhere,
     /// Whether nothing is in the way of that load, so that its time says something.
     pub(super) loading_is_clean: bool,
+    /// How much a request crowds it: the mean weight of the servers, / its own.
+    pub(super) crowds: f64,
     /// The share of the requests that it should have: less than all while it has just come back.
     pub(super) share: f64,
     /// Whether what is to be warm here has been loaded.
@@ -68,6 +70,8 @@ pub(super) struct Server {
 /// One model on one server.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pair {
+    /// Whether the server has it at all.
+    pub(super) on_disk: bool,
     /// Which bytes its name stands for there.
     pub(super) digest: Option<Box<str>>,
     pub(super) residency: Residency,
@@ -168,8 +172,6 @@ pub struct Scheduler {
     /// Where others have something, as was heard last, and whether that is a load.
     pub(super) heard: Vec<(ServerId, ModelId, bool)>,
     pub(super) planned_at: f64,
-    /// The mean weight of the servers.
-    pub(super) mean_weight: f64,
     /// Whether any of the servers has a card.
     pub(super) has_cards: bool,
     pub(super) rule_book: Box<dyn RuleBook>,
@@ -243,7 +245,6 @@ impl Scheduler {
             deaf: false,
             heard: Vec::new(),
             planned_at: 0.0,
-            mean_weight: 1.0,
             has_cards: true,
             rule_book: Box::new(NoRules),
             ruled: Vec::new(),
@@ -262,7 +263,8 @@ impl Scheduler {
         self.servers.iter_mut().for_each(|server| server.present = false);
         let ids = facts.iter().map(|facts| self.set_server(facts.clone())).collect();
         let weights: u32 = facts.iter().map(|facts| facts.weight).sum();
-        self.mean_weight = f64::from(weights.max(1)) / facts.len().max(1) as f64;
+        let mean = f64::from(weights.max(1)) / facts.len().max(1) as f64;
+        self.servers.iter_mut().for_each(|server| server.crowds = mean / f64::from(server.facts.weight.max(1)));
         self.count_cards();
         self.apply_rules();
         ids
@@ -293,6 +295,7 @@ impl Scheduler {
             foreign_load: None,
             elsewhere: Elsewhere::default(),
             loading_is_clean: false,
+            crowds: 1.0,
             share: 1.0,
             warmed: false,
             ordered: Vec::new(),

@@ -205,6 +205,7 @@ proptest! {
                     prop_assert_eq!(bench.scheduler.models[model].copies.contains(&number), warm);
                     let holders = &bench.scheduler.models[model].holders;
                     prop_assert_eq!(server.on_disk.contains(&model), holders.binary_search(&number).is_ok());
+                    prop_assert_eq!(server.on_disk.contains(&model), pair.on_disk);
                 }
             }
             drained = waiting.is_empty() && running.is_empty();
