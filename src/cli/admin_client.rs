@@ -15,8 +15,8 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::words::plain;
 use super::{AdminArguments, FAILED, UNREACHABLE};
-use crate::config::Diagnostics;
 use crate::config::types::{Admin, AdminScope};
+use crate::config::{AdminAddress, Diagnostics};
 use crate::fleet::reload::Source;
 
 /// How long the running Arriero may take.
@@ -281,6 +281,18 @@ fn admin(arguments: &AdminArguments) -> Result<Admin, Problem> {
     Ok(Admin { address: reachable(address), ..loaded })
 }
 
+/// The address of an admin listener as somebody types it, or copies it from a browser.
+///
+/// # Errors
+/// What is wrong with it, and what to write.
+pub fn address(text: &str) -> Result<String, String> {
+    let plain = text.strip_prefix("http://").map_or(text, |rest| rest.trim_end_matches('/'));
+    if plain.starts_with("https://") {
+        return Err("the admin listener has no TLS: write `HOST:PORT`, or `unix:/path`".to_owned());
+    }
+    AdminAddress::parse(plain).map(|_| plain.to_owned())
+}
+
 /// An address that stands for all interfaces is reached through loopback.
 fn reachable(address: String) -> String {
     match address.strip_prefix("0.0.0.0:") {
@@ -299,4 +311,30 @@ where
     let driver = Driver(tokio::spawn(async move { drop(connection.await) }));
     let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
     Ok(Opened { status: response.status().as_u16(), body: response.into_body(), _driver: driver })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::address;
+
+    #[test]
+    fn addresses_are_taken_as_they_are_typed_or_copied() {
+        for (text, meant) in [
+            ("127.0.0.1:5100", "127.0.0.1:5100"),
+            ("http://127.0.0.1:5100", "127.0.0.1:5100"),
+            ("http://front-door:5100/", "front-door:5100"),
+            ("http://[::1]:5100", "[::1]:5100"),
+            ("unix:/run/arriero.sock", "unix:/run/arriero.sock"),
+        ] {
+            assert_eq!(address(text), Ok(meant.to_owned()));
+        }
+        for (text, why) in [
+            ("https://front-door:5100", "no TLS"),
+            ("front-door", "the port is missing"),
+            ("http://front-door:5100/api", ""),
+            ("unix:run", "starts with `/`"),
+        ] {
+            assert!(address(text).is_err_and(|error| error.contains(why)), "{text}");
+        }
+    }
 }

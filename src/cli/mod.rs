@@ -173,7 +173,7 @@ struct AdminArguments {
     #[arg(short, long, global = true, default_value = run::DEFAULT_FILE, value_name = "FILE")]
     config: PathBuf,
     /// Address of the admin listener, `HOST:PORT` or `unix:/path`; read from the configuration by default.
-    #[arg(long, global = true, value_name = "ADDRESS")]
+    #[arg(long, global = true, value_name = "ADDRESS", value_parser = admin_client::address)]
     admin: Option<String>,
 }
 

@@ -1,5 +1,6 @@
 //! `arriero run`: serve.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -105,8 +106,36 @@ pub fn announce(running: &Running) {
     // Nobody wrote a configuration, so somebody is trying things out.
     let models = snapshot.upstreams.first().map(|upstream| upstream.models.load());
     let model = models.as_ref().and_then(|index| index.first()).unwrap_or("llama3.2:3b");
+    let address = from_here(*address);
     let message = r#""messages":[{"role":"user","content":"hello"}]"#;
     eprintln!("\ntry:\n  curl http://{address}/api/tags");
     eprintln!("  curl -N http://{address}/api/chat -d '{{\"model\":\"{model}\",{message}}}'");
     eprintln!("  curl http://{address}/v1/models");
+}
+
+/// Where somebody on this machine finds a listener: what stands for all interfaces can be connected to on some systems only.
+fn from_here(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::from_here;
+
+    #[test]
+    fn what_stands_for_all_interfaces_is_found_on_loopback() {
+        for (listens, found) in [
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("[::]:80", "[::1]:80"),
+            ("10.0.0.1:80", "10.0.0.1:80"),
+            ("[fe80::1]:80", "[fe80::1]:80"),
+        ] {
+            assert_eq!(from_here(listens.parse().unwrap()), found.parse().unwrap());
+        }
+    }
 }

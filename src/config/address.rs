@@ -33,6 +33,18 @@ impl HostPort {
     pub fn is_loopback(&self) -> bool {
         self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
     }
+
+    /// Whether somebody on this machine who connects to `target` comes to a listener at this address. Names are not
+    /// resolved, so another name of this machine is not known as such.
+    #[must_use]
+    pub fn is_reached_at(&self, target: &Self) -> bool {
+        let is_for_all = |host: &str| host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
+        let here = target.is_loopback() || is_for_all(&target.host);
+        let by_name = self.host == "localhost" || target.host == "localhost";
+        self.port == target.port
+            && self.port != 0
+            && (self.host == target.host || here && is_for_all(&self.host) || by_name && here && self.is_loopback())
+    }
 }
 
 impl fmt::Display for HostPort {

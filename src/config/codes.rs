@@ -113,6 +113,8 @@ codes! {
         "Correct the name, or add the server to this upstream.";
     UNKNOWN_ROUTE "E042" "A quota names a route that does not exist."
         "Correct the name, or add the route.";
+    OWN_ADDRESS "E043" "A server is a listener of Arriero itself."
+        "Write the address of the server behind it; where both are on one machine, give one of them another port.";
     TLS_FILE "E050" "A certificate, key or OCSP file cannot be read."
         "Look at the path, and whether Arriero's user may read the file.";
     CERTIFICATE "E051" "A file does not hold the certificate that it should."

@@ -111,6 +111,34 @@ fn versions_and_empty_lists_are_refused() {
 }
 
 #[test]
+fn a_server_that_is_a_listener_is_refused() {
+    let listens = |address: &str, url: &str, expected: &[&str]| {
+        let text = GOOD.replace("127.0.0.1:0", address).replace("http://127.0.0.1:11434", url);
+        assert_eq!(found(&text), expected, "{address} {url}");
+    };
+    let itself = ["E043 11:14 upstreams.fleet.servers[0].url"];
+    for (address, url) in [
+        ("127.0.0.1:11434", "http://127.0.0.1:11434"),
+        ("127.0.0.1:11434", "http://localhost:11434"),
+        ("localhost:11434", "http://[::1]:11434"),
+        ("0.0.0.0:11434", "https://127.0.0.9:11434"),
+        ("\"[::]:11434\"", "http://127.0.0.1:11434"),
+        ("10.0.0.1:80", "http://10.0.0.1"),
+    ] {
+        listens(address, url, &itself);
+    }
+    for (address, url) in [
+        ("127.0.0.1:11434", "http://127.0.0.1:11435"),
+        ("127.0.0.1:11434", "http://127.0.0.2:11434"),
+        ("127.0.0.1:0", "http://127.0.0.1:11434"),
+        ("0.0.0.0:11434", "http://10.0.0.1:11434"),
+        ("10.0.0.1:11434", "http://localhost:11434"),
+    ] {
+        listens(address, url, &[]);
+    }
+}
+
+#[test]
 fn addresses_are_checked() {
     edit("127.0.0.1:0", "8080", &["E022 3:14 listeners[0].address"]);
     edit(ADDRESS, "  - address: 0.0.0.0:80\n  - address: \"0.0.0.0:80\"", &["E023 4:14 listeners[1].address"]);

@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use super::Rules;
 use super::routes::{is_token, plain_path};
-use crate::config::address::ServerUrl;
+use crate::config::address::{HostPort, ServerUrl};
 use crate::config::codes;
 use crate::config::tree::Path;
 use crate::config::types::{
-    Active, Balance, BalancePolicy, Circuit, Config, Health, Kind, ModelAffinity, Recovery, Route, Upstream,
+    Active, Balance, BalancePolicy, Circuit, Config, Health, Kind, Listener, ModelAffinity, Recovery, Route, Upstream,
 };
 
 pub(super) fn check(config: &Config, rules: &mut Rules<'_, '_, '_>) {
@@ -23,7 +23,7 @@ pub(super) fn check(config: &Config, rules: &mut Rules<'_, '_, '_>) {
             let message = format!("no route uses the upstream `{name}`");
             rules.key(codes::UNUSED_UPSTREAM, &path, message, "add a route to it, or remove it");
         }
-        servers(&path.key("servers"), upstream, rules);
+        servers(&path.key("servers"), upstream, config, rules);
         super::tls::upstream(&path, upstream, rules);
         balance(&path.key("balance"), upstream, rules);
         circuit(&path.key("circuit"), &upstream.circuit, rules);
@@ -45,7 +45,7 @@ pub(super) fn check(config: &Config, rules: &mut Rules<'_, '_, '_>) {
     }
 }
 
-fn servers(path: &Path<'_>, upstream: &Upstream, rules: &mut Rules<'_, '_, '_>) {
+fn servers(path: &Path<'_>, upstream: &Upstream, config: &Config, rules: &mut Rules<'_, '_, '_>) {
     if upstream.servers.is_empty() {
         let hint = "add one: `- url: http://127.0.0.1:11434`";
         rules.key(codes::EMPTY_LIST, path, "an upstream needs at least one server", hint);
@@ -70,6 +70,12 @@ fn servers(path: &Path<'_>, upstream: &Upstream, rules: &mut Rules<'_, '_, '_>) 
                 rules.value(codes::URL, &url_path, format!("this is not the URL of a server: {why}"), URL_HINT);
             }
             Ok(url) => {
+                if let Some(listener) = own_listener(config, &url.address) {
+                    let message =
+                        format!("this is `listeners[{listener}]` of Arriero itself: requests would go round for ever");
+                    let hint = "write the address of the server behind it; where both are on this machine, give one of them another port";
+                    rules.value(codes::OWN_ADDRESS, &url_path, message, hint);
+                }
                 if let Some(first) = urls.insert(url, index) {
                     let message = format!("`servers[{first}]` of this upstream already has this URL");
                     let hint = "remove one of them, and give the other a larger `weight`";
@@ -82,6 +88,13 @@ fn servers(path: &Path<'_>, upstream: &Upstream, rules: &mut Rules<'_, '_, '_>) 
             rules.range(&path.key("max_in_flight"), most, 1, u32::MAX);
         }
     }
+}
+
+/// The listener that requests to a server at this address would come to.
+fn own_listener(config: &Config, server: &HostPort) -> Option<usize> {
+    let is_own =
+        |listener: &Listener| HostPort::parse(&listener.address).is_ok_and(|address| address.is_reached_at(server));
+    config.listeners.iter().position(is_own)
 }
 
 const URL_HINT: &str = "write `http://HOST:PORT` or `https://HOST:PORT`";
