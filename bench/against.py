@@ -138,6 +138,14 @@ class Process:
         folder = f"/proc/{self.process.pid}/task"
         return sum(int(open(f"{folder}/{task}/schedstat").read().split()[0]) for task in os.listdir(folder)) / 1e9
 
+    def pin(self, name, core):
+        """Puts the threads of a name on a core."""
+        folder = f"/proc/{self.process.pid}/task"
+        found = [int(task) for task in os.listdir(folder) if open(f"{folder}/{task}/comm").read().strip() == name]
+        assert found, f"there is no thread `{name}`"
+        for task in found:
+            os.sched_setaffinity(task, {core})
+
     def end(self):
         self.process.kill()
         self.process.wait()

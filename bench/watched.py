@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """What being watched, and a full disk, cost the clients: ratios of their 99th percentiles.
 
-    bench/watched.py PATH_OF_ARRIERO [watched|scrapes|events|top|full ...] [--rounds 10] [--seconds 3]
+    bench/watched.py PATH_OF_ARRIERO [watched|scrapes|events|top|full ...] [--rounds 10] [--seconds 3] [--clients 16] [--together]
 
-Needs nginx and wrk (`apt-get install nginx wrk`) and root: for real-time processes, and to mount a disk that is full. One client
-asks again and again for 425 bytes, through one worker of Arriero that has the last core for itself and all it does besides. Client,
-server and whoever watches have the other cores. Client and server are real-time processes there, and the watchers have only the
-time that is left, so that they take nothing from the client but what Arriero does for them.
+Needs nginx and wrk (`apt-get install nginx wrk`) and root: for real-time processes, and to mount a disk that is full. Clients ask
+again and again for 425 bytes, through one worker of Arriero that has the last core for itself. Client, server and whoever watches
+have the other cores, as has all else that Arriero does; with `--together` that is on the worker's core too, the worst that can be
+done to it. Client and server are real-time processes, and the watchers have only the time that is left, so that they take nothing
+from the client but what Arriero does for them.
 
     watched  ten scrapes a second, the events that the dashboard reads, and `arriero top`; also each alone
     full     `data_dir` is on a disk that is full
@@ -35,9 +36,9 @@ SCRAPES = 10
 FIRST = ["chrt", "--fifo", "1"]
 
 
-def p99(port, seconds):
-    """The 99th percentile of one client, in microseconds."""
-    command = [*FIRST, "wrk", "-t1", "-c1", f"-d{seconds}s", "--latency", f"http://127.0.0.1:{port}/"]
+def p99(port, seconds, clients):
+    """The 99th percentile of clients that ask again and again, in microseconds."""
+    command = [*FIRST, "wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--latency", f"http://127.0.0.1:{port}/"]
     done = subprocess.run(command, capture_output=True, text=True, check=True,
                           preexec_fn=lambda: os.sched_setaffinity(0, set(OTHERS)))
     if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
@@ -137,6 +138,8 @@ def main():
     arguments.add_argument("scenes", nargs="*", metavar="scene", help="watched, scrapes, events, top, full")
     arguments.add_argument("--rounds", type=int, default=10)
     arguments.add_argument("--seconds", type=int, default=3)
+    arguments.add_argument("--clients", type=int, default=16)
+    arguments.add_argument("--together", action="store_true", help="all of Arriero on one core")
     arguments = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ends:
         data = os.path.join(folder, "data")
@@ -157,7 +160,8 @@ def main():
         small = json.dumps({"models": ["x" * 410]})
         server = SERVER.format(port=ports["a"], small=small)
         start("nginx.conf", NGINX.format(folder=folder, http=server), [*FIRST, "nginx", "-e", "stderr", "-c"], OTHERS)
-        start("arriero.yaml", YAML.format(**ports, data=data), [arguments.arriero, "run", "-c"], [PROXY])
+        cores = [PROXY] if arguments.together else [PROXY, *OTHERS]
+        arriero = start("arriero.yaml", YAML.format(**ports, data=data), [arguments.arriero, "run", "-c"], cores)
         deadline = time.monotonic() + 20
         while True:
             try:
@@ -167,20 +171,21 @@ def main():
                 if time.monotonic() > deadline:
                     sys.exit("Arriero does not answer")
                 time.sleep(0.05)
+        arriero.pin("data", PROXY)
         all_of_them = ["scrapes", "events", "top"]
         scenes = {one: lambda one=one: Watchers(arguments.arriero, ports["admin"], [one]) for one in all_of_them}
         scenes["watched"] = lambda: Watchers(arguments.arriero, ports["admin"], all_of_them)
         scenes["full"] = lambda: Full(data)
-        p99(ports["port"], arguments.seconds)
+        p99(ports["port"], arguments.seconds, arguments.clients)
         for scene in arguments.scenes or ["watched", "full"]:
             ratios, same, seen = [], [], []
             for turn in range(arguments.rounds):
-                without = p99(ports["port"], arguments.seconds)
+                without = p99(ports["port"], arguments.seconds, arguments.clients)
                 with scenes[scene]() as watchers:
-                    ratios.append(p99(ports["port"], arguments.seconds) / without)
+                    ratios.append(p99(ports["port"], arguments.seconds, arguments.clients) / without)
                     if watchers:
                         seen.append([number / arguments.seconds for number in watchers.seen])
-                same.append(p99(ports["port"], arguments.seconds) / without)
+                same.append(p99(ports["port"], arguments.seconds, arguments.clients) / without)
             shown = [f"{statistics.median(one):.3f} ({min(one):.2f} to {max(one):.2f})" for one in (ratios, same)]
             print(f"{scene:8} {shown[0]}, without and without {shown[1]}; the last took {without:.0f} us", flush=True)
             if seen:

@@ -45,6 +45,7 @@ use crate::{clock, cluster, probe, proxy, threads};
 mod activation;
 mod drain;
 mod handover;
+mod open_files;
 mod signals;
 mod upgrade;
 
@@ -125,7 +126,7 @@ pub fn start(source: Source) -> Result<Running, StartError> {
 fn start_with(source: Source, inherited: Inherited) -> Result<Running, StartError> {
     let first = source.load().map_err(StartError::Config)?;
     let log_level = logging::start(first.config.telemetry.log_level.as_str());
-    raise_file_limit();
+    open_files::prepare();
     let metrics = Arc::new(Metrics::default());
     let data_dir = first.config.server.data_dir.as_ref().map(Path::new);
     let history = Arc::new(History::open(data_dir, Settings::of(&first.config), Arc::clone(&metrics))?);
@@ -355,14 +356,5 @@ fn run_data(threads: usize, failed: &std::sync::mpsc::Sender<io::Result<()>>, wo
             runtime.shutdown_timeout(LAST_WORK);
         }
         Err(error) => drop(failed.send(Err(error))),
-    }
-}
-
-/// As many open files as the system allows: a proxy needs two for each request.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
-        tracing::debug!(%error, "the limit of open files stays as it is");
     }
 }

@@ -9,8 +9,14 @@ const NICER: i32 = 5;
 /// time. On Linux alone, where niceness is a thread's; elsewhere it would be that of the whole process.
 pub fn come_behind_requests() {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(NICER) {
-        tracing::debug!(%error, "a background thread keeps its priority");
+    {
+        use rustix::process::{getpid, getpriority_process, setpriority_process};
+        // Counted from the first thread: one that was started by such a thread has its niceness already.
+        let first = getpriority_process(Some(getpid()));
+        let set = first.and_then(|first| setpriority_process(None, (first + NICER).min(19)));
+        if let Err(error) = set {
+            tracing::debug!(%error, "a background thread keeps its priority");
+        }
     }
 }
 
@@ -20,11 +26,17 @@ mod tests {
     fn only_the_thread_that_asks_comes_behind() {
         let niceness = || rustix::process::getpriority_process(None).expect("its niceness");
         let before = niceness();
-        let then = std::thread::spawn(move || {
+        let behind = move || {
             super::come_behind_requests();
             niceness()
-        });
-        assert_eq!(then.join().expect("it ran"), (before + super::NICER).min(19));
+        };
+        let both = std::thread::spawn(move || (behind(), std::thread::spawn(behind).join().expect("it ran")));
+        let expected = (before + super::NICER).min(19);
+        assert_eq!(
+            both.join().expect("it ran"),
+            (expected, expected),
+            "and no further when it is started by one that does"
+        );
         assert_eq!(niceness(), before);
     }
 }
