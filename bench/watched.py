@@ -160,7 +160,7 @@ def main():
         small = json.dumps({"models": ["x" * 410]})
         server = SERVER.format(port=ports["a"], small=small)
         start("nginx.conf", NGINX.format(folder=folder, http=server), [*FIRST, "nginx", "-e", "stderr", "-c"], OTHERS)
-        cores = [PROXY] if arguments.together else [PROXY, *OTHERS]
+        cores = [PROXY] if arguments.together else OTHERS
         arriero = start("arriero.yaml", YAML.format(**ports, data=data), [arguments.arriero, "run", "-c"], cores)
         deadline = time.monotonic() + 20
         while True:

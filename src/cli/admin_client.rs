@@ -286,8 +286,10 @@ fn admin(arguments: &AdminArguments) -> Result<Admin, Problem> {
 /// # Errors
 /// What is wrong with it, and what to write.
 pub fn address(text: &str) -> Result<String, String> {
-    let plain = text.strip_prefix("http://").map_or(text, |rest| rest.trim_end_matches('/'));
-    if plain.starts_with("https://") {
+    let after =
+        |scheme: &str| text.split_at_checked(scheme.len()).filter(|(begin, _)| begin.eq_ignore_ascii_case(scheme));
+    let plain = after("http://").map_or(text, |(_, rest)| rest.trim_end_matches('/'));
+    if after("https://").is_some() {
         return Err("the admin listener has no TLS: write `HOST:PORT`, or `unix:/path`".to_owned());
     }
     AdminAddress::parse(plain).map(|_| plain.to_owned())
@@ -322,7 +324,7 @@ mod tests {
         for (text, meant) in [
             ("127.0.0.1:5100", "127.0.0.1:5100"),
             ("http://127.0.0.1:5100", "127.0.0.1:5100"),
-            ("http://front-door:5100/", "front-door:5100"),
+            ("HTTP://front-door:5100/", "front-door:5100"),
             ("http://[::1]:5100", "[::1]:5100"),
             ("unix:/run/arriero.sock", "unix:/run/arriero.sock"),
         ] {
@@ -331,7 +333,7 @@ mod tests {
         for (text, why) in [
             ("https://front-door:5100", "no TLS"),
             ("front-door", "the port is missing"),
-            ("http://front-door:5100/api", ""),
+            ("http://front-door:5100/api", "port"),
             ("unix:run", "starts with `/`"),
         ] {
             assert!(address(text).is_err_and(|error| error.contains(why)), "{text}");

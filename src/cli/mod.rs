@@ -172,7 +172,7 @@ struct AdminArguments {
     /// Configuration file that names the admin listener.
     #[arg(short, long, global = true, default_value = run::DEFAULT_FILE, value_name = "FILE")]
     config: PathBuf,
-    /// Address of the admin listener, `HOST:PORT` or `unix:/path`; read from the configuration by default.
+    /// Address of the admin listener, `HOST:PORT`, `http://HOST:PORT` or `unix:/path`; read from the configuration by default.
     #[arg(long, global = true, value_name = "ADDRESS", value_parser = admin_client::address)]
     admin: Option<String>,
 }

@@ -4,7 +4,7 @@
 //! may hold a password or come out of a variable.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A host and a port. The host is an IP address or a name, in small letters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -34,16 +34,22 @@ impl HostPort {
         self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 
-    /// Whether somebody on this machine who connects to `target` comes to a listener at this address. Names are not
-    /// resolved, so another name of this machine is not known as such.
+    /// Whether somebody on this machine who connects to `target` comes to a listener at this address. `0.0.0.0` is for IPv4
+    /// and `[::]` for IPv6 alone, as our listeners are. Names are not resolved, but for `localhost`.
     #[must_use]
     pub fn is_reached_at(&self, target: &Self) -> bool {
-        let is_for_all = |host: &str| host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
-        let here = target.is_loopback() || is_for_all(&target.host);
-        let by_name = self.host == "localhost" || target.host == "localhost";
-        self.port == target.port
-            && self.port != 0
-            && (self.host == target.host || here && is_for_all(&self.host) || by_name && here && self.is_loopback())
+        let localhost = |host: &str| {
+            [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+                .map(|ip: IpAddr| (host == "localhost").then_some(ip))
+        };
+        let ips = |host: &str| host.parse().ok().map_or_else(|| localhost(host), |ip| [Some(ip), None]);
+        let meets = |own: IpAddr, other: IpAddr| {
+            let here = other.is_loopback() || other.is_unspecified();
+            own == other || own.is_unspecified() && here && own.is_ipv4() == other.is_ipv4()
+        };
+        let (own, other) = (ips(&self.host), ips(&target.host));
+        let meet = own.iter().flatten().any(|own| other.iter().flatten().any(|other| meets(*own, *other)));
+        self.port == target.port && self.port != 0 && (self.host == target.host || meet)
     }
 }
 

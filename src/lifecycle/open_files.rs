@@ -27,6 +27,7 @@ pub(super) fn prepare() {
 mod tests {
     use super::*;
 
+    // It changes what holds for the whole process: each test has one of its own (nextest).
     #[test]
     fn the_table_has_room_before_the_first_connection() {
         let size = || {

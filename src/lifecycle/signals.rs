@@ -47,7 +47,8 @@ pub fn run(source: Source, announce: impl FnOnce(&Running)) -> ExitCode {
         }
     };
     let (told, mut ends) = mpsc::unbounded_channel();
-    if let Err(error) = listen(&mut running, &told) {
+    let upgrades = running.upgrades.take();
+    if let Err(error) = listen(&running, &told) {
         eprintln!("cannot listen to signals: {error}");
         return ExitCode::from(1);
     }
@@ -57,7 +58,22 @@ pub fn run(source: Source, announce: impl FnOnce(&Running)) -> ExitCode {
     announce(&running);
     running.manager.ready();
     release(predecessor);
-    let end = ends.blocking_recv().unwrap_or(End::Stopped);
+    // On this thread, since a process that is started has the niceness of the thread that starts it.
+    let replaced = async {
+        let is_replaced = match upgrades {
+            Some((upgrades, orders)) => upgrades.serve(orders).await,
+            None => false,
+        };
+        if !is_replaced {
+            std::future::pending().await
+        }
+    };
+    let end = running.control.block_on(async {
+        tokio::select! {
+            end = ends.recv() => end.unwrap_or(End::Stopped),
+            () = replaced => End::Replaced,
+        }
+    });
     let now = async move {
         // The end that is not the first one: there is nothing more to wait for.
         ends.recv().await;
@@ -94,8 +110,8 @@ fn finish(running: Running, end: End, now: impl Future<Output = ()>) -> Drained 
     running.stop_within(delay, now)
 }
 
-/// Begins to listen to signals and to orders for an upgrade.
-fn listen(running: &mut Running, told: &mpsc::UnboundedSender<End>) -> std::io::Result<()> {
+/// Begins to listen to signals.
+fn listen(running: &Running, told: &mpsc::UnboundedSender<End>) -> std::io::Result<()> {
     let _runtime = running.control.enter();
     let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::user_defined2()];
     let [term, interrupt, hangup, user] = kinds.map(signal);
@@ -105,15 +121,6 @@ fn listen(running: &mut Running, told: &mpsc::UnboundedSender<End>) -> std::io::
     }
     running.control.spawn(reload_when_told(hangup?, Arc::clone(&running.reloader), Arc::clone(&running.manager)));
     running.control.spawn(upgrade_when_told(user?, running.order.clone()));
-    if let Some((upgrades, orders)) = running.upgrades.take() {
-        let told = told.clone();
-        running.control.spawn(async move {
-            if upgrades.serve(orders).await {
-                // Nobody listens any more only when the process ends.
-                drop(told.send(End::Replaced));
-            }
-        });
-    }
     Ok(())
 }
 

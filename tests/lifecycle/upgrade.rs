@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, getpriority_process, kill_process, test_kill_process};
 
 use crate::support::eventually;
 use crate::support::fleet::send;
@@ -126,7 +126,10 @@ async fn upgrades_follow_each_other_also_by_signal() {
         load.more(20).await;
         let upgraded = linked.scene.tell(&["upgrade", "--admin", &admin]).await;
         assert_eq!(upgraded.code, Some(0), "{upgraded:?}\n{}", program.err.text());
-        all.push(Successor::of(&upgraded));
+        let successor = Successor::of(&upgraded);
+        let niceness = |process| getpriority_process(process).ok();
+        assert_eq!(niceness(Some(successor.0)), niceness(None), "it comes behind nobody whom the first did not");
+        all.push(successor);
     }
     load.more(20).await;
     load.stop().await;

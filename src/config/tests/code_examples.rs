@@ -56,12 +56,6 @@ pub(super) const EXAMPLES: &[(&str, Example)] = &[
     ("E029", Config("routes:\n  - { name: all, match: { host: \"example.com:443\" }, upstream: fleet }\n")),
     ("E030", Config("routes:\n  - { name: all, match: { header: { \"x team\": a } }, upstream: fleet }\n")),
     ("E031", Config("routes:\n  - { name: all, match: { model: \"\" }, upstream: fleet }\n")),
-    (
-        "E043",
-        Config(
-            "listeners:\n  - address: 0.0.0.0:11434\nupstreams:\n  fleet: { kind: ollama, servers: [{ url: \"http://localhost:11434\" }] }\n",
-        ),
-    ),
     ("E032", Config("upstreams:\n  fleet: { kind: ollama, servers: [{ url: \"http://10.0.0.11:11434/v1\" }] }\n")),
     (
         "E033",
@@ -96,6 +90,12 @@ pub(super) const EXAMPLES: &[(&str, Example)] = &[
         "E042",
         Config(
             "server: { data_dir: /var/lib/arriero }\nquotas:\n  - { name: daily, limit: 1M, every: day, routes: [chatt] }\n",
+        ),
+    ),
+    (
+        "E043",
+        Config(
+            "listeners:\n  - address: 0.0.0.0:11434\nupstreams:\n  fleet: { kind: ollama, servers: [{ url: \"http://localhost:11434\" }] }\n",
         ),
     ),
     (

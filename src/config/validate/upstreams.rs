@@ -71,8 +71,9 @@ fn servers(path: &Path<'_>, upstream: &Upstream, config: &Config, rules: &mut Ru
             }
             Ok(url) => {
                 if let Some(listener) = own_listener(config, &url.address) {
-                    let message =
-                        format!("this is `listeners[{listener}]` of Arriero itself: requests would go round for ever");
+                    let message = format!(
+                        "this is `listeners[{listener}]` of Arriero itself: a request would come back, and reach no server"
+                    );
                     let hint = "write the address of the server behind it; where both are on this machine, give one of them another port";
                     rules.value(codes::OWN_ADDRESS, &url_path, message, hint);
                 }

@@ -13,8 +13,8 @@
 //! server is asked as if it had so much less of a share. It is never out of the question: where no card is large enough,
 //! the one that holds most of it has it.
 //!
-//! A model that runs elsewhere (`remote_host` in a list: ollama.com) takes neither memory nor time of a card: its requests are
-//! nobody's neighbours, and how quick it is says nothing about the server.
+//! A model that runs elsewhere (`remote_host` in a list: ollama.com) takes neither memory nor time of a card, and how quick
+//! it is says nothing about the server.
 
 use super::residency::Residency;
 use super::state::{Scheduler, Server};

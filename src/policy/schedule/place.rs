@@ -238,7 +238,8 @@ impl Scheduler {
 
     /// Whether somebody who waits for another server would have its first token sooner on this one.
     fn is_sooner_here(&self, server: ServerId, model: ModelId, waiter: &Waiter, moment: &Moment<'_>) -> bool {
-        if !matches!(self.pairs[(server, model)].residency, Residency::Ready { .. }) {
+        let ready = matches!(self.pairs[(server, model)].residency, Residency::Ready { .. });
+        if !ready && self.takes_a_card(model) {
             return false;
         }
         let asked = self.asked(&waiter.request);

@@ -168,6 +168,7 @@ impl Scheduler {
     fn is_loadable(&self, server: ServerId, model: ModelId, moment: &Moment<'_>) -> bool {
         let pair = &self.pairs[(server, model)];
         self.holds(server, model)
+            && self.takes_a_card(model)
             && pair.residency == Residency::Cold
             && !pair.put_out
             && moment.now >= pair.broken_until

@@ -234,15 +234,14 @@ impl Scheduler {
                 _ => 0.0,
             })
             .sum();
-        let waited_for = host
-            .awaited
-            .iter()
-            .filter(|other| **other != model && self.pairs[(server, **other)].residency == Residency::Cold);
+        let comes = |other: ModelId| {
+            other != model && self.pairs[(server, other)].residency == Residency::Cold && self.takes_a_card(other)
+        };
+        let waited_for = host.awaited.iter().filter(|other| comes(**other));
         let first = self.heard.partition_point(|heard| heard.0 < server);
         let of_others = self.heard[first..].iter().take_while(|heard| heard.0 == server).filter(|heard| {
             let pair = &self.pairs[(server, heard.1)];
-            let only_theirs = pair.residency == Residency::Cold && pair.elsewhere.waiting() > 0 && pair.waiting == 0;
-            heard.1 != model && only_theirs
+            comes(heard.1) && pair.elsewhere.waiting() > 0 && pair.waiting == 0
         });
         let of_others = of_others.map(|heard| self.load(server, heard.1)).sum::<f64>();
         running + waited_for.map(|other| self.load(server, *other)).sum::<f64>() + of_others

@@ -22,7 +22,8 @@ impl Scheduler {
             for model in self.servers[server].awaited.clone() {
                 let pair = &self.pairs[(server, model)];
                 let coming = self.servers[server].loading.is_none_or(|loading| loading == model);
-                if !self.may_serve(server, model, moment) || pair.residency == Residency::Cold && !coming {
+                let never = pair.residency == Residency::Cold && !coming && self.takes_a_card(model);
+                if never || !self.may_serve(server, model, moment) {
                     self.place_again(server, model, moment);
                 } else if visits > 0 {
                     self.visited = server + 1;

@@ -89,6 +89,28 @@ fn models_in_use_are_counted_once_whoever_uses_them() {
 }
 
 #[test]
+fn what_others_run_that_takes_no_card_is_no_work_of_the_server() {
+    let mut bench = Bench::new(&[(4, 80)], &[("a", 5)]);
+    let active = |bench: &Bench| bench.scheduler.servers[0].active;
+    let theirs = heard(&bench, &[], &[], &[("a", 1)]);
+    hear(&mut bench, &theirs);
+    assert_eq!(active(&bench), 1);
+    for (remote, expected) in [(true, 0), (false, 1), (true, 0)] {
+        let _ = if remote { bench.remote.insert("a".to_owned()) } else { bench.remote.remove("a") };
+        bench.list(0, &[("a", 5)], &[]);
+        assert_eq!(active(&bench), expected);
+        hear(&mut bench, &theirs);
+        assert_eq!(active(&bench), expected);
+    }
+    let (ticket, arrival) = bench.arrive("a");
+    assert_eq!((arrival, active(&bench)), (Arrival::Bound(0), 0));
+    let gone = heard(&bench, &[], &[], &[]);
+    hear(&mut bench, &gone);
+    bench.finish(ticket);
+    assert_eq!(active(&bench), 0);
+}
+
+#[test]
 fn where_nobody_may_wait_every_free_slot_may_be_taken() {
     let settings = Settings { max_pending: 0, ..Settings::default() };
     let mut bench = Bench::with(settings, &[(4, 80)], &[("a", 5)]);

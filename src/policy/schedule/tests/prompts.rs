@@ -167,3 +167,23 @@ fn a_model_that_runs_elsewhere_takes_nothing_of_a_card() {
     let host = &bench.scheduler.servers[0];
     assert_eq!((host.in_flight, host.prefilling, host.active), (5, 5, 2), "from now on it does");
 }
+
+#[test]
+fn no_rule_loads_a_model_that_runs_elsewhere() {
+    struct Pinned;
+    impl RuleBook for Pinned {
+        fn rules(&self, _: &str) -> Rules {
+            Rules { pinned: vec![0], min_warm: 1, ..Rules::default() }
+        }
+    }
+    let mut bench = Bench::new(&[(4, 24)], &[]);
+    bench.remote.insert("b".to_owned());
+    bench.list(0, &[("b", 1)], &[]);
+    bench.scheduler.set_rules(Box::new(Pinned));
+    bench.tell(Scheduler::tick);
+    assert_eq!(bench.scheduler.take_actions(), []);
+    bench.remote.clear();
+    bench.list(0, &[("b", 1)], &[]);
+    bench.tell(Scheduler::tick);
+    assert_eq!(loads(&bench.scheduler.take_actions()), [0], "where it runs here they do");
+}
