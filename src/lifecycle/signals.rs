@@ -47,8 +47,7 @@ pub fn run(source: Source, announce: impl FnOnce(&Running)) -> ExitCode {
         }
     };
     let (told, mut ends) = mpsc::unbounded_channel();
-    let upgrades = running.upgrades.take();
-    if let Err(error) = listen(&running, &told) {
+    if let Err(error) = listen(&mut running, &told) {
         eprintln!("cannot listen to signals: {error}");
         return ExitCode::from(1);
     }
@@ -58,22 +57,7 @@ pub fn run(source: Source, announce: impl FnOnce(&Running)) -> ExitCode {
     announce(&running);
     running.manager.ready();
     release(predecessor);
-    // On this thread, since a process that is started has the niceness of the thread that starts it.
-    let replaced = async {
-        let is_replaced = match upgrades {
-            Some((upgrades, orders)) => upgrades.serve(orders).await,
-            None => false,
-        };
-        if !is_replaced {
-            std::future::pending().await
-        }
-    };
-    let end = running.control.block_on(async {
-        tokio::select! {
-            end = ends.recv() => end.unwrap_or(End::Stopped),
-            () = replaced => End::Replaced,
-        }
-    });
+    let end = ends.blocking_recv().unwrap_or(End::Stopped);
     let now = async move {
         // The end that is not the first one: there is nothing more to wait for.
         ends.recv().await;
@@ -110,8 +94,8 @@ fn finish(running: Running, end: End, now: impl Future<Output = ()>) -> Drained 
     running.stop_within(delay, now)
 }
 
-/// Begins to listen to signals.
-fn listen(running: &Running, told: &mpsc::UnboundedSender<End>) -> std::io::Result<()> {
+/// Begins to listen to signals and to orders for an upgrade.
+fn listen(running: &mut Running, told: &mpsc::UnboundedSender<End>) -> std::io::Result<()> {
     let _runtime = running.control.enter();
     let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::user_defined2()];
     let [term, interrupt, hangup, user] = kinds.map(signal);
@@ -121,6 +105,16 @@ fn listen(running: &Running, told: &mpsc::UnboundedSender<End>) -> std::io::Resu
     }
     running.control.spawn(reload_when_told(hangup?, Arc::clone(&running.reloader), Arc::clone(&running.manager)));
     running.control.spawn(upgrade_when_told(user?, running.order.clone()));
+    if let Some((upgrades, orders)) = running.upgrades.take() {
+        let (told, control) = (told.clone(), running.control.handle().clone());
+        // A process has the niceness of the thread that starts it, so that is not one of those that come behind requests.
+        std::thread::Builder::new().name("upgrade".to_owned()).spawn(move || {
+            if control.block_on(upgrades.serve(orders)) {
+                // Nobody listens any more only when the process ends.
+                drop(told.send(End::Replaced));
+            }
+        })?;
+    }
     Ok(())
 }
 
